@@ -1,0 +1,269 @@
+//! The one error type: what failed, where, and what to do.
+
+use std::{io, sync::Arc};
+
+use crate::lsn::Lsn;
+
+/// The result of every fallible operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and what the caller should do.
+///
+/// The kinds that call for different reactions are different variants: damage to durable data
+/// ([`Error::Corrupt`]), a log written by a newer version ([`Error::UnsupportedVersion`]), a
+/// failing device ([`Error::Io`]), a log that stopped itself after a failure
+/// ([`Error::Poisoned`]) and one that was closed ([`Error::Closed`]). A torn tail is no error:
+/// opening cuts it and says so in the [`RecoveryReport`](crate::RecoveryReport).
+///
+/// Errors are cheap to clone, because one failure answers every waiter.
+#[non_exhaustive]
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// An option has a value that can't work. Nothing was opened or changed.
+    #[error("option `{option}` = {value} is not usable: {reason}")]
+    InvalidOption {
+        /// The name of the option.
+        option: &'static str,
+        /// The value given.
+        value: u64,
+        /// Which values work.
+        reason: &'static str,
+    },
+
+    /// The directory holds files, but no log. Nothing was changed. Name an empty or a new
+    /// directory.
+    #[error("{path}: not a log: it holds `{found}` and no segment; name an empty or new directory")]
+    NotALog {
+        /// The directory.
+        path: String,
+        /// One of the files found there.
+        found: String,
+    },
+
+    /// Another process, or another handle of this one, has the log open for writing.
+    #[error(
+        "{path}: the log is open in another process{}; close it there first",
+        .owner_pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The directory.
+        path: String,
+        /// The owner's process id, if it could be read.
+        owner_pid: Option<u32>,
+    },
+
+    /// The segment was written by a newer version of the format. Nothing was changed. Open it
+    /// with a release that knows that version.
+    #[error(
+        "segment {segment}: format version {version} is newer than {supported}, the newest this \
+         release knows; open it with a newer release"
+    )]
+    UnsupportedVersion {
+        /// The segment's file name.
+        segment: String,
+        /// The version found.
+        version: u16,
+        /// The newest version that this release reads.
+        supported: u16,
+    },
+
+    /// An intact frame or header uses a kind or a flag that this release doesn't know. Nothing
+    /// was changed. Open it with a release that does.
+    #[error(
+        "segment {segment}, offset {offset}, LSN {lsn}: intact, but of a kind ({kind}) or with \
+         flags ({flags:#06x}) that this release does not know; open it with a newer release"
+    )]
+    UnsupportedFrame {
+        /// The segment's file name.
+        segment: String,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// The frame's position in the log.
+        lsn: Lsn,
+        /// The kind byte; 0 for a segment header.
+        kind: u8,
+        /// The flags.
+        flags: u16,
+    },
+
+    /// Bytes that were durable are wrong or gone. Nothing was changed. Restore the segment from a
+    /// replica or a backup; opening again will refuse again.
+    #[error(
+        "segment {segment}, offset {offset}, LSN {lsn}: {reason}, although the log was known \
+         durable up to LSN {synced}; restore it from a replica or a backup, nothing was changed"
+    )]
+    Corrupt {
+        /// Where the damage begins.
+        lsn: Lsn,
+        /// The segment's file name, or the name it should have had.
+        segment: String,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// The highest position that surviving data claims was durable.
+        synced: Lsn,
+        /// What is wrong there.
+        reason: String,
+    },
+
+    /// The operating system refused or failed an operation. Reading is never damage: an
+    /// unreadable sector is this error, not [`Error::Corrupt`].
+    #[error("{operation} {path}{}: {source}", .offset.map(|o| format!(", offset {o}")).unwrap_or_default())]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The file or directory.
+        path: String,
+        /// Bytes from the start of the file, where that applies.
+        offset: Option<u64>,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+
+    /// No space for the next segment. Nothing was reserved and nothing acknowledged is lost: free
+    /// some space (or truncate the log's beginning) and append again.
+    #[error(
+        "no space for the next segment {segment} ({bytes} bytes): {source}; free some and retry"
+    )]
+    NoSpace {
+        /// The file that could not be allocated.
+        segment: String,
+        /// The size it needs.
+        bytes: u64,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+
+    /// The record is larger than `record_bytes_max`. Nothing was reserved.
+    #[error(
+        "a record of {bytes} bytes is above record_bytes_max = {max}; raise it or split the record"
+    )]
+    RecordTooLarge {
+        /// The size of the payload.
+        bytes: u64,
+        /// The limit in force.
+        max: u64,
+    },
+
+    /// The batch is larger than `batch_bytes_max`. Nothing was reserved.
+    #[error(
+        "a batch of {bytes} bytes is above batch_bytes_max = {max}; raise it or split the batch"
+    )]
+    BatchTooLarge {
+        /// The size of the batch, headers and padding included.
+        bytes: u64,
+        /// The limit in force.
+        max: u64,
+    },
+
+    /// `try_enqueue` found no room in the ring. Nothing was reserved; use `enqueue`, which waits.
+    #[error("the ring is full; use `enqueue`, which waits for room, or try again later")]
+    Full,
+
+    /// The LSN is before the log's first record or at or past its end.
+    #[error("LSN {lsn} is outside the log, which holds {first}..{end}")]
+    OutOfRange {
+        /// The LSN asked for.
+        lsn: Lsn,
+        /// The first position of the log.
+        first: Lsn,
+        /// One past the last.
+        end: Lsn,
+    },
+
+    /// No record begins at this LSN. Use LSNs that `append`, `replay` or a ticket gave.
+    #[error("no record begins at LSN {lsn}; use an LSN that the log gave")]
+    NotABoundary {
+        /// The LSN asked for.
+        lsn: Lsn,
+    },
+
+    /// An earlier write or sync failed, so this handle stopped for good: what the device holds
+    /// above the synced mark is unknown until it is read again. Reading goes on. Reopen the log:
+    /// opening recovers and reports what survived.
+    #[error(
+        "the log stopped after a failure; reopen it to learn what survived; the cause: {cause}"
+    )]
+    Poisoned {
+        /// The first failure.
+        cause: Arc<Error>,
+    },
+
+    /// A background job of the log panicked, which poisons it. This is a defect: please report it.
+    #[error("a background job of the log panicked{context}; please report it")]
+    Panicked {
+        /// What was running.
+        context: &'static str,
+    },
+
+    /// The log was closed, or the runtime that runs its I/O is gone. The files are as after a
+    /// process crash at worst; reopen the log.
+    #[error("the log is closed: {reason}")]
+    Closed {
+        /// Who closed it.
+        reason: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether the log is intact on disk as far as was acknowledged, and reopening is the way on.
+    ///
+    /// ```
+    /// let error = highwater::Error::Full;
+    /// assert!(!error.is_poisoned());
+    /// ```
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, Error::Poisoned { .. })
+    }
+
+    /// Whether durable data was found damaged.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Error::Corrupt { .. })
+    }
+
+    /// Whether the log was closed or its runtime is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Error::Closed { .. })
+    }
+
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<String>,
+        offset: Option<u64>,
+        source: io::Error,
+    ) -> Self {
+        Error::Io {
+            operation,
+            path: path.into(),
+            offset,
+            source: Arc::new(source),
+        }
+    }
+
+    /// A full device is a state that can be healed, not a failure of it: `NoSpace` instead of `Io`.
+    pub(crate) fn or_no_space(self, segment: &str, bytes: u64) -> Self {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+                Error::NoSpace {
+                    segment: segment.to_owned(),
+                    bytes,
+                    source,
+                }
+            }
+            error => error,
+        }
+    }
+
+    /// What later callers get once `self` has stopped the log.
+    pub(crate) fn into_poison(self) -> Self {
+        match self {
+            poisoned @ Error::Poisoned { .. } => poisoned,
+            cause => Error::Poisoned {
+                cause: Arc::new(cause),
+            },
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The header of a segment file: who it belongs to, where it stands, how far the log was synced.
+
+use crate::lsn::Lsn;
+
+/// The first frame stands here. The header itself is shorter; the rest of its block is zero.
+pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
+pub(crate) const VERSION: u16 = 1;
+
+/// The first byte isn't ASCII and the last four notice a transfer in text mode.
+pub(crate) const MAGIC: [u8; 8] = [0x8b, b'H', b'W', b'A', b'L', 0x0d, 0x0a, 0x1a];
+
+/// The encoded fields, checksum included. Every version keeps magic, version and this length where
+/// they are, and its checksum in the last four of these bytes, so that an intact header of a newer
+/// version is told from a damaged one.
+pub(crate) const ENCODED_BYTES: usize = 116;
+const CHECKSUM_BYTES: usize = 4;
+const HINT_NONE: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// Random, the same in all segments of a log.
+    pub(crate) log_id: [u8; 16],
+    /// The LSN of the first frame.
+    pub(crate) base: Lsn,
+    /// The same until a cut, which starts the next.
+    pub(crate) epoch: u64,
+    /// Random for each use of a file; never 0.
+    pub(crate) incarnation: u64,
+    /// The segment before this one; `None` at the beginning of a log.
+    pub(crate) previous: Option<Link>,
+    /// The first LSN of the log when this segment was begun.
+    pub(crate) first: Lsn,
+    /// How far the log was synced when this segment was begun; never above `base`, because a
+    /// failed sync may drop the header itself, and then it must not vouch for anything.
+    pub(crate) synced: Lsn,
+    pub(crate) created_unix_ms: u64,
+    /// A position that a user of the log wants to find again without reading it.
+    pub(crate) hint: Option<Lsn>,
+    /// The size that the file was prepared with.
+    pub(crate) file_bytes: u64,
+}
+
+/// How a segment names the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) base: Lsn,
+    pub(crate) incarnation: u64,
+}
+
+/// What the first bytes of a segment file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParsedHeader {
+    Valid(SegmentHeader),
+    /// All zero: prepared, never used.
+    Blank,
+    /// Intact, of a newer version.
+    Newer {
+        version: u16,
+    },
+    /// Intact, with flags that this release doesn't know.
+    UnknownFlags {
+        flags: u16,
+    },
+    Damaged,
+}
+
+impl SegmentHeader {
+    pub(crate) fn link(&self) -> Link {
+        Link {
+            base: self.base,
+            incarnation: self.incarnation,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        debug_assert!(self.synced <= self.base && self.incarnation != 0);
+        let link = self.previous.unwrap_or(Link {
+            base: Lsn::ZERO,
+            incarnation: 0,
+        });
+        let mut bytes = Vec::with_capacity(ENCODED_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&0u16.to_le_bytes());
+        bytes.extend_from_slice(&116u32.to_le_bytes());
+        bytes.extend_from_slice(&self.log_id);
+        let words = [
+            self.base.as_u64(),
+            self.epoch,
+            self.incarnation,
+            link.base.as_u64(),
+            link.incarnation,
+            self.first.as_u64(),
+            self.synced.as_u64(),
+            self.created_unix_ms,
+            self.hint.map_or(HINT_NONE, Lsn::as_u64),
+            self.file_bytes,
+        ];
+        for word in words {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        debug_assert_eq!(bytes.len(), ENCODED_BYTES);
+        bytes
+    }
+
+    /// Judges the first [`SEGMENT_HEADER_BYTES`] of a file, or what there is of them.
+    pub(crate) fn parse(block: &[u8]) -> ParsedHeader {
+        if block.iter().all(|&byte| byte == 0) {
+            return ParsedHeader::Blank;
+        }
+        let mut fields = Fields { rest: block };
+        let Some(prologue) = Prologue::parse(&mut fields) else {
+            return ParsedHeader::Damaged;
+        };
+        if !prologue.checksum_holds(block) {
+            return ParsedHeader::Damaged;
+        }
+        if prologue.version > VERSION {
+            return ParsedHeader::Newer {
+                version: prologue.version,
+            };
+        }
+        if prologue.version != VERSION || prologue.encoded_bytes != ENCODED_BYTES {
+            return ParsedHeader::Damaged;
+        }
+        if prologue.flags != 0 {
+            return ParsedHeader::UnknownFlags {
+                flags: prologue.flags,
+            };
+        }
+        match Self::parse_fields(&mut fields) {
+            Some(header) if header.synced <= header.base && header.incarnation != 0 => {
+                ParsedHeader::Valid(header)
+            }
+            _ => ParsedHeader::Damaged,
+        }
+    }
+
+    fn parse_fields(fields: &mut Fields<'_>) -> Option<Self> {
+        let log_id = fields.take()?;
+        let base = Lsn::new(fields.word()?);
+        let epoch = fields.word()?;
+        let incarnation = fields.word()?;
+        let link = Link {
+            base: Lsn::new(fields.word()?),
+            incarnation: fields.word()?,
+        };
+        Some(SegmentHeader {
+            log_id,
+            base,
+            epoch,
+            incarnation,
+            previous: (link.incarnation != 0).then_some(link),
+            first: Lsn::new(fields.word()?),
+            synced: Lsn::new(fields.word()?),
+            created_unix_ms: fields.word()?,
+            hint: Some(fields.word()?)
+                .filter(|&word| word != HINT_NONE)
+                .map(Lsn::new),
+            file_bytes: fields.word()?,
+        })
+    }
+}
+
+/// What every version of the format begins with.
+struct Prologue {
+    version: u16,
+    flags: u16,
+    encoded_bytes: usize,
+}
+
+impl Prologue {
+    fn parse(fields: &mut Fields<'_>) -> Option<Self> {
+        let magic: [u8; 8] = fields.take()?;
+        let version = u16::from_le_bytes(fields.take()?);
+        let flags = u16::from_le_bytes(fields.take()?);
+        let encoded_bytes = usize::try_from(u32::from_le_bytes(fields.take()?)).ok()?;
+        (magic == MAGIC).then_some(Prologue {
+            version,
+            flags,
+            encoded_bytes,
+        })
+    }
+
+    fn checksum_holds(&self, block: &[u8]) -> bool {
+        let checked = block.get(..self.encoded_bytes);
+        let Some((covered, crc)) = checked.and_then(<[u8]>::split_last_chunk::<CHECKSUM_BYTES>)
+        else {
+            return false;
+        };
+        u32::from_le_bytes(*crc) == crc32c::crc32c(covered)
+    }
+}
+
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*field)
+    }
+
+    fn word(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sample() -> SegmentHeader {
+        SegmentHeader {
+            log_id: *b"0123456789abcdef",
+            base: Lsn::new(8192),
+            epoch: 2,
+            incarnation: 77,
+            previous: Some(Link {
+                base: Lsn::new(64),
+                incarnation: 76,
+            }),
+            first: Lsn::ZERO,
+            synced: Lsn::new(4096),
+            created_unix_ms: 1_790_000_000_000,
+            hint: None,
+            file_bytes: 1 << 20,
+        }
+    }
+
+    fn block(header: &SegmentHeader) -> Vec<u8> {
+        let mut block = header.encode();
+        block.resize(4096, 0);
+        block
+    }
+
+    #[test]
+    fn headers_survive_the_round_trip() {
+        let first = SegmentHeader {
+            previous: None,
+            hint: Some(Lsn::new(8)),
+            ..sample()
+        };
+        for header in [sample(), first] {
+            assert_eq!(
+                SegmentHeader::parse(&block(&header)),
+                ParsedHeader::Valid(header)
+            );
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_damage_and_never_another_version() {
+        let intact = block(&sample());
+        for bit in 0..ENCODED_BYTES * 8 {
+            let mut damaged = intact.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                SegmentHeader::parse(&damaged),
+                ParsedHeader::Damaged,
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_damage() {
+        let intact = block(&sample());
+        for length in 1..ENCODED_BYTES {
+            assert_eq!(
+                SegmentHeader::parse(&intact[..length]),
+                ParsedHeader::Damaged
+            );
+        }
+        assert_eq!(SegmentHeader::parse(&[]), ParsedHeader::Blank);
+        assert_eq!(SegmentHeader::parse(&[0; 4096]), ParsedHeader::Blank);
+    }
+
+    /// A next version may have more fields; it keeps the prologue and the checksum's place.
+    pub(crate) fn next_version() -> Vec<u8> {
+        let mut bytes = sample().encode();
+        bytes.truncate(ENCODED_BYTES - CHECKSUM_BYTES);
+        bytes[8..10].copy_from_slice(&2u16.to_le_bytes());
+        bytes.extend_from_slice(b"a new field");
+        let encoded = u32::try_from(bytes.len() + CHECKSUM_BYTES).unwrap();
+        bytes[12..16].copy_from_slice(&encoded.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.resize(4096, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_newer_version_is_told_from_damage() {
+        assert_eq!(
+            SegmentHeader::parse(&next_version()),
+            ParsedHeader::Newer { version: 2 }
+        );
+    }
+
+    #[test]
+    fn unknown_flags_are_told_from_damage() {
+        let mut bytes = sample().encode();
+        bytes.truncate(ENCODED_BYTES - CHECKSUM_BYTES);
+        bytes[10] = 1;
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(
+            SegmentHeader::parse(&bytes),
+            ParsedHeader::UnknownFlags { flags: 1 }
+        );
+    }
+}

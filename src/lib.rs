@@ -1,0 +1,71 @@
+//! An async write-ahead log for tokio: the durable, append-only substrate under databases, queues
+//! and Raft nodes.
+//!
+//! Many tasks append at once, without a lock; one flush answers everybody who waits for it. Two
+//! high-water marks tell how far the log has come: **written** (with the operating system: survives
+//! the end of the process) and **synced** (on stable storage: survives a loss of power). Nothing
+//! below a mark that was reported is ever lost, dropping a future never leaves a gap, and opening
+//! tells a torn tail from corruption exactly.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+//! use futures::TryStreamExt;
+//! use highwater::Wal;
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let path = directory.path().join("log");
+//! let wal = Wal::open(path).await?;
+//! println!("{}", wal.recovery());
+//!
+//! wal.append(b"in the page cache").await?;
+//! let lsn = wal.append_and_sync(b"on stable storage").await?;
+//! wal.append_batch([b"all of this", b"or nothing."]).await?;
+//!
+//! let mut records = wal.replay(lsn..);
+//! while let Some(record) = records.try_next().await? {
+//!     println!("{}: {} bytes", record.lsn, record.payload.len());
+//! }
+//! wal.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Layout
+//!
+//! In reading order; each module imports only from those above it.
+//!
+//! - `lsn`, `error`, `options`, `watermarks`, `record`: the vocabulary.
+//! - `format`: what the bytes mean. Pure.
+//! - [`storage`]: names and bytes, and the only place that touches a file system.
+//! - `segments`: the files of a log.
+//! - `pipeline`: ring, writer, syncer, and those who wait for them.
+//! - `replay`, `recovery`: reading, and what opening does.
+//! - `wal`: the handle.
+//!
+//! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.
+
+mod error;
+mod executor;
+mod format;
+mod lsn;
+mod options;
+mod pipeline;
+mod record;
+mod recovery;
+mod replay;
+mod segments;
+mod stats;
+pub mod storage;
+mod sync;
+mod wal;
+mod watermarks;
+
+pub use error::{Error, Result};
+pub use lsn::Lsn;
+pub use options::Preallocation;
+pub use pipeline::Payload;
+pub use record::Record;
+pub use recovery::{Cut, RecoveryReport, Warning};
+pub use replay::Replay;
+pub use stats::Stats;
+pub use wal::{Options, Recovered, Recovery, Ticket, Wal};
+pub use watermarks::Watermarks;

@@ -1,0 +1,350 @@
+//! Appending: permits, reservation, copy, publication. The only waits are before the reservation.
+
+use std::sync::{Arc, PoisonError, atomic::Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{AcquireError, SemaphorePermit, TryAcquireError};
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        control::Control,
+        frame::{FrameHeader, Kind, frame_bytes},
+    },
+    lsn::Lsn,
+    pipeline::{
+        core::{CONTROL_FRAME_BYTES, Core},
+        job::PanicGuard,
+        ring::Reserved,
+    },
+};
+
+/// The bytes of one record.
+///
+/// Made from anything that bytes can be borrowed from or moved out of. Which of the two matters
+/// only for records larger than the ring: borrowed bytes are copied once more, owned ones are kept
+/// and written from where they are.
+#[derive(Clone, Debug)]
+pub struct Payload<'a>(Bytes_<'a>);
+
+#[derive(Clone, Debug)]
+enum Bytes_<'a> {
+    Borrowed(&'a [u8]),
+    Owned(Bytes),
+}
+
+impl Payload<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Bytes_::Borrowed(bytes) => bytes,
+            Bytes_::Owned(bytes) => bytes,
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self.0 {
+            Bytes_::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Bytes_::Owned(bytes) => bytes,
+        }
+    }
+}
+
+macro_rules! payload_from {
+    ($($lifetime:lifetime $from:ty => $make:expr),* $(,)?) => {
+        $(impl<$lifetime> From<$from> for Payload<$lifetime> {
+            fn from(from: $from) -> Self {
+                let make: fn($from) -> Bytes_<$lifetime> = $make;
+                Payload(make(from))
+            }
+        })*
+    };
+}
+
+payload_from! {
+    'a &'a [u8] => |bytes| Bytes_::Borrowed(bytes),
+    'a &'a Vec<u8> => |bytes| Bytes_::Borrowed(bytes),
+    'a &'a str => |text| Bytes_::Borrowed(text.as_bytes()),
+    'a &'a String => |text| Bytes_::Borrowed(text.as_bytes()),
+    'a &'a Bytes => |bytes| Bytes_::Owned(bytes.clone()),
+    'a Bytes => |bytes| Bytes_::Owned(bytes),
+    'a Vec<u8> => |bytes| Bytes_::Owned(bytes.into()),
+    'a String => |text| Bytes_::Owned(text.into()),
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Payload(Bytes_::Borrowed(bytes))
+    }
+}
+
+/// Where a unit stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) lsn: Lsn,
+    pub(crate) end: Lsn,
+}
+
+/// A unit that is larger than the ring: the log owns it, and writes it from its own buffers.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) bytes: u64,
+    pub(crate) frame_count: u64,
+    pub(crate) pieces: Vec<Bytes>,
+}
+
+/// A unit, checked and with the checksums of its payloads, which need no LSN: computed before
+/// anything is reserved, so that nobody waits behind it for longer than the copy takes.
+pub(crate) struct Unit<'a> {
+    payloads: Vec<Payload<'a>>,
+    crcs: Vec<u32>,
+    bytes: u64,
+}
+
+/// The same for a lone record, without the vectors.
+struct Lone<'a> {
+    payload: Payload<'a>,
+    payload_bytes: u32,
+    crc: u32,
+    bytes: u64,
+}
+
+impl Core {
+    fn check_record(&self, payload: &Payload<'_>) -> Result<u32> {
+        let bytes = payload.as_slice().len();
+        u32::try_from(bytes)
+            .ok()
+            .filter(|&bytes| u64::from(bytes) <= self.config.record_bytes_max)
+            .ok_or(Error::RecordTooLarge {
+                bytes: bytes as u64,
+                max: self.config.record_bytes_max,
+            })
+    }
+
+    fn lone<'a>(&self, payload: Payload<'a>) -> Result<Lone<'a>> {
+        let payload_bytes = self.check_record(&payload)?;
+        let crc = crc32c::crc32c(payload.as_slice());
+        Ok(Lone {
+            payload,
+            payload_bytes,
+            crc,
+            bytes: frame_bytes(u64::from(payload_bytes)),
+        })
+    }
+
+    /// Checks a batch.
+    pub(crate) fn unit<'a>(&self, payloads: Vec<Payload<'a>>) -> Result<Unit<'a>> {
+        let mut crcs = Vec::with_capacity(payloads.len());
+        let mut bytes = 0u64;
+        for payload in &payloads {
+            bytes = bytes.saturating_add(frame_bytes(u64::from(self.check_record(payload)?)));
+            crcs.push(crc32c::crc32c(payload.as_slice()));
+        }
+        let max = self.config.batch_bytes_max;
+        if bytes > max {
+            return Err(Error::BatchTooLarge { bytes, max });
+        }
+        Ok(Unit {
+            payloads,
+            crcs,
+            bytes,
+        })
+    }
+
+    /// Orders one record. It is published when this returns; nobody has been told to write it.
+    pub(crate) async fn reserve_record(self: &Arc<Self>, payload: Payload<'_>) -> Result<Span> {
+        let lone = self.lone(payload)?;
+        self.status.check_new()?;
+        if lone.bytes > self.ring.capacity_bytes() {
+            let Lone {
+                payload,
+                crc,
+                bytes,
+                ..
+            } = lone;
+            return self
+                .reserve_outside(Unit {
+                    payloads: vec![payload],
+                    crcs: vec![crc],
+                    bytes,
+                })
+                .await;
+        }
+        let permit = self.acquire(lone.bytes).await?;
+        if !self.space.has_room(self.ring.tail()) {
+            self.wait_for_room(None).await?;
+        }
+        Ok(self.publish_lone(permit, &lone))
+    }
+
+    /// As [`Core::reserve_record`], without waiting.
+    pub(crate) fn try_reserve_record(self: &Arc<Self>, payload: Payload<'_>) -> Result<Span> {
+        let lone = self.lone(payload)?;
+        self.status.check_new()?;
+        if lone.bytes > self.ring.capacity_bytes() {
+            return Err(Error::Full);
+        }
+        match self.permits.try_acquire_many(Core::permits_for(lone.bytes)) {
+            Ok(permit) if self.space.has_room(self.ring.tail()) => {
+                Ok(self.publish_lone(permit, &lone))
+            }
+            Ok(_) => Err(Error::Full),
+            Err(TryAcquireError::NoPermits) => {
+                // What fills the ring may wait for a sync that nobody has asked for.
+                self.kick_writer();
+                Err(Error::Full)
+            }
+            Err(TryAcquireError::Closed) => Err(self.why_stopped()),
+        }
+    }
+
+    /// Orders a batch. It is published when this returns; nobody has been told to write it.
+    pub(crate) async fn reserve_batch(self: &Arc<Self>, unit: Unit<'_>) -> Result<Span> {
+        self.status.check_new()?;
+        if unit.payloads.is_empty() {
+            let lsn = self.ring.tail();
+            return Ok(Span { lsn, end: lsn });
+        }
+        if unit.bytes > self.ring.capacity_bytes() {
+            return self.reserve_outside(unit).await;
+        }
+        let permit = self.acquire(unit.bytes).await?;
+        if !self.space.has_room(self.ring.tail()) {
+            self.wait_for_room(None).await?;
+        }
+        permit.forget();
+        let guard = PanicGuard { core: self };
+        let reserved = self.ring.reserve(unit.bytes);
+        let span = Span {
+            lsn: reserved.lsn(),
+            end: reserved.end(),
+        };
+        let payloads = unit.payloads.iter().map(Payload::as_slice);
+        reserved.publish(self.sealed(&unit, span.lsn).into_iter().zip(payloads));
+        std::mem::forget(guard);
+        Ok(span)
+    }
+
+    /// The headers of a unit's frames, from `lsn` on.
+    fn sealed(&self, unit: &Unit<'_>, lsn: Lsn) -> Vec<FrameHeader> {
+        let synced = self.synced.get();
+        let mut at = lsn;
+        let mut headers = Vec::with_capacity(unit.crcs.len());
+        let count = unit.payloads.len();
+        for (i, (payload, crc)) in unit.payloads.iter().zip(&unit.crcs).enumerate() {
+            let kind = match (i + 1 == count, count) {
+                (_, 1) => Kind::Record,
+                (true, _) => Kind::BatchEnd,
+                (false, _) => Kind::BatchPart,
+            };
+            let bytes = payload.as_slice().len() as u64;
+            // Checked against the limit before, which is far below.
+            let payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            headers.push(FrameHeader::seal(
+                self.seed,
+                at,
+                kind,
+                payload_bytes,
+                *crc,
+                synced,
+            ));
+            at = at.plus(frame_bytes(bytes));
+        }
+        headers
+    }
+
+    fn publish_lone(&self, permit: SemaphorePermit<'_>, lone: &Lone<'_>) -> Span {
+        permit.forget();
+        // From here to the end nothing waits and no code of users runs.
+        let guard = PanicGuard { core: self };
+        let reserved = self.ring.reserve(lone.bytes);
+        let span = Span {
+            lsn: reserved.lsn(),
+            end: reserved.end(),
+        };
+        let synced = self.synced.get();
+        let (kind, bytes) = (Kind::Record, lone.payload_bytes);
+        let header = FrameHeader::seal(self.seed, span.lsn, kind, bytes, lone.crc, synced);
+        reserved.publish(std::iter::once((header, lone.payload.as_slice())));
+        std::mem::forget(guard);
+        span
+    }
+
+    /// Publishes a control record. The caller's permits for it are forgotten.
+    pub(super) fn publish_control(&self, reserved: Reserved<'_>, control: Control) {
+        let guard = PanicGuard { core: self };
+        let payload = control.payload();
+        let (lsn, bytes) = (reserved.lsn(), payload.len());
+        let payload_bytes = u32::try_from(bytes).unwrap_or_default();
+        let crc = crc32c::crc32c(&payload);
+        let synced = self.synced.get();
+        let header = FrameHeader::seal(self.seed, lsn, Kind::Control, payload_bytes, crc, synced);
+        debug_assert_eq!(reserved.end(), lsn.plus(CONTROL_FRAME_BYTES));
+        reserved.publish(std::iter::once((header, &payload[..])));
+        std::mem::forget(guard);
+    }
+
+    /// A unit larger than the ring takes all permits, so nothing else is in flight, and becomes
+    /// the log's own job.
+    async fn reserve_outside(self: &Arc<Self>, unit: Unit<'_>) -> Result<Span> {
+        let permit = self.acquire(self.ring.capacity_bytes()).await?;
+        self.wait_for_room(Some(unit.bytes)).await?;
+        permit.forget();
+        let guard = PanicGuard { core: self };
+        let lsn = self.ring.reserve_outside(unit.bytes);
+        let span = Span {
+            lsn,
+            end: lsn.plus(unit.bytes),
+        };
+        let headers = self.sealed(&unit, lsn);
+        let frame_count = headers.len() as u64;
+        let mut pieces = Vec::with_capacity(unit.payloads.len() * 3);
+        for (header, payload) in headers.into_iter().zip(unit.payloads) {
+            let payload = payload.into_bytes();
+            let padding = payload.len().next_multiple_of(8) - payload.len();
+            pieces.push(Bytes::copy_from_slice(&header.to_bytes()));
+            pieces.push(payload);
+            pieces.push(Bytes::from_static(
+                [0; 8].get(..padding).unwrap_or_default(),
+            ));
+        }
+        let pieces = if frame_count == 1 {
+            pieces
+        } else {
+            vec![pieces.concat().into()]
+        };
+        let outside = Outside {
+            bytes: unit.bytes,
+            frame_count,
+            pieces,
+        };
+        *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(outside);
+        self.outside_at.store(lsn.as_u64(), Ordering::Release);
+        std::mem::forget(guard);
+        Ok(span)
+    }
+
+    /// Room in the ring for `bytes` bytes; waits for it.
+    async fn acquire(self: &Arc<Self>, bytes: u64) -> Result<SemaphorePermit<'_>> {
+        let count = Core::permits_for(bytes);
+        match self.permits.try_acquire_many(count) {
+            Ok(permit) => return Ok(permit),
+            Err(TryAcquireError::NoPermits) => {}
+            Err(TryAcquireError::Closed) => return Err(self.why_stopped()),
+        }
+        // The ring is full of frames whose owners may all be waiting for a sync in flight.
+        self.kick_writer();
+        self.permits
+            .acquire_many(count)
+            .await
+            .map_err(|_: AcquireError| self.why_stopped())
+    }
+
+    pub(super) fn why_stopped(&self) -> Error {
+        match self.status.check() {
+            Err(error) => error,
+            Ok(()) => Error::Closed {
+                reason: "close was called",
+            },
+        }
+    }
+}

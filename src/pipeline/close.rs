@@ -1,0 +1,95 @@
+//! Closing: everything written, synced and noted as complete, the lock freed.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    error::{Error, Result},
+    format::control::Control,
+    pipeline::{
+        core::{CONTROL_FRAME_BYTES, Core},
+        job::Job,
+        writer::Drained,
+    },
+};
+
+impl Core {
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
+        self.status.begin_closing();
+        // Room in the ring is given in the order in which it was asked for: those before us append.
+        let all = match self.permits.acquire_many(self.permits_all()).await {
+            Ok(all) => all,
+            Err(_) => return self.closed_before(),
+        };
+        if self.status.check().is_err() {
+            return self.closed_before();
+        }
+        // From here on a job ends it, whatever becomes of this future.
+        all.forget();
+        let (answer, receive) = oneshot::channel();
+        let job = Job::new(Arc::clone(self), move |core| {
+            let closed = core.finish_close();
+            core.lock_cell().release_from_last_job();
+            // The receiver may be gone: its future was dropped.
+            let _ = answer.send(closed);
+        });
+        job.spawn();
+        receive.await.unwrap_or_else(|_| self.closed_before())
+    }
+
+    /// The answer when the log had stopped before: fine if it was closed, else why it stopped.
+    fn closed_before(&self) -> Result<()> {
+        self.lock_cell().release_when_idle();
+        match self.status.check() {
+            Err(Error::Closed { reason: CLOSED }) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn finish_close(self: &Arc<Self>) -> Result<()> {
+        let closed = self.sync_and_note_close();
+        match &closed {
+            Ok(()) => self.stop(Error::Closed { reason: CLOSED }),
+            Err(error) => self.stop(error.clone().into_poison()),
+        }
+        self.segments.close_files();
+        self.remove_spare();
+        match closed {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.into_poison()),
+        }
+    }
+
+    /// A closed log keeps no empty file. Not vital: what stays is removed by the next opening.
+    fn remove_spare(&self) {
+        if let Some(spare) = self.space.discard_spare() {
+            let name = spare.file.name().to_owned();
+            drop(spare);
+            if let Err(error) = self.storage.remove(&name) {
+                tracing::debug!(name, %error, "an unused segment stays until the log is opened");
+            }
+        }
+    }
+
+    fn sync_and_note_close(self: &Arc<Self>) -> Result<()> {
+        self.sync_once()?;
+        self.status.check()?;
+        let end = self.ring.tail();
+        if self.clean_end == Some(end) {
+            return Ok(());
+        }
+        // All permits are ours, so the close is the last frame, and it claims all before it.
+        let reserved = self.ring.reserve(CONTROL_FRAME_BYTES);
+        self.publish_control(reserved, Control::Close);
+        while self.ring.drained() < self.ring.tail() {
+            if self.drain_once() != Drained::Wrote {
+                self.status.check()?;
+            }
+        }
+        self.sync_once()?;
+        self.status.check()
+    }
+}
+
+const CLOSED: &str = "close was called";

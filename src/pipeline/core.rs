@@ -1,0 +1,321 @@
+//! What all handles, tickets and jobs of one open log share.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    error::Error,
+    executor::Executor,
+    format::{
+        control::CONTROL_PAYLOAD_BYTES,
+        frame::{Seed, frame_bytes},
+    },
+    lsn::Lsn,
+    options::Config,
+    pipeline::{
+        append::Outside,
+        mark::Mark,
+        ring::Ring,
+        space::Space,
+        status::Status,
+        writer::{Active, Writer},
+    },
+    segments::{SegmentInfo, SegmentSet, Sequence},
+    storage::Storage,
+    watermarks::Watermarks,
+};
+
+pub(crate) const CONTROL_FRAME_BYTES: u64 = frame_bytes(CONTROL_PAYLOAD_BYTES as u64);
+
+/// The unit of the ring's permits, so that a ring of a gibibyte fits their 32 bits.
+const PERMIT_BYTES: u64 = 8;
+
+/// One open log.
+///
+/// Lock order: none of these locks is taken while another is held, but for `preparing` in
+/// [`Space`] and the writer's, which may be held while the others' short ones are taken.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) config: Config,
+    pub(crate) log_id: [u8; 16],
+    pub(crate) epoch: u64,
+    pub(crate) seed: Seed,
+    pub(crate) first: Lsn,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) permits: Semaphore,
+    pub(crate) written: Mark,
+    pub(crate) synced: Mark,
+    pub(crate) status: Status,
+    pub(crate) space: Space,
+    pub(crate) segments: SegmentSet,
+    pub(crate) counters: Counters,
+    /// Held by whoever moves bytes from the ring to a file, and never across a wait for anything
+    /// but that I/O. Poisoned by a panic, which stops the log.
+    pub(super) writer: Mutex<Writer>,
+    pub(super) writer_scheduled: AtomicBool,
+    pub(super) sync_scheduled: AtomicBool,
+    /// The highest position that anybody wants synced.
+    pub(super) sync_demand: AtomicU64,
+    /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
+    pub(super) trailing_mark: AtomicU64,
+    /// Where the last clean close was written; while it is the end, the log is still clean.
+    pub(super) clean_end: Option<Lsn>,
+    /// A unit too large for the ring, and where it stands (`u64::MAX` for none).
+    pub(super) outside: Mutex<Option<Outside>>,
+    pub(super) outside_at: AtomicU64,
+    reserved_shown: AtomicU64,
+    lock: LockCell,
+    watch: watch::Sender<Watermarks>,
+}
+
+/// Everything recovery hands over.
+pub(crate) struct Start {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) config: Config,
+    pub(crate) log_id: [u8; 16],
+    pub(crate) epoch: u64,
+    pub(crate) first: Lsn,
+    /// The end of the log: all below is in the files and synced.
+    pub(crate) end: Lsn,
+    pub(crate) is_clean: bool,
+    pub(crate) active: Active,
+    pub(crate) segments: Vec<SegmentInfo>,
+    pub(crate) next_sequence: Sequence,
+    pub(crate) lock: Option<Box<dyn Any + Send + Sync>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) frames: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) rotations: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn start(start: Start) -> Arc<Self> {
+        let active_capacity =
+            start.config.segment_bytes - crate::format::header::SEGMENT_HEADER_BYTES;
+        // At most half a segment, as the arithmetic of `space` demands.
+        let ring_bytes = start.config.ring_bytes.min(active_capacity / 2);
+        let ring_bytes = 1 << ring_bytes.ilog2();
+        let (ring, drainer) = Ring::new(ring_bytes, start.end);
+        let space = Space::new(ring_bytes, start.next_sequence);
+        space.rotated(start.active.base(), start.active.end());
+        let permits = usize::try_from(ring_bytes / PERMIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
+        let marks = Watermarks {
+            first: start.first,
+            synced: start.end,
+            written: start.end,
+            reserved: start.end,
+        };
+        Arc::new(Core {
+            segments: SegmentSet::new(Arc::clone(&start.storage), start.segments),
+            storage: start.storage,
+            executor: start.executor,
+            config: start.config,
+            log_id: start.log_id,
+            epoch: start.epoch,
+            seed: Seed::new(start.log_id, start.epoch),
+            first: start.first,
+            ring,
+            permits: Semaphore::new(permits),
+            written: Mark::new(start.end),
+            synced: Mark::new(start.end),
+            status: Status::default(),
+            space,
+            counters: Counters::default(),
+            writer: Mutex::new(Writer::new(drainer, start.active)),
+            writer_scheduled: AtomicBool::new(false),
+            sync_scheduled: AtomicBool::new(false),
+            sync_demand: AtomicU64::new(start.end.as_u64()),
+            trailing_mark: AtomicU64::new(u64::MAX),
+            clean_end: start.is_clean.then_some(start.end),
+            outside: Mutex::new(None),
+            outside_at: AtomicU64::new(u64::MAX),
+            reserved_shown: AtomicU64::new(start.end.as_u64()),
+            lock: LockCell::new(start.lock),
+            watch: watch::Sender::new(marks),
+        })
+    }
+
+    /// The permits for `bytes` bytes of the ring.
+    pub(super) fn permits_for(bytes: u64) -> u32 {
+        u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn permits_all(&self) -> u32 {
+        Self::permits_for(self.ring.capacity_bytes())
+    }
+
+    /// Stops the log for good: the first cause is kept, every waiter is woken to read it.
+    pub(crate) fn stop(&self, cause: Error) {
+        let closed = cause.is_closed();
+        if self.status.stop(cause.clone()) {
+            if closed {
+                tracing::debug!(%cause, "the log is closed");
+                self.lock.release_when_idle();
+            } else {
+                tracing::error!(%cause, "the log has stopped");
+            }
+        }
+        self.permits.close();
+        self.written.wake_all();
+        self.synced.wake_all();
+        self.space.wake_all();
+        self.publish_marks();
+    }
+
+    /// One past the last record, a trailing mark frame left out: nobody needs that one synced.
+    pub(crate) fn records_end(&self) -> Lsn {
+        let tail = self.ring.tail();
+        // Stored after the mark was reserved, so that at worst it is taken for a record.
+        let mark = Lsn::new(self.trailing_mark.load(Ordering::Acquire));
+        if mark.plus(CONTROL_FRAME_BYTES) == tail {
+            mark
+        } else {
+            tail
+        }
+    }
+
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        // Read in this order: each can only have grown since the one before was read.
+        let synced = self.synced.get();
+        let written = self.written.get().max(synced);
+        // While a mark frame is being reserved it may pass for a record: never show less than before.
+        let reserved = self.records_end().max(synced).as_u64();
+        let shown = self.reserved_shown.fetch_max(reserved, Ordering::AcqRel);
+        let reserved = Lsn::new(reserved.max(shown));
+        Watermarks {
+            first: self.first,
+            synced,
+            written: written.min(reserved),
+            reserved,
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Watermarks> {
+        let receiver = self.watch.subscribe();
+        self.publish_marks();
+        receiver
+    }
+
+    /// Shows the marks to those who watch. Costs a fence and a load while nobody does.
+    pub(crate) fn publish_marks(&self) {
+        // Pairs with the fence of another caller: either we see the receiver it subscribed, or its
+        // own call here sees the marks that we moved.
+        fence(Ordering::SeqCst);
+        if self.watch.receiver_count() > 0 {
+            self.watch.send_if_modified(|shown| {
+                let now = self.watermarks();
+                let changed = now != *shown;
+                *shown = now;
+                changed
+            });
+        }
+    }
+
+    pub(super) fn lock_cell(&self) -> &LockCell {
+        &self.lock
+    }
+
+    pub(super) fn hold_lock(&self) -> Option<LockHeld<'_>> {
+        self.lock.hold()
+    }
+}
+
+/// The lock on the directory, which outlives every job that runs.
+#[derive(Debug)]
+pub(super) struct LockCell {
+    state: Mutex<LockState>,
+    left: Condvar,
+}
+
+struct LockState {
+    /// `None` if the user asked for no lock.
+    lock: Option<Box<dyn Any + Send + Sync>>,
+    released: bool,
+    job_count: usize,
+}
+
+impl std::fmt::Debug for LockState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LockState")
+            .field("released", &self.released)
+            .field("job_count", &self.job_count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps the lock while a job runs.
+pub(super) struct LockHeld<'a>(&'a LockCell);
+
+impl LockCell {
+    fn new(lock: Option<Box<dyn Any + Send + Sync>>) -> Self {
+        LockCell {
+            state: Mutex::new(LockState {
+                lock,
+                released: false,
+                job_count: 0,
+            }),
+            left: Condvar::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, LockState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self) -> Option<LockHeld<'_>> {
+        let mut state = self.state();
+        if state.released {
+            return None;
+        }
+        state.job_count += 1;
+        Some(LockHeld(self))
+    }
+
+    /// Lets no further job begin, and frees the lock when the last one has ended.
+    pub(super) fn release_when_idle(&self) {
+        let mut state = self.state();
+        state.released = true;
+        if state.job_count == 0 {
+            state.lock = None;
+        }
+    }
+
+    /// Lets no further job begin, waits for all but the caller's and frees the lock. Blocks.
+    pub(super) fn release_from_last_job(&self) {
+        let mut state = self.state();
+        state.released = true;
+        while state.job_count > 1 {
+            state = self
+                .left
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.lock = None;
+    }
+}
+
+impl Drop for LockHeld<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.job_count -= 1;
+        if state.released && state.job_count == 0 {
+            state.lock = None;
+        }
+        self.0.left.notify_all();
+    }
+}

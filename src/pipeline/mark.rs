@@ -1,0 +1,249 @@
+//! A high-water mark and the tasks that wait for it.
+
+use std::{collections::VecDeque, task::Waker};
+
+use crate::{
+    lsn::Lsn,
+    sync::{AtomicU64, Mutex, Ordering},
+};
+
+/// A position that only grows, and the tasks that wait until it covers theirs.
+///
+/// A waiter registers under the queue's lock and reads the mark again there; the mark is stored
+/// before that lock is taken to wake. So either the waiter sees the mark or the waker sees the
+/// waiter.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    value: AtomicU64,
+    queue: Mutex<Queue>,
+}
+
+/// Waiters by target; those with the same target in the order in which they came.
+#[derive(Debug, Default)]
+struct Queue {
+    waiters: VecDeque<Waiter>,
+    next_id: u64,
+    /// Waiters that gave up; their places go when they are half of all.
+    gone_count: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    target: Lsn,
+    id: u64,
+    waker: Option<Waker>,
+}
+
+/// A place in a mark's queue, kept by the waiting future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaiterId {
+    target: Lsn,
+    id: u64,
+}
+
+impl Mark {
+    pub(crate) fn new(at: Lsn) -> Self {
+        Mark {
+            value: AtomicU64::new(at.as_u64()),
+            queue: Mutex::new(Queue::default()),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Lsn {
+        Lsn::new(self.value.load(Ordering::Acquire))
+    }
+
+    /// Moves the mark up to `to`, if it isn't there yet, and wakes those whose target it reached.
+    /// Call it without any lock held: a waker may run the woken task's code.
+    pub(crate) fn advance(&self, to: Lsn) {
+        self.value.fetch_max(to.as_u64(), Ordering::AcqRel);
+        let reached = lock(&self.queue).take_reached(to);
+        reached.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the mark has reached `target`; if not, `waker` is woken when it has.
+    pub(crate) fn register(
+        &self,
+        target: Lsn,
+        waiter: &mut Option<WaiterId>,
+        waker: &Waker,
+    ) -> bool {
+        if self.get() >= target {
+            return true;
+        }
+        let mut queue = lock(&self.queue);
+        if self.get() >= target {
+            return true;
+        }
+        match waiter {
+            Some(id) => queue.update(*id, waker),
+            None => *waiter = Some(queue.insert(target, waker)),
+        }
+        false
+    }
+
+    /// Forgets a waiter, whether it was woken or not.
+    pub(crate) fn cancel(&self, id: WaiterId) {
+        lock(&self.queue).remove(id);
+    }
+
+    /// Wakes everybody: there is news that is none of the mark's.
+    pub(crate) fn wake_all(&self) {
+        let all = lock(&self.queue).take_reached(Lsn::new(u64::MAX));
+        all.into_iter().for_each(Waker::wake);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiter_count(&self) -> usize {
+        let queue = lock(&self.queue);
+        queue.waiters.len() - queue.gone_count
+    }
+}
+
+/// Wakers run after the lock is free, so nothing panics under it, and a poisoned lock is as good.
+fn lock(queue: &Mutex<Queue>) -> impl std::ops::DerefMut<Target = Queue> + '_ {
+    queue
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Queue {
+    fn insert(&mut self, target: Lsn, waker: &Waker) -> WaiterId {
+        let id = self.next_id;
+        self.next_id += 1;
+        let waiter = Waiter {
+            target,
+            id,
+            waker: Some(waker.clone()),
+        };
+        // Nearly always the last place: targets grow as LSNs do.
+        let in_order = self.waiters.back().is_none_or(|last| last.target <= target);
+        if in_order {
+            self.waiters.push_back(waiter);
+        } else {
+            let place = self.waiters.partition_point(|other| other.target <= target);
+            self.waiters.insert(place, waiter);
+        }
+        WaiterId { target, id }
+    }
+
+    fn find(&mut self, id: WaiterId) -> Option<&mut Waiter> {
+        let place = self
+            .waiters
+            .binary_search_by_key(&(id.target, id.id), |waiter| (waiter.target, waiter.id));
+        place.ok().and_then(|place| self.waiters.get_mut(place))
+    }
+
+    /// Renews the waker of a waiter; one that was woken early (by `wake_all`) comes in again.
+    fn update(&mut self, id: WaiterId, waker: &Waker) {
+        match self.find(id) {
+            Some(waiter) => match &mut waiter.waker {
+                Some(known) if known.will_wake(waker) => {}
+                known => *known = Some(waker.clone()),
+            },
+            None => {
+                let place = self
+                    .waiters
+                    .partition_point(|other| (other.target, other.id) < (id.target, id.id));
+                let waiter = Waiter {
+                    target: id.target,
+                    id: id.id,
+                    waker: Some(waker.clone()),
+                };
+                self.waiters.insert(place, waiter);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: WaiterId) {
+        let gone = self
+            .find(id)
+            .is_some_and(|waiter| waiter.waker.take().is_some());
+        self.gone_count += usize::from(gone);
+        if self.gone_count > 32 && self.gone_count * 2 > self.waiters.len() {
+            self.waiters.retain(|waiter| waiter.waker.is_some());
+            self.gone_count = 0;
+        }
+    }
+
+    fn take_reached(&mut self, mark: Lsn) -> Vec<Waker> {
+        let count = self.waiters.partition_point(|waiter| waiter.target <= mark);
+        let mut wakers = Vec::with_capacity(count);
+        for waiter in self.waiters.drain(..count) {
+            match waiter.waker {
+                Some(waker) => wakers.push(waker),
+                None => self.gone_count -= 1,
+            }
+        }
+        wakers
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn only_those_reached_are_woken_whatever_order_they_came_in() {
+        let mark = Mark::new(Lsn::ZERO);
+        let counts: Vec<_> = (0..8).map(|_| Arc::new(Count::default())).collect();
+        let order = [5u64, 2, 7, 1, 6, 3, 8, 4];
+        let mut ids = vec![None; 8];
+        for ((target, count), id) in order.iter().zip(&counts).zip(&mut ids) {
+            let waker = Waker::from(Arc::clone(count));
+            assert!(!mark.register(Lsn::new(*target), id, &waker));
+        }
+        mark.advance(Lsn::new(4));
+        for (target, count) in order.iter().zip(&counts) {
+            assert_eq!(
+                count.0.load(Ordering::Relaxed),
+                usize::from(*target <= 4),
+                "{target}"
+            );
+        }
+        mark.advance(Lsn::new(2));
+        assert_eq!((mark.get(), mark.waiter_count()), (Lsn::new(4), 4));
+    }
+
+    #[test]
+    fn those_who_gave_up_leave_no_trace() {
+        let mark = Mark::new(Lsn::ZERO);
+        let waker = Waker::noop();
+        for round in 0..10_000 {
+            let mut id = None;
+            mark.register(Lsn::new(8 + round % 3), &mut id, waker);
+            mark.cancel(id.unwrap());
+        }
+        assert_eq!(mark.waiter_count(), 0);
+        assert!(lock(&mark.queue).waiters.len() < 100);
+    }
+
+    #[test]
+    fn a_waiter_woken_early_can_come_back() {
+        let mark = Mark::new(Lsn::ZERO);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut id = None;
+        mark.register(Lsn::new(8), &mut id, &waker);
+        mark.wake_all();
+        assert!(!mark.register(Lsn::new(8), &mut id, &waker));
+        mark.advance(Lsn::new(8));
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        assert!(mark.register(Lsn::new(8), &mut id, &waker));
+    }
+}

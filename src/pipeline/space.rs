@@ -1,0 +1,303 @@
+//! Space for what will be reserved: the spare segment, and the gate that keeps appends within it.
+//!
+//! An append may reserve while the tail is at most `limit`. All reservations made after a check
+//! passed are by holders of permits, so they exceed the limit by at most the ring's capacity R,
+//! and R is at most half a segment. Hence:
+//!
+//! - without a spare, `limit` = end of the active segment − R: everything fits into it;
+//! - with one, `limit` = end of the active + capacity of the spare − 2 R: what doesn't fit, and the
+//!   end of the active segment left unused because a unit didn't fit (< R), fits into the spare.
+//!
+//! So a full device is found here, while preparing, before anything is reserved.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use crate::{
+    error::{Error, Result},
+    format::header::SEGMENT_HEADER_BYTES,
+    lsn::Lsn,
+    pipeline::{core::Core, job::Job},
+    segments::{SegmentFile, Sequence, prepare},
+};
+
+/// The spare is prepared when this part of the active segment is used: late enough that a small log
+/// has none, early enough that rotation finds it ready.
+const PREPARE_AT_PART: u64 = 8;
+
+#[derive(Debug)]
+pub(crate) struct Space {
+    limit: AtomicU64,
+    /// Where the writer asks for the spare; `u64::MAX` once it did.
+    prepare_at: AtomicU64,
+    state: Mutex<State>,
+    /// Held while a file is being prepared.
+    preparing: Mutex<()>,
+    changed: Notify,
+    ring_bytes: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    active_end: Lsn,
+    next_sequence: Sequence,
+    spare: Option<Spare>,
+    /// Counts the attempts to prepare, so that an append waits for one that began after it came.
+    attempt: u64,
+    scheduled: bool,
+    failure: Option<(u64, Error)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) file: Arc<SegmentFile>,
+    /// The size of the file.
+    pub(crate) bytes: u64,
+}
+
+impl Spare {
+    fn capacity(&self) -> u64 {
+        self.bytes.saturating_sub(SEGMENT_HEADER_BYTES)
+    }
+}
+
+impl Space {
+    pub(crate) fn new(ring_bytes: u64, next_sequence: Sequence) -> Self {
+        let state = State {
+            active_end: Lsn::ZERO,
+            next_sequence,
+            spare: None,
+            attempt: 0,
+            scheduled: false,
+            failure: None,
+        };
+        Space {
+            limit: AtomicU64::new(0),
+            prepare_at: AtomicU64::new(u64::MAX),
+            state: Mutex::new(state),
+            preparing: Mutex::new(()),
+            changed: Notify::new(),
+            ring_bytes,
+        }
+    }
+
+    /// No user code and no I/O runs under this lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish_limit(&self, state: &State) {
+        let limit = match &state.spare {
+            None => state.active_end.as_u64().saturating_sub(self.ring_bytes),
+            Some(spare) => {
+                let beyond = spare.capacity().saturating_sub(2 * self.ring_bytes);
+                state.active_end.plus(beyond).as_u64()
+            }
+        };
+        self.limit.store(limit, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// A new active segment, from `base` to `end`.
+    pub(crate) fn rotated(&self, base: Lsn, end: Lsn) {
+        let mut state = self.state();
+        state.active_end = end;
+        let at = base.plus(end.since(base) / PREPARE_AT_PART);
+        self.prepare_at.store(at.as_u64(), Ordering::Release);
+        self.publish_limit(&state);
+    }
+
+    pub(crate) fn has_room(&self, tail: Lsn) -> bool {
+        tail.as_u64() <= self.limit.load(Ordering::Acquire)
+    }
+
+    /// Whether a unit of `bytes` at `tail`, with nothing else in flight, has its place for sure.
+    fn has_room_for(&self, tail: Lsn, bytes: u64) -> bool {
+        let state = self.state();
+        tail.plus(bytes) <= state.active_end
+            || state
+                .spare
+                .as_ref()
+                .is_some_and(|spare| spare.capacity() >= bytes)
+    }
+
+    /// The spare, if it has room for a unit of `bytes`.
+    pub(crate) fn take_spare(&self, bytes: u64) -> Option<Spare> {
+        let mut state = self.state();
+        state.spare.take_if(|spare| spare.capacity() >= bytes)
+    }
+
+    /// Takes the spare away for good, when the log is closed; waits for one being prepared.
+    pub(super) fn discard_spare(&self) -> Option<Spare> {
+        let _prepared = self
+            .preparing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.take_spare(0)
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.changed.notify_waiters();
+    }
+}
+
+impl Core {
+    /// Waits until the tail may move on.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace` if an attempt to prepare a segment that ended after this call began found none.
+    pub(crate) async fn wait_for_room(self: &Arc<Self>, unit_bytes: Option<u64>) -> Result<()> {
+        let is_there = || match unit_bytes {
+            None => self.space.has_room(self.ring.tail()),
+            Some(bytes) => self.space.has_room_for(self.ring.tail(), bytes),
+        };
+        let mut awaited = None;
+        loop {
+            if is_there() {
+                return Ok(());
+            }
+            let changed = self.space.changed.notified();
+            futures::pin_mut!(changed);
+            // Registered before the state is read again, so that no change is missed.
+            changed.as_mut().enable();
+            self.status.check()?;
+            if is_there() {
+                return Ok(());
+            }
+            if let (Some(awaited), Some((attempt, error))) = (awaited, &self.space.state().failure)
+            {
+                if *attempt >= awaited {
+                    return Err(error.clone());
+                }
+            }
+            match self.request_spare(unit_bytes.unwrap_or(0)) {
+                // Run in place, it may be over already.
+                Some(attempt) if awaited.is_none() => awaited = Some(attempt),
+                _ => changed.await,
+            }
+        }
+    }
+
+    /// Has a spare with room for a unit of `bytes` prepared in the background, and says by which
+    /// attempt; `None` if there is one.
+    pub(super) fn request_spare(self: &Arc<Self>, bytes: u64) -> Option<u64> {
+        let attempt = {
+            let mut state = self.space.state();
+            if state
+                .spare
+                .as_ref()
+                .is_some_and(|spare| spare.capacity() >= bytes)
+            {
+                return None;
+            }
+            if state.scheduled {
+                return Some(state.attempt);
+            }
+            state.scheduled = true;
+            state.attempt += 1;
+            state.attempt
+        };
+        let job = Job::new(Arc::clone(self), move |core| {
+            let prepared = core.prepare_spare(bytes);
+            let mut state = core.space.state();
+            state.scheduled = false;
+            state.failure = prepared.err().map(|error| (attempt, error));
+            let fatal = state.failure.as_ref().map(|(_, error)| error.clone());
+            drop(state);
+            match fatal {
+                Some(error @ Error::NoSpace { .. }) => {
+                    tracing::warn!(%error, "appends that need the next segment are refused");
+                    core.space.wake_all();
+                }
+                Some(error) => core.stop(error.into_poison()),
+                None => {
+                    core.space.wake_all();
+                    // The mark of an idle log may have waited for this room.
+                    core.leave_mark();
+                }
+            }
+        });
+        job.spawn();
+        Some(attempt)
+    }
+
+    /// Asks for the spare once the active segment is used far enough.
+    pub(crate) fn prepare_ahead(self: &Arc<Self>, written: Lsn) {
+        let at = &self.space.prepare_at;
+        if written.as_u64() >= at.load(Ordering::Acquire) {
+            at.store(u64::MAX, Ordering::Release);
+            self.request_spare(0);
+        }
+    }
+
+    /// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks.
+    pub(crate) fn prepare_spare(&self, bytes: u64) -> Result<()> {
+        let _one_at_a_time = self
+            .space
+            .preparing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let needed = bytes
+            .saturating_add(SEGMENT_HEADER_BYTES)
+            .next_multiple_of(512);
+        let file_bytes = needed.max(self.config.segment_bytes);
+        let (small, sequence) = {
+            let mut state = self.space.state();
+            if state
+                .spare
+                .as_ref()
+                .is_some_and(|spare| spare.capacity() >= bytes)
+            {
+                return Ok(());
+            }
+            let sequence = state.next_sequence;
+            let small = state.spare.take();
+            if small.is_none() {
+                state.next_sequence = sequence.next();
+            }
+            self.space.publish_limit(&state);
+            (small, sequence)
+        };
+        let prepared = match small {
+            // A unit larger than a segment: the spare grows to be its own, in its place.
+            Some(spare) => match spare
+                .file
+                .reserve(file_bytes)
+                .and_then(|()| spare.file.sync_all())
+            {
+                Ok(()) => Ok(spare.file),
+                Err(error) => Err((
+                    error.or_no_space(spare.file.name(), file_bytes),
+                    Some(spare),
+                )),
+            },
+            None => prepare(
+                self.storage.as_ref(),
+                sequence,
+                file_bytes,
+                self.config.preallocation,
+            )
+            .map(Arc::new)
+            .map_err(|error| (error, None)),
+        };
+        let mut state = self.space.state();
+        let (spare, result) = match prepared {
+            Ok(file) => (
+                Some(Spare {
+                    file,
+                    bytes: file_bytes,
+                }),
+                Ok(()),
+            ),
+            Err((error, spare)) => (spare, Err(error)),
+        };
+        state.spare = spare;
+        self.space.publish_limit(&state);
+        result
+    }
+}

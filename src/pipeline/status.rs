@@ -1,0 +1,51 @@
+//! Whether the log still works, and if not, why: the first cause is kept for everybody.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::error::{Error, Result};
+
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    closing: AtomicBool,
+    stopped: OnceLock<Error>,
+}
+
+impl Status {
+    /// Whether work that was begun may go on.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.stopped
+            .get()
+            .map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Whether a new append or sync may begin.
+    pub(crate) fn check_new(&self) -> Result<()> {
+        self.check()?;
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed {
+                reason: "close was called",
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether reading may go on: it does after a failure.
+    pub(crate) fn check_read(&self) -> Result<()> {
+        match self.check() {
+            Err(closed @ Error::Closed { .. }) => Err(closed),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Keeps the first cause; says whether it was this one.
+    pub(crate) fn stop(&self, cause: Error) -> bool {
+        self.stopped.set(cause).is_ok()
+    }
+}

@@ -1,0 +1,309 @@
+//! The writer: moves the published prefix of the ring to the active segment, and rotates.
+//!
+//! Whoever finds work takes the writer's lock and does it: a write job, or a sync job on its way to
+//! the flush. The lock is only ever held by running code, so nobody waits for a job that is queued.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering, fence},
+};
+
+use crate::{
+    error::Result,
+    format::header::{Link, SEGMENT_HEADER_BYTES, SegmentHeader},
+    lsn::Lsn,
+    pipeline::{
+        append::Outside,
+        core::Core,
+        job::Job,
+        ring::{Drainer, Taken},
+    },
+    segments::{SegmentFile, SegmentInfo},
+};
+
+/// One write call takes about this much: more hardly makes it cheaper, and waits longer.
+const WRITE_BYTES: u64 = 1 << 20;
+
+/// After so many writes a job hands over to a new one, so that it never holds up a shutdown.
+const WRITES_PER_JOB: u32 = 64;
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    drainer: Drainer,
+    active: Active,
+    /// Sealed and not synced yet. At most one: the next rotation waits for it.
+    sealed: Option<Arc<SegmentFile>>,
+}
+
+/// The segment that is appended to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) file: Arc<SegmentFile>,
+    pub(crate) link: Link,
+    /// The size of the file.
+    pub(crate) bytes: u64,
+}
+
+impl Active {
+    pub(crate) fn base(&self) -> Lsn {
+        self.link.base
+    }
+
+    /// One past the last LSN that fits.
+    pub(crate) fn end(&self) -> Lsn {
+        self.link
+            .base
+            .plus(self.bytes.saturating_sub(SEGMENT_HEADER_BYTES))
+    }
+
+    fn offset(&self, lsn: Lsn) -> u64 {
+        lsn.since(self.link.base) + SEGMENT_HEADER_BYTES
+    }
+}
+
+/// What one step wrote.
+struct Step {
+    end: Lsn,
+    permit_count: u32,
+    rotated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drained {
+    Wrote,
+    Idle,
+    Stopped,
+}
+
+impl Writer {
+    pub(super) fn new(drainer: Drainer, active: Active) -> Self {
+        Writer {
+            drainer,
+            active,
+            sealed: None,
+        }
+    }
+
+    /// Everything written so far, and the files that hold what may not be synced of it.
+    pub(super) fn unsynced(&self) -> (Lsn, Vec<Arc<SegmentFile>>) {
+        let sealed = self.sealed.iter().map(Arc::clone);
+        (
+            self.drainer.at(),
+            sealed.chain([Arc::clone(&self.active.file)]).collect(),
+        )
+    }
+
+    /// The sealed segment `file` has been synced.
+    pub(super) fn sealed_is_synced(&mut self, file: &Arc<SegmentFile>) {
+        self.sealed.take_if(|sealed| Arc::ptr_eq(sealed, file));
+    }
+
+    fn step(&mut self, core: &Core) -> Result<Option<Step>> {
+        let mut rotated = false;
+        loop {
+            let room_bytes = self.active.end().since(self.drainer.at());
+            match self.drainer.take(WRITE_BYTES, room_bytes) {
+                Taken::Units { end, frame_count } => {
+                    return self.write_units(core, end, frame_count, rotated).map(Some);
+                }
+                Taken::DoesNotFit { unit_bytes } => {
+                    self.rotate(core, unit_bytes)?;
+                    rotated = true;
+                }
+                Taken::Nothing => {
+                    let Some(unit) = core.take_outside(self.drainer.at()) else {
+                        return Ok(None);
+                    };
+                    if unit.bytes > room_bytes {
+                        self.rotate(core, unit.bytes)?;
+                        rotated = true;
+                    }
+                    return self.write_outside(core, &unit, rotated).map(Some);
+                }
+            }
+        }
+    }
+
+    fn write_units(&mut self, core: &Core, end: Lsn, frames: u64, rotated: bool) -> Result<Step> {
+        let bytes = end.since(self.drainer.at());
+        let active = &self.active;
+        self.drainer.read_taken(|lsn, piece| {
+            core.counters.writes.fetch_add(1, Ordering::Relaxed);
+            active.file.write_at(piece, active.offset(lsn))
+        })?;
+        core.counters.frames.fetch_add(frames, Ordering::Relaxed);
+        core.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Zeroed before the permits go back: the next lap must not find old words.
+        self.drainer.release();
+        Ok(Step {
+            end,
+            permit_count: Core::permits_for(bytes),
+            rotated,
+        })
+    }
+
+    fn write_outside(&mut self, core: &Core, unit: &Outside, rotated: bool) -> Result<Step> {
+        let mut offset = self.active.offset(self.drainer.at());
+        for piece in &unit.pieces {
+            core.counters.writes.fetch_add(1, Ordering::Relaxed);
+            self.active.file.write_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        core.counters
+            .frames
+            .fetch_add(unit.frame_count, Ordering::Relaxed);
+        core.counters.bytes.fetch_add(unit.bytes, Ordering::Relaxed);
+        self.drainer.skip(unit.bytes);
+        Ok(Step {
+            end: self.drainer.at(),
+            permit_count: core.permits_all(),
+            rotated,
+        })
+    }
+
+    /// Seals the active segment and begins the next, which has room for `unit_bytes`.
+    fn rotate(&mut self, core: &Core, unit_bytes: u64) -> Result<()> {
+        // At most two segments are ever unsynced: recovery looks no further back. Usually the
+        // background has synced it long ago.
+        if let Some(sealed) = self.sealed.take() {
+            sealed.sync_data()?;
+        }
+        let spare = loop {
+            match core.space.take_spare(unit_bytes) {
+                Some(spare) => break spare,
+                None => core.prepare_spare(unit_bytes)?,
+            }
+        };
+        let base = self.drainer.at();
+        let random = core.storage.random().map_err(|error| {
+            crate::error::Error::io(
+                "drawing random bytes in",
+                core.storage.location(),
+                None,
+                error,
+            )
+        })?;
+        let header = SegmentHeader {
+            log_id: core.log_id,
+            base,
+            epoch: core.epoch,
+            incarnation: incarnation(random),
+            previous: Some(self.active.link),
+            first: core.first,
+            synced: core.synced.get().min(base),
+            created_unix_ms: core.storage.unix_ms(),
+            hint: None,
+            file_bytes: spare.bytes,
+        };
+        // Before any of its frames, so that `written` never passes into a segment without one.
+        spare.file.write_at(&header.encode(), 0)?;
+        let next = Active {
+            file: spare.file,
+            link: header.link(),
+            bytes: spare.bytes,
+        };
+        let info = SegmentInfo {
+            sequence: next.file.sequence(),
+            base,
+            seed: core.seed,
+        };
+        core.segments.push(info, Arc::clone(&next.file));
+        core.space.rotated(base, next.end());
+        core.counters.rotations.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(segment = next.file.name(), %base, "rotated");
+        self.sealed = Some(std::mem::replace(&mut self.active, next).file);
+        Ok(())
+    }
+}
+
+/// Eight random bytes that aren't zero, which stands for "no segment".
+pub(crate) fn incarnation(random: [u8; 16]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = random;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
+}
+
+impl Core {
+    /// Writes out what is published, one write call's worth. Any failure stops the log.
+    pub(super) fn drain_once(self: &Arc<Self>) -> Drained {
+        let step = {
+            // A panic under the lock left the writer half way; the job's guard stops the log.
+            let Ok(mut writer) = self.writer.lock() else {
+                return Drained::Stopped;
+            };
+            if self.status.check().is_err() {
+                return Drained::Stopped;
+            }
+            writer.step(self)
+        };
+        match step {
+            Ok(None) => Drained::Idle,
+            Ok(Some(step)) => {
+                self.written.advance(step.end);
+                self.permits.add_permits(step.permit_count as usize);
+                self.publish_marks();
+                if step.rotated {
+                    // The sealed segment is synced in the background, at once.
+                    self.demand_sync(step.end);
+                }
+                self.prepare_ahead(step.end);
+                Drained::Wrote
+            }
+            Err(error) => {
+                self.stop(error.into_poison());
+                Drained::Stopped
+            }
+        }
+    }
+
+    /// Has what is published written, by the job that is at it or by a new one.
+    ///
+    /// The caller stored its frame's word before; the job clears `writer_scheduled` and then looks
+    /// for such a word. With a fence on both sides one of them sees the other's store.
+    pub(crate) fn kick_writer(self: &Arc<Self>) {
+        fence(Ordering::SeqCst);
+        if !self.writer_scheduled.load(Ordering::Relaxed)
+            && !self.writer_scheduled.swap(true, Ordering::AcqRel)
+        {
+            Job::new(Arc::clone(self), Core::write_job).spawn();
+        }
+    }
+
+    fn write_job(self: &Arc<Self>) {
+        for _ in 0..WRITES_PER_JOB {
+            match self.drain_once() {
+                Drained::Wrote => {}
+                Drained::Stopped => return,
+                Drained::Idle => {
+                    self.writer_scheduled.store(false, Ordering::Release);
+                    fence(Ordering::SeqCst);
+                    if !self.has_published() || self.writer_scheduled.swap(true, Ordering::AcqRel) {
+                        // What somebody wants synced may have been waiting for this write.
+                        self.start_sync_if_wanted();
+                        return;
+                    }
+                }
+            }
+        }
+        Job::new(Arc::clone(self), Core::write_job).spawn();
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn has_published(&self) -> bool {
+        self.ring.is_ready()
+            || self.outside_at.load(Ordering::Acquire) == self.ring.drained().as_u64()
+    }
+
+    fn take_outside(&self, at: Lsn) -> Option<Outside> {
+        let here: &AtomicU64 = &self.outside_at;
+        if here.load(Ordering::Acquire) != at.as_u64() {
+            return None;
+        }
+        let unit = self
+            .outside
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        here.store(u64::MAX, Ordering::Release);
+        unit
+    }
+}

@@ -1,0 +1,204 @@
+//! Opening: finds the end of the log, judges it, and makes it writable again.
+//!
+//! Reading comes first and changes nothing ([`Opening::begin`]); what changes the log
+//! ([`Opening::finish`]) never overwrites: what lies above the highest commitment is written anew,
+//! under the next epoch, into a fresh segment. `docs/DURABILITY.md` has the steps and their crash
+//! states.
+
+mod chain;
+mod rebuild;
+mod report;
+mod scan;
+mod survey;
+
+use std::{any::Any, sync::Arc};
+
+pub use report::{Cut, RecoveryReport, Warning};
+
+use crate::{
+    error::{Error, Result},
+    executor::Executor,
+    format::{
+        frame::Seed,
+        judge::Verdict,
+        scan::{Place, Stop},
+    },
+    lsn::Lsn,
+    options::Config,
+    pipeline::Start,
+    recovery::{
+        scan::{Judged, judge_log},
+        survey::{Survey, survey},
+    },
+    replay::{ChunkSource, damage},
+    segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence},
+    storage::{Locking, Storage},
+};
+
+/// A log that was found and judged, and not changed yet.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    storage: Arc<dyn Storage>,
+    config: Config,
+    lock: Option<Box<dyn Any + Send + Sync>>,
+    /// `None` if there is no log yet.
+    judged: Option<Judged>,
+    survey: Survey,
+    pub(crate) report: RecoveryReport,
+}
+
+impl Opening {
+    /// Locks, reads and judges. Blocks; changes nothing but the lock file.
+    pub(crate) fn begin(storage: Arc<dyn Storage>, config: Config, lock: bool) -> Result<Self> {
+        let lock = if lock {
+            Some(take_lock(storage.as_ref())?)
+        } else {
+            None
+        };
+        let survey = survey(storage.as_ref())?;
+        let mut report = RecoveryReport {
+            warnings: survey.warnings.clone(),
+            ..Default::default()
+        };
+        let judged = if rebuild::is_uncreated(storage.as_ref(), &survey)? {
+            if let (Some(found), true) = (survey.foreign.first(), survey.segments.is_empty()) {
+                return Err(Error::NotALog {
+                    path: storage.location(),
+                    found: found.clone(),
+                });
+            }
+            report.is_new = true;
+            None
+        } else {
+            let judged = judge_log(storage.as_ref(), &survey, &config)?;
+            report.was_closed = judged.verdict == Verdict::CleanClose;
+            report.first = judged.chain.first;
+            report.end = judged.end;
+            report.committed = judged.commitment;
+            report.segment_count = judged.chain.members.len();
+            report.scanned_bytes = judged.scanned_bytes;
+            report.cut = judged.cut.clone();
+            report.warnings.extend(judged.warnings.iter().cloned());
+            Some(judged)
+        };
+        Ok(Opening {
+            storage,
+            config,
+            lock,
+            judged,
+            survey,
+            report,
+        })
+    }
+
+    /// What is to be read: from the first record to the end.
+    pub(crate) fn source(&self) -> (Arc<dyn ChunkSource>, Lsn, Lsn) {
+        let infos = self
+            .judged
+            .iter()
+            .flat_map(|judged| &judged.chain.members)
+            .map(|member| {
+                let seed = Seed::new(member.header.log_id, member.header.epoch);
+                SegmentInfo {
+                    sequence: member.sequence,
+                    base: member.header.base,
+                    seed,
+                }
+            });
+        let segments = SegmentSet::new(Arc::clone(&self.storage), infos.collect());
+        let record_bytes_max = self.config.record_bytes_max;
+        let synced = self.report.committed;
+        let source = FoundSource {
+            segments,
+            record_bytes_max,
+            synced,
+        };
+        (Arc::new(source), self.report.first, self.report.end)
+    }
+
+    /// Makes the log writable: creates it, goes on in its active segment or begins a new epoch.
+    /// Blocks.
+    pub(crate) fn finish(mut self, executor: Arc<dyn Executor>) -> Result<(Start, RecoveryReport)> {
+        let mut report = std::mem::take(&mut self.report);
+        let ready = match &self.judged {
+            None => rebuild::create(self.storage.as_ref(), &self.config, &self.survey)?,
+            Some(judged) if judged.verdict == Verdict::CleanClose => {
+                rebuild::go_on(self.storage.as_ref(), judged)?
+            }
+            Some(judged) => {
+                rebuild::begin_epoch(self.storage.as_ref(), &self.config, judged, &mut report)?
+            }
+        };
+        report.segment_count = ready.segments.len();
+        let last = self
+            .survey
+            .segments
+            .last()
+            .map_or(Sequence(0), |found| found.sequence);
+        let start = Start {
+            next_sequence: last.max(ready.active.file.sequence()).next(),
+            storage: self.storage,
+            executor,
+            config: self.config,
+            log_id: ready.log_id,
+            epoch: ready.epoch,
+            first: report.first,
+            end: report.end,
+            is_clean: report.was_closed,
+            active: ready.active,
+            segments: ready.segments,
+            lock: self.lock,
+        };
+        if report.warnings.is_empty() {
+            tracing::info!(log = start.storage.location(), "{report}");
+        } else {
+            tracing::warn!(log = start.storage.location(), "{report}");
+        }
+        Ok((start, report))
+    }
+}
+
+fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>> {
+    match storage.lock() {
+        Ok(Locking::Held(lock)) => Ok(lock),
+        Ok(Locking::Busy { owner_pid }) => Err(Error::Locked {
+            path: storage.location(),
+            owner_pid,
+        }),
+        Err(error) => Err(Error::io("locking", storage.location(), None, error)),
+    }
+}
+
+/// The segments of a log that isn't open for writing yet.
+#[derive(Debug)]
+struct FoundSource {
+    segments: SegmentSet,
+    record_bytes_max: u64,
+    synced: Lsn,
+}
+
+impl ChunkSource for FoundSource {
+    fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
+        let Some((info, successor)) = self.segments.find(lsn) else {
+            return Err(Error::OutOfRange {
+                lsn,
+                first: Lsn::ZERO,
+                end: until,
+            });
+        };
+        let place = Place {
+            seed: info.seed,
+            end: successor.unwrap_or(until),
+            record_bytes_max: self.record_bytes_max,
+        };
+        Ok(SegmentReader {
+            file: self.segments.open(info.sequence)?,
+            base: info.base,
+            place,
+        })
+    }
+
+    fn explain(&self, reader: &SegmentReader, lsn: Lsn, _until: Lsn, stop: Stop) -> Error {
+        damage(reader, lsn, stop, self.synced)
+    }
+}

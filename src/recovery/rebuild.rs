@@ -1,0 +1,339 @@
+//! The three ways in which an opened log becomes writable.
+
+use std::sync::Arc;
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        frame::{FrameHeader, Kind, Seed, frame_bytes},
+        header::{SEGMENT_HEADER_BYTES, SegmentHeader},
+        scan::{Place, Stop, to_usize},
+    },
+    lsn::Lsn,
+    options::Config,
+    pipeline::{Active, CONTROL_FRAME_BYTES, incarnation},
+    recovery::{
+        chain::Member,
+        report::RecoveryReport,
+        scan::{Judged, Leftover},
+        survey::Survey,
+    },
+    segments::{SegmentFile, SegmentInfo, SegmentReader, Sequence, prepare},
+    storage::Storage,
+};
+
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// A log that can be written to.
+pub(crate) struct Ready {
+    pub(crate) log_id: [u8; 16],
+    pub(crate) epoch: u64,
+    pub(crate) active: Active,
+    pub(crate) segments: Vec<SegmentInfo>,
+}
+
+/// Whether there is no log: an empty directory, or what an interrupted creation leaves. A first
+/// segment's header is synced before any frame counts, so without frames nothing was ever in it.
+pub(crate) fn is_uncreated(storage: &dyn Storage, survey: &Survey) -> Result<bool> {
+    for found in &survey.segments {
+        if found.header.is_some() || (!found.is_blank && found.sequence != FIRST_SEQUENCE) {
+            return Ok(false);
+        }
+        let file = Arc::new(SegmentFile::open(storage, found.sequence)?);
+        let end = Lsn::new(found.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
+        let place = Place {
+            seed: Seed::new([0; 16], 0),
+            end,
+            record_bytes_max: 0,
+        };
+        let reader = SegmentReader {
+            file,
+            base: Lsn::ZERO,
+            place,
+        };
+        if reader.used_end(Lsn::ZERO, end)? > Lsn::ZERO {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+const FIRST_SEQUENCE: Sequence = Sequence(1);
+
+/// Creates the log. Commit point: its first header is synced.
+pub(crate) fn create(storage: &dyn Storage, config: &Config, survey: &Survey) -> Result<Ready> {
+    let leftovers = survey.segments.iter();
+    let leftovers: Vec<_> = leftovers
+        .map(|found| Leftover {
+            sequence: found.sequence,
+            is_kept: false,
+        })
+        .collect();
+    clear(storage, &leftovers)?;
+    let file = prepare(
+        storage,
+        FIRST_SEQUENCE,
+        config.segment_bytes,
+        config.preallocation,
+    )?;
+    let header = SegmentHeader {
+        log_id: random(storage)?,
+        base: Lsn::ZERO,
+        epoch: 1,
+        incarnation: incarnation(random(storage)?),
+        previous: None,
+        first: Lsn::ZERO,
+        synced: Lsn::ZERO,
+        created_unix_ms: storage.unix_ms(),
+        hint: None,
+        file_bytes: config.segment_bytes,
+    };
+    commit(file, &header, Vec::new())
+}
+
+/// Goes on where a clean close ended.
+///
+/// The close itself may be in the page cache alone: its sync may have failed, in which case nothing
+/// before it is lost and nothing after it may be trusted. So it is written again, the same bytes in
+/// the same place, and with it the header if it is the only frame behind that.
+pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
+    let Some(newest) = judged.chain.members.last() else {
+        return Err(no_members());
+    };
+    let file = SegmentFile::open(storage, newest.sequence)?;
+    let base = newest.header.base;
+    let close = Lsn::new(judged.end.as_u64().saturating_sub(CONTROL_FRAME_BYTES));
+    if close == base {
+        file.write_at(&newest.header.encode(), 0)?;
+    }
+    let offset = close.since(base) + SEGMENT_HEADER_BYTES;
+    let mut frame = vec![0; to_usize(CONTROL_FRAME_BYTES)];
+    file.read_at(&mut frame, offset)?;
+    file.write_at(&frame, offset)?;
+    file.sync_data()?;
+    clear(storage, &judged.leftovers)?;
+    let active = Active {
+        file: Arc::new(file),
+        link: newest.header.link(),
+        bytes: newest.bytes,
+    };
+    Ok(Ready {
+        log_id: newest.header.log_id,
+        epoch: newest.header.epoch,
+        active,
+        segments: infos(&judged.chain.members),
+    })
+}
+
+/// Begins the next epoch at the highest commitment: what is kept above it is framed again into a
+/// fresh segment, which takes the place of every segment that begins there or later. No header is
+/// trusted that a failed sync may have dropped, and nothing that may be durable is overwritten.
+///
+/// Commit point: the fresh segment's header is synced, after everything else in it.
+pub(crate) fn begin_epoch(
+    storage: &dyn Storage,
+    config: &Config,
+    judged: &Judged,
+    report: &mut RecoveryReport,
+) -> Result<Ready> {
+    let base = judged.commitment;
+    let members = &judged.chain.members;
+    let Some(newest) = members.last() else {
+        return Err(no_members());
+    };
+    let (kept, replaced): (Vec<Member>, Vec<Member>) =
+        members.iter().partition(|member| member.header.base < base);
+    let all = members.iter().chain(&judged.chain.dead);
+    let used = all.map(|member| member.sequence);
+    let last = used
+        .chain(judged.leftovers.iter().map(|leftover| leftover.sequence))
+        .max();
+    let needed = judged.end.since(base).saturating_add(SEGMENT_HEADER_BYTES);
+    let file_bytes = needed.next_multiple_of(512).max(config.segment_bytes);
+    let sequence = last.unwrap_or(newest.sequence).next();
+    let file = prepare(storage, sequence, file_bytes, config.preallocation)?;
+    let header = SegmentHeader {
+        log_id: newest.header.log_id,
+        base,
+        epoch: judged.epoch_max.saturating_add(1),
+        incarnation: incarnation(random(storage)?),
+        previous: kept.last().map(|member| member.header.link()),
+        first: judged.chain.first,
+        synced: base,
+        created_unix_ms: storage.unix_ms(),
+        hint: newest.header.hint,
+        file_bytes,
+    };
+    copy_kept(storage, config, judged, &header, &file)?;
+    report.rewritten_bytes = judged.end.since(base);
+    let ready = commit(file, &header, infos(&kept))?;
+    let replaced = replaced.iter().map(|member| Leftover {
+        sequence: member.sequence,
+        is_kept: report
+            .cut
+            .as_ref()
+            .is_some_and(|cut| cut.segment == member.sequence.file_name()),
+    });
+    let gone: Vec<_> = judged
+        .leftovers
+        .iter()
+        .map(Leftover::clone)
+        .chain(replaced)
+        .collect();
+    clear(storage, &gone)?;
+    if let Some(cut) = &mut report.cut {
+        let renamed = gone
+            .iter()
+            .filter(|gone| gone.is_kept)
+            .map(|gone| gone.sequence.cut_name());
+        cut.kept_in = renamed.collect();
+        if kept
+            .iter()
+            .any(|member| member.sequence.file_name() == cut.segment)
+        {
+            // Its segment is still part of the log; what is past the cut is dead, and stays there.
+            cut.kept_in.push(cut.segment.clone());
+        }
+    }
+    Ok(ready)
+}
+
+/// Frames what lies between the commitment and the end again, at the same LSNs, and syncs it.
+fn copy_kept(
+    storage: &dyn Storage,
+    config: &Config,
+    judged: &Judged,
+    header: &SegmentHeader,
+    file: &SegmentFile,
+) -> Result<()> {
+    let seed = Seed::new(header.log_id, header.epoch);
+    let members = &judged.chain.members;
+    let mut at = header.base;
+    while at < judged.end {
+        let after = members.partition_point(|member| member.header.base <= at);
+        let Some(member) = after.checked_sub(1).and_then(|last| members.get(last)) else {
+            return Err(no_members());
+        };
+        let segment_end = members
+            .get(after)
+            .map_or(judged.end, |next| next.header.base);
+        let place = Place {
+            seed: Seed::new(member.header.log_id, member.header.epoch),
+            end: segment_end.min(judged.end),
+            record_bytes_max: config.record_bytes_max,
+        };
+        let from = Arc::new(SegmentFile::open(storage, member.sequence)?);
+        let reader = SegmentReader {
+            file: from,
+            base: member.header.base,
+            place,
+        };
+        while at < place.end {
+            let chunk = reader.read_chunk(at, place.end, CHUNK_BYTES)?;
+            if chunk.next == at {
+                // Only a commitment that is no boundary leads here: no release writes one.
+                let stop = chunk.stop.unwrap_or(Stop::BadHeader);
+                return Err(crate::replay::damage(&reader, at, stop, judged.commitment));
+            }
+            let mut bytes = Vec::with_capacity(chunk.bytes.len());
+            for frame in &chunk.frames {
+                let end = frame.payload_start + frame.payload_bytes;
+                let payload = chunk
+                    .bytes
+                    .get(frame.payload_start..end)
+                    .unwrap_or_default();
+                push_frame(
+                    &mut bytes,
+                    seed,
+                    frame.lsn,
+                    frame.kind,
+                    payload,
+                    header.base,
+                );
+            }
+            file.write_at(&bytes, at.since(header.base) + SEGMENT_HEADER_BYTES)?;
+            at = chunk.next;
+        }
+    }
+    file.sync_data()
+}
+
+fn push_frame(to: &mut Vec<u8>, seed: Seed, lsn: Lsn, kind: Kind, payload: &[u8], synced: Lsn) {
+    // Read from a frame, whose length has 32 bits.
+    let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let crc = crc32c::crc32c(payload);
+    let header = FrameHeader::seal(seed, lsn, kind, payload_bytes, crc, synced);
+    let end = to.len() as u64 + frame_bytes(payload.len() as u64);
+    to.extend_from_slice(&header.to_bytes());
+    to.extend_from_slice(payload);
+    to.resize(to_usize(end), 0);
+}
+
+/// Writes and syncs the header of a segment whose other bytes are durable.
+fn commit(
+    file: SegmentFile,
+    header: &SegmentHeader,
+    mut segments: Vec<SegmentInfo>,
+) -> Result<Ready> {
+    file.write_at(&header.encode(), 0)?;
+    file.sync_data()?;
+    let seed = Seed::new(header.log_id, header.epoch);
+    segments.push(SegmentInfo {
+        sequence: file.sequence(),
+        base: header.base,
+        seed,
+    });
+    let active = Active {
+        file: Arc::new(file),
+        link: header.link(),
+        bytes: header.file_bytes,
+    };
+    Ok(Ready {
+        log_id: header.log_id,
+        epoch: header.epoch,
+        active,
+        segments,
+    })
+}
+
+/// Removes what is no part of the log, or renames it where it holds bytes that were cut. Begun
+/// again by the next opening if it is interrupted.
+fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<()> {
+    for Leftover { sequence, is_kept } in leftovers {
+        let name = sequence.file_name();
+        let (operation, done) = if *is_kept {
+            ("renaming", storage.rename(&name, &sequence.cut_name()))
+        } else {
+            ("removing", storage.remove(&name))
+        };
+        done.map_err(|error| Error::io(operation, name, None, error))?;
+    }
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    storage
+        .sync_dir()
+        .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
+}
+
+fn infos(members: &[Member]) -> Vec<SegmentInfo> {
+    let info = |member: &Member| SegmentInfo {
+        sequence: member.sequence,
+        base: member.header.base,
+        seed: Seed::new(member.header.log_id, member.header.epoch),
+    };
+    members.iter().map(info).collect()
+}
+
+fn random(storage: &dyn Storage) -> Result<[u8; 16]> {
+    storage
+        .random()
+        .map_err(|error| Error::io("drawing random bytes in", storage.location(), None, error))
+}
+
+/// A log that was judged has members; asked again rather than assumed.
+fn no_members() -> Error {
+    Error::Closed {
+        reason: "no segment was found",
+    }
+}

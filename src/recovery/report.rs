@@ -1,0 +1,183 @@
+//! What opening found, did and warns of: in fields, and as one line.
+
+use std::fmt;
+
+use crate::lsn::Lsn;
+
+/// What opening a log found and did.
+///
+/// Its `Display` is the one line that opening also gives to `tracing`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Whether there was no log and one was created.
+    pub is_new: bool,
+    /// Whether the log had been closed with [`Wal::close`](crate::Wal::close).
+    pub was_closed: bool,
+    /// Where the log begins.
+    pub first: Lsn,
+    /// Where the log ends: the place of the next record.
+    pub end: Lsn,
+    /// The highest position that anything in the log claims was synced before it was opened.
+    pub committed: Lsn,
+    /// The segments that the log has.
+    pub segment_count: usize,
+    /// The bytes read to find the end: the unsynced end of the log, never all of it.
+    pub scanned_bytes: u64,
+    /// The bytes above `committed` that were written anew and synced, because after a failed sync
+    /// the page cache may show what the device never got.
+    pub rewritten_bytes: u64,
+    /// What was cut from the end; `None` if nothing was.
+    pub cut: Option<Cut>,
+    /// Everything suspicious.
+    pub warnings: Vec<Warning>,
+}
+
+/// A torn tail: unsynced bytes that reached the device in part or out of order.
+///
+/// None of them had been acknowledged as synced by anything that survived. They are kept in the
+/// files named here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// Where the log was cut: the first LSN that is gone.
+    pub lsn: Lsn,
+    /// The segment in which that was.
+    pub segment: String,
+    /// The place in that file, from its start.
+    pub offset: u64,
+    /// The bytes past the cut that weren't zero.
+    pub bytes: u64,
+    /// Intact frames past the cut: they can't be kept, as what they followed is gone.
+    pub valid_frame_count: u64,
+    /// What stands at the cut.
+    pub reason: &'static str,
+    /// The files that keep the bytes.
+    pub kept_in: Vec<String>,
+}
+
+/// Something suspicious that opening met, and that does no harm as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The log wasn't closed: its process ended or its machine stopped.
+    UncleanShutdown,
+    /// A file that is none of the log's.
+    ForeignFile {
+        /// Its name.
+        name: String,
+    },
+    /// Bytes that an earlier recovery cut and kept. Remove the file when nobody needs them.
+    KeptCut {
+        /// The file's name.
+        name: String,
+    },
+    /// A file left by an interrupted creation, rotation, cut or recovery. It is removed.
+    Leftover {
+        /// The file's name.
+        name: String,
+        /// What it was.
+        what: &'static str,
+    },
+    /// A segment header that can't be read, in the unsynced end.
+    DamagedHeader {
+        /// The file's name.
+        name: String,
+    },
+    /// A file whose length is not the one that its header tells.
+    UnexpectedLength {
+        /// The file's name.
+        name: String,
+        /// The length of the file.
+        bytes: u64,
+        /// The length that its header tells.
+        expected_bytes: u64,
+    },
+    /// Intact frames whose padding isn't zero.
+    DirtyPadding {
+        /// How many.
+        frame_count: u64,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::UncleanShutdown => write!(f, "the log was not closed"),
+            Warning::ForeignFile { name } => write!(f, "{name} is no file of the log"),
+            Warning::KeptCut { name } => write!(f, "{name} keeps what an earlier recovery cut"),
+            Warning::Leftover { name, what } => write!(f, "{name} is a leftover: {what}"),
+            Warning::DamagedHeader { name } => write!(f, "{name} has no readable header"),
+            Warning::UnexpectedLength {
+                name,
+                bytes,
+                expected_bytes,
+            } => {
+                write!(
+                    f,
+                    "{name} has {bytes} bytes, its header tells {expected_bytes}"
+                )
+            }
+            Warning::DirtyPadding { frame_count } => {
+                write!(f, "{frame_count} frames have padding that is not zero")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cut {
+            lsn,
+            segment,
+            offset,
+            bytes,
+            valid_frame_count,
+            reason,
+            ..
+        } = self;
+        write!(
+            f,
+            "cut a torn tail at LSN {lsn} ({segment}, offset {offset}: {reason}; {bytes} bytes, \
+             {valid_frame_count} intact frames in them"
+        )?;
+        if !self.kept_in.is_empty() {
+            write!(f, ", kept in {}", self.kept_in.join(", "))?;
+        }
+        write!(f, ")")
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_new {
+            write!(f, "created a new log")?;
+        } else {
+            let how = if self.was_closed {
+                "a closed"
+            } else {
+                "an unclosed"
+            };
+            let RecoveryReport {
+                first,
+                end,
+                committed,
+                segment_count,
+                ..
+            } = self;
+            write!(
+                f,
+                "opened {how} log of {segment_count} segments, LSN {first}..{end}, committed up \
+                 to {committed}, {} bytes scanned, {} written anew",
+                self.scanned_bytes, self.rewritten_bytes
+            )?;
+            if let Some(cut) = &self.cut {
+                write!(f, "; {cut}")?;
+            }
+        }
+        for warning in &self.warnings {
+            write!(f, "; warning: {warning}")?;
+        }
+        Ok(())
+    }
+}

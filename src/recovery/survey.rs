@@ -1,0 +1,101 @@
+//! Lists the directory and reads the header of each segment: the only reading that grows with the
+//! log, one small read per segment.
+
+use crate::{
+    error::{Error, Result},
+    format::{
+        header::{ParsedHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION},
+        scan::to_usize,
+    },
+    lsn::Lsn,
+    recovery::report::Warning,
+    segments::{SegmentFile, Sequence, is_kept_cut},
+    storage::Storage,
+};
+
+/// A segment file as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) sequence: Sequence,
+    pub(crate) bytes: u64,
+    /// `None` if it is blank or damaged.
+    pub(crate) header: Option<SegmentHeader>,
+    pub(crate) is_blank: bool,
+}
+
+/// What is in the directory.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// In the order of their sequence.
+    pub(crate) segments: Vec<Found>,
+    pub(crate) foreign: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
+    let mut names = storage
+        .list()
+        .map_err(|error| Error::io("listing", storage.location(), None, error))?;
+    names.sort_unstable();
+    let mut survey = Survey::default();
+    for name in names {
+        match Sequence::parse(&name) {
+            Some(sequence) => survey.segments.push(look(storage, sequence)?),
+            None if is_kept_cut(&name) => survey.warnings.push(Warning::KeptCut { name }),
+            None => survey.foreign.push(name),
+        }
+    }
+    for found in &survey.segments {
+        if let Some(header) = found
+            .header
+            .filter(|header| header.file_bytes != found.bytes)
+        {
+            survey.warnings.push(Warning::UnexpectedLength {
+                name: found.sequence.file_name(),
+                bytes: found.bytes,
+                expected_bytes: header.file_bytes,
+            });
+        }
+    }
+    let foreign = survey
+        .foreign
+        .iter()
+        .map(|name| Warning::ForeignFile { name: name.clone() });
+    survey.warnings.extend(foreign);
+    Ok(survey)
+}
+
+fn look(storage: &dyn Storage, sequence: Sequence) -> Result<Found> {
+    let file = SegmentFile::open(storage, sequence)?;
+    let segment = file.name().to_owned();
+    let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
+    let read = file.read_at(&mut block, 0)?;
+    let (header, is_blank) = match SegmentHeader::parse(block.get(..read).unwrap_or_default()) {
+        ParsedHeader::Valid(header) => (Some(header), false),
+        ParsedHeader::Blank => (None, true),
+        ParsedHeader::Damaged => (None, false),
+        ParsedHeader::Newer { version } => {
+            return Err(Error::UnsupportedVersion {
+                segment,
+                version,
+                supported: VERSION,
+            });
+        }
+        ParsedHeader::UnknownFlags { flags } => {
+            let lsn = Lsn::ZERO;
+            return Err(Error::UnsupportedFrame {
+                segment,
+                offset: 0,
+                lsn,
+                kind: 0,
+                flags,
+            });
+        }
+    };
+    Ok(Found {
+        sequence,
+        bytes: file.bytes()?,
+        header,
+        is_blank,
+    })
+}

@@ -1,0 +1,364 @@
+//! Streams of records out of segments: chunks read ahead, payloads sliced out of them.
+
+use std::{
+    fmt,
+    ops::{Bound, RangeBounds},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures::{Future, Stream, ready};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::{Error, Result},
+    executor::{Executor, start},
+    format::{
+        frame::Kind,
+        scan::{Place, Stop},
+    },
+    lsn::Lsn,
+    pipeline::Core,
+    record::Record,
+    segments::{Chunk, SegmentReader},
+};
+
+/// One read takes about this much: large enough to make a trip to the pool cheap, small enough to
+/// stay in the processor's cache.
+const CHUNK_BYTES: u64 = 256 << 10;
+
+/// Where chunks come from. Blocks.
+pub(crate) trait ChunkSource: fmt::Debug + Send + Sync {
+    /// The reader of the segment that holds `lsn`.
+    fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader>;
+
+    /// What a walk that stopped at `lsn`, before `until`, means.
+    fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error;
+}
+
+/// Reads the chunk at `from`, or says what is wrong there.
+pub(crate) fn read_chunk(source: &dyn ChunkSource, from: Lsn, until: Lsn) -> Result<Chunk> {
+    let reader = source.segment_at(from, until)?;
+    let chunk = reader.read_chunk(from, until, CHUNK_BYTES)?;
+    match chunk.stop {
+        None | Some(Stop::SegmentEnd) => Ok(chunk),
+        // What came before the damage is whole; the next read begins at the damage.
+        Some(_) if chunk.next > from => Ok(chunk),
+        Some(stop) => Err(source.explain(&reader, chunk.next, until, stop)),
+    }
+}
+
+/// What a walk that stopped too early means to a reader.
+pub(crate) fn damage(reader: &SegmentReader, lsn: Lsn, stop: Stop, synced: Lsn) -> Error {
+    let segment = reader.file.name().to_owned();
+    let offset = reader.offset(lsn);
+    match stop {
+        Stop::Unsupported { lsn, kind, flags } => {
+            let offset = reader.offset(lsn);
+            Error::UnsupportedFrame {
+                segment,
+                offset,
+                lsn,
+                kind,
+                flags: u16::from(flags),
+            }
+        }
+        Stop::AboveLimit { payload_bytes } => match reader.is_intact_above_limit(lsn) {
+            Ok(true) => Error::RecordTooLarge {
+                bytes: u64::from(payload_bytes),
+                max: reader.place.record_bytes_max,
+            },
+            Ok(false) => {
+                let reason = Stop::BadChecksum.describe().to_owned();
+                Error::Corrupt {
+                    lsn,
+                    segment,
+                    offset,
+                    synced,
+                    reason,
+                }
+            }
+            Err(error) => error,
+        },
+        stop => Error::Corrupt {
+            lsn,
+            segment,
+            offset,
+            synced,
+            reason: stop.describe().to_owned(),
+        },
+    }
+}
+
+/// The records of a range, oldest first, read one chunk ahead.
+pub(crate) struct Records {
+    source: Arc<dyn ChunkSource>,
+    executor: Arc<dyn Executor>,
+    /// Where the next read begins, and where the last one ends.
+    next: Lsn,
+    until: Lsn,
+    reading: Option<oneshot::Receiver<Result<Chunk>>>,
+    chunk: Option<Chunk>,
+    frame_index: usize,
+}
+
+impl Records {
+    pub(crate) fn new(
+        source: Arc<dyn ChunkSource>,
+        executor: Arc<dyn Executor>,
+        from: Lsn,
+        until: Lsn,
+    ) -> Self {
+        Records {
+            source,
+            executor,
+            next: from,
+            until,
+            reading: None,
+            chunk: None,
+            frame_index: 0,
+        }
+    }
+
+    fn start_reading(&mut self) {
+        if self.next < self.until {
+            let (source, from, until) = (Arc::clone(&self.source), self.next, self.until);
+            let read = start(self.executor.as_ref(), move || {
+                read_chunk(source.as_ref(), from, until)
+            });
+            self.reading = Some(read);
+        }
+    }
+
+    fn next_in_chunk(&mut self) -> Option<Record> {
+        let chunk = self.chunk.as_ref()?;
+        while let Some(frame) = chunk.frames.get(self.frame_index) {
+            self.frame_index += 1;
+            if frame.kind != Kind::Control {
+                let end = frame.payload_start + frame.payload_bytes;
+                let payload = chunk.bytes.slice(frame.payload_start..end);
+                return Some(Record {
+                    lsn: frame.lsn,
+                    payload,
+                });
+            }
+        }
+        self.chunk = None;
+        None
+    }
+
+    /// Ends the stream here.
+    fn stop(&mut self) {
+        self.chunk = None;
+        self.reading = None;
+        self.next = self.until;
+    }
+
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Record>>> {
+        loop {
+            if let Some(record) = self.next_in_chunk() {
+                return Poll::Ready(Some(Ok(record)));
+            }
+            if self.reading.is_none() {
+                self.start_reading();
+            }
+            let Some(reading) = &mut self.reading else {
+                return Poll::Ready(None);
+            };
+            let chunk = match Pin::new(reading).poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(chunk)) => chunk,
+                Poll::Ready(Err(_)) => Err(Error::Closed {
+                    reason: "the runtime that runs its I/O is gone",
+                }),
+            };
+            self.reading = None;
+            match chunk {
+                Ok(chunk) => {
+                    self.next = chunk.next;
+                    self.chunk = Some(chunk);
+                    self.frame_index = 0;
+                    self.start_reading();
+                }
+                Err(error) => {
+                    // An error ends the stream.
+                    self.stop();
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+/// The open log as a source of chunks.
+#[derive(Debug)]
+pub(crate) struct LiveSource {
+    core: Arc<Core>,
+    /// The position that a user named: the only one that may be no boundary.
+    named: Lsn,
+}
+
+impl ChunkSource for LiveSource {
+    fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
+        let core = &self.core;
+        core.status.check_read()?;
+        let Some((info, successor)) = core.segments.find(lsn) else {
+            return Err(Error::OutOfRange {
+                lsn,
+                first: core.first,
+                end: core.written.get(),
+            });
+        };
+        let place = Place {
+            seed: info.seed,
+            end: successor.unwrap_or(until),
+            record_bytes_max: core.config.record_bytes_max,
+        };
+        Ok(SegmentReader {
+            file: core.segments.open(info.sequence)?,
+            base: info.base,
+            place,
+        })
+    }
+
+    fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
+        let synced = self.core.synced.get();
+        if lsn == self.named {
+            explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
+        } else {
+            damage(reader, lsn, stop, synced)
+        }
+    }
+}
+
+/// No intact frame stands at an LSN that a user named: because none begins there, or because it is
+/// damaged? Walks there from the segment's first frame; only ever on the way to an error.
+fn explain_named(
+    reader: &SegmentReader,
+    lsn: Lsn,
+    until: Lsn,
+    stop: Stop,
+    synced: Lsn,
+) -> Result<Error> {
+    let mut at = reader.base;
+    while at < lsn {
+        let chunk = reader.read_chunk(at, until, CHUNK_BYTES)?;
+        if chunk.next > lsn {
+            return Ok(Error::NotABoundary { lsn });
+        }
+        if chunk.next < lsn && chunk.stop.is_some() {
+            let stop = chunk.stop.unwrap_or(stop);
+            return Ok(damage(reader, chunk.next, stop, synced));
+        }
+        at = chunk.next;
+    }
+    Ok(damage(reader, lsn, stop, synced))
+}
+
+/// Reads the record at `lsn`. Blocks.
+pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn) -> Result<Record> {
+    const GUESS_BYTES: u64 = 4096;
+    let source = LiveSource {
+        core: Arc::clone(core),
+        named: lsn,
+    };
+    let until = core.written.get();
+    let reader = source.segment_at(lsn, until)?;
+    match reader.read_frame(lsn, until, GUESS_BYTES)? {
+        Ok((frame, bytes)) if frame.kind != Kind::Control => {
+            let end = frame.payload_start + frame.payload_bytes;
+            Ok(Record {
+                lsn,
+                payload: bytes.slice(frame.payload_start..end),
+            })
+        }
+        Ok(_) => Err(Error::NotABoundary { lsn }),
+        Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
+    }
+}
+
+/// The stream that [`Wal::replay`](crate::Wal::replay) gives: a range of records, oldest first.
+///
+/// It ends at what was written when it was made. An error ends it: damage is
+/// [`Error::Corrupt`], a failing device [`Error::Io`]. It reads one chunk ahead, so it holds two
+/// chunks of about 256 KiB at most, or two records if they are larger.
+#[must_use = "streams do nothing unless polled"]
+pub struct Replay {
+    records: Records,
+    range: (Bound<Lsn>, Bound<Lsn>),
+    /// An error to begin and end with.
+    refused: Option<Error>,
+}
+
+impl Replay {
+    pub(crate) fn new(core: &Arc<Core>, range: (Bound<Lsn>, Bound<Lsn>)) -> Self {
+        let end = core.written.get();
+        let from = match range.0 {
+            Bound::Included(lsn) | Bound::Excluded(lsn) => lsn,
+            Bound::Unbounded => core.first,
+        };
+        let mut refused = core.status.check_read().err();
+        if from < core.first || from > end {
+            let first = core.first;
+            refused = refused.or(Some(Error::OutOfRange {
+                lsn: from,
+                first,
+                end,
+            }));
+        } else if from.as_u64() % 8 != 0 {
+            refused = refused.or(Some(Error::NotABoundary { lsn: from }));
+        }
+        let until = if refused.is_some() { from } else { end };
+        let source = Arc::new(LiveSource {
+            core: Arc::clone(core),
+            named: from,
+        });
+        let records = Records::new(source, Arc::clone(&core.executor), from, until);
+        Replay {
+            records,
+            range,
+            refused,
+        }
+    }
+}
+
+impl Stream for Replay {
+    type Item = Result<Record>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(error) = self.refused.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            let Some(item) = ready!(self.records.poll(context)) else {
+                return Poll::Ready(None);
+            };
+            let record = match item {
+                Ok(record) => record,
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            };
+            if self.range.contains(&record.lsn) {
+                return Poll::Ready(Some(Ok(record)));
+            }
+            let is_past = match self.range.1 {
+                Bound::Included(last) => record.lsn > last,
+                Bound::Excluded(end) => record.lsn >= end,
+                Bound::Unbounded => false,
+            };
+            if is_past {
+                self.records.stop();
+                return Poll::Ready(None);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replay")
+            .field("next", &self.records.next)
+            .field("until", &self.records.until)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,13 @@
+//! The files of a log: naming, preparing, reading, and which of them holds an LSN.
+
+mod file;
+mod name;
+mod prepare;
+mod reader;
+mod set;
+
+pub(crate) use file::SegmentFile;
+pub(crate) use name::{Sequence, is_kept_cut};
+pub(crate) use prepare::prepare;
+pub(crate) use reader::{Chunk, Region, SegmentReader};
+pub(crate) use set::{SegmentInfo, SegmentSet};

@@ -1,0 +1,66 @@
+//! Prepares a segment file ahead of need: allocated, filled, its directory entry durable.
+
+use crate::{
+    error::{Error, Result},
+    options::Preallocation,
+    segments::{file::SegmentFile, name::Sequence},
+    storage::Storage,
+};
+
+/// Large enough to keep the device busy, small enough to stay in the processor's cache.
+const ZEROS_BYTES: usize = 256 << 10;
+static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
+
+/// Creates the file `sequence` with room for `bytes`, without a header, and makes it durable. A
+/// crash before the end leaves a file whose header is blank, which the next opening removes.
+///
+/// # Errors
+///
+/// `NoSpace` if the device is full; the file is gone again then. `Io` for any other failure.
+pub(crate) fn prepare(
+    storage: &dyn Storage,
+    sequence: Sequence,
+    bytes: u64,
+    preallocation: Preallocation,
+) -> Result<SegmentFile> {
+    let name = sequence.file_name();
+    let file =
+        SegmentFile::create(storage, sequence).map_err(|error| error.or_no_space(&name, bytes))?;
+    let filled = fill(&file, bytes, preallocation).and_then(|()| {
+        file.sync_all()?;
+        storage
+            .sync_dir()
+            .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
+    });
+    match filled {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // Gives back what was allocated. If that fails too, the leftover is removed at open.
+            drop(file);
+            if let Err(leftover) = storage.remove(&name) {
+                tracing::warn!(name, error = %leftover, "a partly prepared segment stays for now");
+            }
+            Err(error.or_no_space(&name, bytes))
+        }
+    }
+}
+
+fn fill(file: &SegmentFile, bytes: u64, preallocation: Preallocation) -> Result<()> {
+    match preallocation {
+        Preallocation::Sparse => file.set_len(bytes),
+        Preallocation::Reserve => file.reserve(bytes),
+        Preallocation::ZeroFill => {
+            // Reserving first keeps the extents together and finds a full disk at once.
+            file.reserve(bytes)?;
+            let mut offset = 0;
+            while offset < bytes {
+                let count = usize::try_from(bytes - offset)
+                    .unwrap_or(usize::MAX)
+                    .min(ZEROS_BYTES);
+                file.write_at(ZEROS.get(..count).unwrap_or_default(), offset)?;
+                offset += count as u64;
+            }
+            Ok(())
+        }
+    }
+}

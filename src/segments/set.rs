@@ -1,0 +1,95 @@
+//! Which segments the log has, and which of them holds an LSN.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use crate::{
+    error::Result,
+    format::frame::Seed,
+    lsn::Lsn,
+    segments::{file::SegmentFile, name::Sequence},
+    storage::Storage,
+};
+
+/// Open files kept for reading; others are opened when they are read.
+const OPEN_FILES_MAX: usize = 16;
+
+/// What it takes to find and read a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentInfo {
+    pub(crate) sequence: Sequence,
+    pub(crate) base: Lsn,
+    pub(crate) seed: Seed,
+}
+
+/// The segments in the order of their LSNs.
+#[derive(Debug)]
+pub(crate) struct SegmentSet {
+    storage: Arc<dyn Storage>,
+    segments: RwLock<Vec<SegmentInfo>>,
+    recent: Mutex<VecDeque<Arc<SegmentFile>>>,
+}
+
+impl SegmentSet {
+    pub(crate) fn new(storage: Arc<dyn Storage>, segments: Vec<SegmentInfo>) -> Self {
+        SegmentSet {
+            storage,
+            segments: RwLock::new(segments),
+            recent: Mutex::default(),
+        }
+    }
+
+    /// Adds the segment that follows all others.
+    pub(crate) fn push(&self, info: SegmentInfo, file: Arc<SegmentFile>) {
+        self.segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(info);
+        self.keep_open(file);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.segments
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// The segment that holds `lsn`, and its successor's base, if it has one.
+    pub(crate) fn find(&self, lsn: Lsn) -> Option<(SegmentInfo, Option<Lsn>)> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.base <= lsn);
+        let info = segments.get(after.checked_sub(1)?)?;
+        Some((*info, segments.get(after).map(|next| next.base)))
+    }
+
+    pub(crate) fn open(&self, sequence: Sequence) -> Result<Arc<SegmentFile>> {
+        {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(file) = recent.iter().find(|file| file.sequence() == sequence) {
+                return Ok(Arc::clone(file));
+            }
+        }
+        let file = Arc::new(SegmentFile::open(self.storage.as_ref(), sequence)?);
+        self.keep_open(Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn keep_open(&self, file: Arc<SegmentFile>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(file);
+        if recent.len() > OPEN_FILES_MAX {
+            recent.pop_front();
+        }
+    }
+
+    /// Closes the files kept open, so that nothing of the log stays in use after it was closed.
+    pub(crate) fn close_files(&self) {
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}

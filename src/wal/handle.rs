@@ -1,0 +1,329 @@
+//! [`Wal`]: what users call.
+
+use std::{
+    fmt,
+    ops::{Range, RangeBounds},
+    path::Path,
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    error::{Error, Result},
+    executor::start,
+    lsn::Lsn,
+    pipeline::{Core, Payload},
+    record::Record,
+    recovery::RecoveryReport,
+    replay::{Replay, read_record},
+    stats::Stats,
+    wal::{
+        options::{Options, RUNTIME_GONE},
+        recover::Recovery,
+        ticket::Ticket,
+    },
+    watermarks::Watermarks,
+};
+
+/// An open log. Clones are handles of the same log; all methods take `&self`, from any task.
+///
+/// What each call promises when it has returned `Ok`:
+///
+/// | call | the process is killed | the power is lost |
+/// |---|---|---|
+/// | [`append`](Wal::append) | kept | may be lost, always as a suffix of the log |
+/// | [`enqueue`](Wal::enqueue) alone | may be lost, as a suffix | may be lost, as a suffix |
+/// | [`sync`](Wal::sync), [`append_and_sync`](Wal::append_and_sync), [`Ticket::synced`] | kept | kept |
+/// | [`append_batch`](Wal::append_batch) | all kept | all or none |
+///
+/// After a write or a sync has failed, nothing succeeds again on this log but reading: every call
+/// and every waiter gets [`Error::Poisoned`]. Reopen it to learn what survived. When the last
+/// handle is dropped without [`close`](Wal::close), what was appended is still written, and not
+/// synced.
+///
+/// *Cancel-safe* means here: dropping a future before it resolves has either appended nothing or
+/// the whole record or batch, and leaves neither a gap nor a waiter behind. Which of the two can be
+/// told from the log alone; a record once ordered stays.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+/// use futures::TryStreamExt;
+/// use highwater::Wal;
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("log");
+/// let wal = Wal::open(path).await?;
+/// let lsn = wal.append_and_sync(b"change").await?;
+/// let records: Vec<_> = wal.replay(lsn..).try_collect().await?;
+/// assert_eq!(records[0].payload, "change");
+/// wal.close().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Wal {
+    core: Arc<Core>,
+    report: Arc<RecoveryReport>,
+}
+
+impl Wal {
+    pub(crate) fn new(core: Arc<Core>, report: RecoveryReport) -> Self {
+        Wal {
+            core,
+            report: Arc::new(report),
+        }
+    }
+
+    /// Opens the log in `directory` with the default settings, creating both if they aren't there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Options::open`].
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        Options::default().open(directory).await
+    }
+
+    /// Settings to open a log with.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Opens the log in `directory` as a stream of all it holds, which ends as the log's writer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn recover(directory: impl AsRef<Path>) -> Result<Recovery> {
+        Options::default().recover(directory).await
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Appends a record; resolves when it is with the operating system.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RecordTooLarge`] and [`Error::NoSpace`]: nothing was appended.
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. Dropped while it waits for room, it appends nothing; later, the record stays.
+    pub async fn append<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
+        let span = self.core.reserve_record(payload.into()).await?;
+        self.core.kick_writer();
+        self.core.reach_written(span.end).await?;
+        Ok(span.lsn)
+    }
+
+    /// Appends a record; resolves when it is on stable storage. Everybody who waits shares a flush.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::append`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Wal::append`].
+    pub async fn append_and_sync<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
+        let span = self.core.reserve_record(payload.into()).await?;
+        // The sync job writes it on its way: one trip to the pool for both.
+        self.core.wait_synced(span.end).await?;
+        Ok(span.lsn)
+    }
+
+    /// Appends records that are kept together: after a crash all of them are there, or none.
+    /// Resolves when they are with the operating system. The range holds their LSNs; it is empty
+    /// for an empty batch, which appends nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::append`], and [`Error::BatchTooLarge`]: nothing was appended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. Dropped while it waits for room, it appends nothing; later, the batch stays.
+    pub async fn append_batch<'a, P>(
+        &self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Range<Lsn>>
+    where
+        P: Into<Payload<'a>>,
+    {
+        // Collected first: no code of users runs once something is reserved.
+        let unit = self
+            .core
+            .unit(payloads.into_iter().map(Into::into).collect())?;
+        let span = self.core.reserve_batch(unit).await?;
+        self.core.kick_writer();
+        self.core.reach_written(span.end).await?;
+        Ok(span.lsn..span.end)
+    }
+
+    /// Orders a record and returns as soon as it has its place; the ticket tells the rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::append`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: until it resolves, nothing is appended.
+    pub async fn enqueue<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Ticket> {
+        let span = self.core.reserve_record(payload.into()).await?;
+        self.core.kick_writer();
+        Ok(Ticket::new(Arc::clone(&self.core), span.lsn, span.end))
+    }
+
+    /// As [`Wal::enqueue`], without waiting for room.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if there is no room in the ring now, which a record larger than the ring
+    /// always gets; as [`Wal::append`].
+    pub fn try_enqueue<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Ticket> {
+        let span = self.core.try_reserve_record(payload.into())?;
+        self.core.kick_writer();
+        Ok(Ticket::new(Arc::clone(&self.core), span.lsn, span.end))
+    }
+
+    /// Has everything ordered before the call synced, and says up to where that is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn sync(&self) -> Result<Lsn> {
+        self.core.sync().await
+    }
+
+    /// Has the record at `lsn`, and all before it, synced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] if nothing has been ordered there; [`Error::Poisoned`],
+    /// [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        self.core.status.check_new()?;
+        let end = self.core.records_end();
+        if lsn >= end {
+            return Err(Error::OutOfRange {
+                lsn,
+                first: self.core.first,
+                end,
+            });
+        }
+        self.core.wait_synced(lsn.plus(1)).await
+    }
+
+    /// Resolves when the record at `lsn` is synced, without asking for it. The record may still be
+    /// to come.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn wait_synced(&self, lsn: Lsn) -> Result<()> {
+        self.core.reach_synced(lsn.plus(1)).await
+    }
+
+    /// How far the log has come.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        self.core.watermarks()
+    }
+
+    /// A receiver that always holds the newest watermarks, and is told when they change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Watermarks> {
+        self.core.subscribe()
+    }
+
+    /// Reads the record at `lsn`: one read, wherever it stands. Waits for a record that is still on
+    /// its way to the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`]; [`Error::NotABoundary`] if no record begins there;
+    /// [`Error::Corrupt`]; [`Error::RecordTooLarge`] if it is above the limit that the log was
+    /// opened with; [`Error::Io`]; [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: it only reads.
+    pub async fn read(&self, lsn: Lsn) -> Result<Record> {
+        let (first, end) = (self.core.first, self.core.records_end());
+        if lsn < first || lsn >= end {
+            return Err(Error::OutOfRange { lsn, first, end });
+        }
+        if lsn.as_u64() % 8 != 0 {
+            return Err(Error::NotABoundary { lsn });
+        }
+        self.core.reach_written(lsn.plus(1)).await?;
+        let core = Arc::clone(&self.core);
+        let read = start(self.core.executor.as_ref(), move || read_record(&core, lsn));
+        read.await.map_err(|_| Error::Closed {
+            reason: RUNTIME_GONE,
+        })?
+    }
+
+    /// Streams the records of a range of LSNs, oldest first, up to what is written now.
+    ///
+    /// The range begins at a record's LSN, or at `..` for the first; it may end anywhere.
+    pub fn replay(&self, range: impl RangeBounds<Lsn>) -> Replay {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        Replay::new(&self.core, range)
+    }
+
+    /// What the log has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.core)
+    }
+
+    /// Ends the log: what was appended is synced, the end is marked as clean, the lock is freed.
+    /// Other handles get [`Error::Closed`] from then on. Closing a closed log is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`] if the log had stopped, or stops now; the lock is freed all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future while it waits for appends in flight leaves a log that takes no new
+    /// ones; call it again. Later, closing goes on by itself.
+    pub async fn close(&self) -> Result<()> {
+        self.core.close().await
+    }
+}
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal")
+            .field("log", &self.core.storage.location())
+            .field("watermarks", &self.watermarks())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,206 @@
+//! Opening a log with settings of one's own.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    error::{Error, Result},
+    executor::{Executor, InPlace, start},
+    options::{Config, Preallocation},
+    recovery::Opening,
+    storage::{FileStorage, Storage},
+    wal::{handle::Wal, pool::Pool, recover::Recovery},
+};
+
+/// The settings with which a log is opened. Nothing is checked or touched before it is.
+///
+/// ```no_run
+/// # async fn example() -> highwater::Result<()> {
+/// use highwater::Wal;
+/// let wal = Wal::options().segment_bytes(64 << 20).ring_bytes(8 << 20).open("data/log").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until a log is opened with them"]
+pub struct Options {
+    config: Config,
+    lock: bool,
+    io_handle: Option<Handle>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            config: Config::default(),
+            lock: true,
+            io_handle: None,
+        }
+    }
+}
+
+impl Options {
+    /// The size of a segment file in bytes, its header included. From 8 KiB to 4 GiB; 16 MiB by
+    /// default. A larger unit gets a segment of its own.
+    ///
+    /// Smaller segments give space back sooner and cost a file each; preparing one takes the time
+    /// to write it once, in the background.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.config.segment_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of records may be on their way to the file. From 1 KiB to 1 GiB, rounded
+    /// down to a power of two and to half a segment; 4 MiB by default.
+    ///
+    /// The memory is taken when the log is opened. Appends wait when the ring is full.
+    pub fn ring_bytes(mut self, bytes: u64) -> Self {
+        self.config.ring_bytes = bytes;
+        self
+    }
+
+    /// The largest record, in bytes. From 1 byte to 1 GiB; 64 MiB by default. Raises
+    /// [`batch_bytes_max`](Options::batch_bytes_max) to twice as much if that is lower.
+    ///
+    /// Reading refuses records above it too, so that no length makes it allocate more.
+    pub fn record_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.record_bytes_max = bytes;
+        self.config.batch_bytes_max = self.config.batch_bytes_max.max(bytes.saturating_mul(2));
+        self
+    }
+
+    /// The largest batch, in bytes, headers and padding included. From
+    /// [`record_bytes_max`](Options::record_bytes_max) to 2 GiB; 128 MiB by default.
+    pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.batch_bytes_max = bytes;
+        self
+    }
+
+    /// How the space of new segments is prepared; [`Preallocation::ZeroFill`] by default.
+    pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
+        self.config.preallocation = preallocation;
+        self
+    }
+
+    /// Whether to take the lock that keeps a second writer out; `true` by default. Two writers on
+    /// one log destroy it: turn it off only where something else keeps them apart.
+    pub fn lock(mut self, lock: bool) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// The runtime whose blocking pool runs the log's I/O; by default the one that opens it.
+    ///
+    /// A log on a pool of its own is never delayed by other blocking work. When that runtime is
+    /// shut down, the log is closed as by the end of its process.
+    pub fn io_handle(mut self, handle: Handle) -> Self {
+        self.io_handle = Some(handle);
+        self
+    }
+
+    /// Opens the log in `directory`, creating both if they aren't there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`], [`Error::NotALog`], [`Error::Locked`],
+    /// [`Error::UnsupportedVersion`] and [`Error::UnsupportedFrame`], [`Error::Corrupt`] if durable
+    /// data is damaged, [`Error::NoSpace`], [`Error::Io`]. After any of them the log is as it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves a log that can be opened again, at once or as soon as the step
+    /// that was running has ended.
+    pub async fn open(self, directory: impl AsRef<Path>) -> Result<Wal> {
+        self.recover(directory).await?.into_wal().await
+    }
+
+    /// Opens the log in any storage.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Options::open`].
+    pub async fn open_with(self, storage: impl Storage) -> Result<Wal> {
+        self.recover_with(storage).await?.into_wal().await
+    }
+
+    /// As [`Wal::recover`], with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn recover(self, directory: impl AsRef<Path>) -> Result<Recovery> {
+        let config = self.config.check()?;
+        let directory = directory.as_ref().to_path_buf();
+        let executor: Arc<dyn Executor> = Arc::new(Pool(self.handle()?));
+        let lock = self.lock;
+        let begun = start(executor.as_ref(), move || {
+            let storage = create_storage(&directory)?;
+            Opening::begin(storage, config, lock)
+        });
+        let opening = begun.await.map_err(|_| Error::Closed {
+            reason: RUNTIME_GONE,
+        })??;
+        Ok(Recovery::new(opening, executor))
+    }
+
+    /// As [`Wal::recover`], in any storage.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn recover_with(self, storage: impl Storage) -> Result<Recovery> {
+        let config = self.config.check()?;
+        let executor: Arc<dyn Executor> = if storage.is_nonblocking() {
+            Arc::new(InPlace)
+        } else {
+            Arc::new(Pool(self.handle()?))
+        };
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let lock = self.lock;
+        let begun = start(executor.as_ref(), move || {
+            Opening::begin(storage, config, lock)
+        });
+        let opening = begun.await.map_err(|_| Error::Closed {
+            reason: RUNTIME_GONE,
+        })??;
+        Ok(Recovery::new(opening, executor))
+    }
+
+    fn handle(&self) -> Result<Handle> {
+        match &self.io_handle {
+            Some(handle) => Ok(handle.clone()),
+            None => Handle::try_current().map_err(|_| Error::Closed {
+                reason: "opened outside of a tokio runtime",
+            }),
+        }
+    }
+}
+
+pub(crate) const RUNTIME_GONE: &str = "the runtime that runs its I/O is gone";
+
+fn create_storage(directory: &PathBuf) -> Result<Arc<dyn Storage>> {
+    match FileStorage::create(directory) {
+        Ok(storage) => Ok(Arc::new(storage)),
+        Err(error) => Err(Error::io(
+            "opening directory",
+            directory.display().to_string(),
+            None,
+            error,
+        )),
+    }
+}

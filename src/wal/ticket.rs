@@ -1,0 +1,74 @@
+//! The receipt of a record that was ordered and is on its way.
+
+use std::{fmt, sync::Arc};
+
+use crate::{error::Result, lsn::Lsn, pipeline::Core};
+
+/// A record that has its place in the log, and can be waited for.
+///
+/// Dropping a ticket changes nothing: the record belongs to the log.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+/// # use highwater::{Wal, storage::MemoryStorage};
+/// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
+/// let first = wal.enqueue(b"first").await?;
+/// let second = wal.enqueue(b"second").await?;
+/// second.synced().await?;
+/// assert!(wal.watermarks().synced > first.lsn());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Ticket {
+    core: Arc<Core>,
+    lsn: Lsn,
+    end: Lsn,
+}
+
+impl Ticket {
+    pub(crate) fn new(core: Arc<Core>, lsn: Lsn, end: Lsn) -> Self {
+        Ticket { core, lsn, end }
+    }
+
+    /// The record's position.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Resolves when the record is with the operating system: it survives the end of the process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poisoned`](crate::Error::Poisoned) if a write or sync failed before,
+    /// [`Error::Closed`](crate::Error::Closed) if the log's runtime went away before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn written(&self) -> Result<()> {
+        self.core.reach_written(self.end).await
+    }
+
+    /// Has the record synced, and resolves when it is: it survives a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::written`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn synced(&self) -> Result<()> {
+        self.core.wait_synced(self.end).await
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("lsn", &self.lsn)
+            .field("end", &self.end)
+            .finish()
+    }
+}
