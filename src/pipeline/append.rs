@@ -10,6 +10,7 @@ use crate::{
     format::{
         control::Control,
         frame::{FrameHeader, Kind, frame_bytes},
+        scan::to_usize,
     },
     lsn::Lsn,
     pipeline::{
@@ -184,10 +185,16 @@ impl Core {
             return Err(Error::Full);
         }
         match self.permits.try_acquire_many(Core::permits_for(lone.bytes)) {
-            Ok(permit) if self.space.has_room(self.ring.tail()) => {
+            Ok(permit) => {
+                if !self.space.has_room(self.ring.tail()) {
+                    // Run in place it is there at once.
+                    self.request_spare(0);
+                    if !self.space.has_room(self.ring.tail()) {
+                        return Err(self.space.last_failure().unwrap_or(Error::Full));
+                    }
+                }
                 Ok(self.publish_lone(permit, &lone))
             }
-            Ok(_) => Err(Error::Full),
             Err(TryAcquireError::NoPermits) => {
                 // What fills the ring may wait for a sync that nobody has asked for.
                 self.kick_writer();
@@ -288,29 +295,24 @@ impl Core {
     async fn reserve_outside(self: &Arc<Self>, unit: Unit<'_>) -> Result<Span> {
         let permit = self.acquire(self.ring.capacity_bytes()).await?;
         self.wait_for_room(Some(unit.bytes)).await?;
+        // The copy of borrowed bytes comes before the reservation, and after the permits: there is
+        // one such unit at a time.
+        let lone = match unit.payloads.as_slice() {
+            [payload] => Some(payload.clone().into_bytes()),
+            _ => None,
+        };
         permit.forget();
         let guard = PanicGuard { core: self };
         let lsn = self.ring.reserve_outside(unit.bytes);
-        let span = Span {
-            lsn,
-            end: lsn.plus(unit.bytes),
-        };
         let headers = self.sealed(&unit, lsn);
         let frame_count = headers.len() as u64;
-        let mut pieces = Vec::with_capacity(unit.payloads.len() * 3);
-        for (header, payload) in headers.into_iter().zip(unit.payloads) {
-            let payload = payload.into_bytes();
-            let padding = payload.len().next_multiple_of(8) - payload.len();
-            pieces.push(Bytes::copy_from_slice(&header.to_bytes()));
-            pieces.push(payload);
-            pieces.push(Bytes::from_static(
-                [0; 8].get(..padding).unwrap_or_default(),
-            ));
-        }
-        let pieces = if frame_count == 1 {
-            pieces
-        } else {
-            vec![pieces.concat().into()]
+        let pieces = match (lone, headers.first()) {
+            (Some(payload), Some(header)) => {
+                let padding = payload.len().next_multiple_of(8) - payload.len();
+                let padding = Bytes::from_static([0; 8].get(..padding).unwrap_or_default());
+                vec![Bytes::copy_from_slice(&header.to_bytes()), payload, padding]
+            }
+            _ => vec![gather(&unit, &headers)],
         };
         let outside = Outside {
             bytes: unit.bytes,
@@ -320,7 +322,10 @@ impl Core {
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(outside);
         self.outside_at.store(lsn.as_u64(), Ordering::Release);
         std::mem::forget(guard);
-        Ok(span)
+        Ok(Span {
+            lsn,
+            end: lsn.plus(unit.bytes),
+        })
     }
 
     /// Room in the ring for `bytes` bytes; waits for it.
@@ -347,4 +352,15 @@ impl Core {
             },
         }
     }
+}
+
+/// The frames of a batch, one behind the other.
+fn gather(unit: &Unit<'_>, headers: &[FrameHeader]) -> Bytes {
+    let mut bytes = Vec::with_capacity(to_usize(unit.bytes));
+    for (header, payload) in headers.iter().zip(&unit.payloads) {
+        bytes.extend_from_slice(&header.to_bytes());
+        bytes.extend_from_slice(payload.as_slice());
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    bytes.into()
 }

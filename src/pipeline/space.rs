@@ -131,6 +131,14 @@ impl Space {
         state.spare.take_if(|spare| spare.capacity() >= bytes)
     }
 
+    /// Why the last attempt to prepare a spare failed, if it did.
+    pub(super) fn last_failure(&self) -> Option<Error> {
+        self.state()
+            .failure
+            .as_ref()
+            .map(|(_, error)| error.clone())
+    }
+
     /// Takes the spare away for good, when the log is closed; waits for one being prepared.
     pub(super) fn discard_spare(&self) -> Option<Spare> {
         let _prepared = self

@@ -88,22 +88,25 @@ impl Core {
             }
         }
         // Taken before the flush: what is written while it runs is not covered by it.
-        let (written, files) = match self.writer.lock() {
+        let unsynced = match self.writer.lock() {
             Ok(writer) => writer.unsynced(),
             Err(_) => return self.status.check(),
         };
+        let written = unsynced.end;
         if written <= self.synced.get() {
             return Ok(());
         }
         // Oldest first: `synced` covers older segments before it passes into a newer one.
-        for file in &files {
-            file.sync_data()?;
+        if let Some(sealed) = &unsynced.sealed {
+            sealed.sync_data()?;
             self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+            if let Ok(mut writer) = self.writer.lock() {
+                writer.sealed_is_synced(sealed);
+            }
         }
+        unsynced.active.sync_data()?;
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.status.check()?;
-        if let (Some(oldest), Ok(mut writer)) = (files.first(), self.writer.lock()) {
-            writer.sealed_is_synced(oldest);
-        }
         // Another job may have written these bytes and not have said so yet.
         self.written.advance(written);
         self.synced.advance(written);

@@ -61,6 +61,13 @@ impl Active {
     }
 }
 
+/// What a flush has to cover.
+pub(super) struct Unsynced {
+    pub(super) end: Lsn,
+    pub(super) sealed: Option<Arc<SegmentFile>>,
+    pub(super) active: Arc<SegmentFile>,
+}
+
 /// What one step wrote.
 struct Step {
     end: Lsn,
@@ -85,15 +92,16 @@ impl Writer {
     }
 
     /// Everything written so far, and the files that hold what may not be synced of it.
-    pub(super) fn unsynced(&self) -> (Lsn, Vec<Arc<SegmentFile>>) {
-        let sealed = self.sealed.iter().map(Arc::clone);
-        (
-            self.drainer.at(),
-            sealed.chain([Arc::clone(&self.active.file)]).collect(),
-        )
+    pub(super) fn unsynced(&self) -> Unsynced {
+        Unsynced {
+            end: self.drainer.at(),
+            sealed: self.sealed.clone(),
+            active: Arc::clone(&self.active.file),
+        }
     }
 
-    /// The sealed segment `file` has been synced.
+    /// The file that was sealed when `unsynced` was taken has been synced since. One that was
+    /// active then and is sealed now has not: it may have been written to meanwhile.
     pub(super) fn sealed_is_synced(&mut self, file: &Arc<SegmentFile>) {
         self.sealed.take_if(|sealed| Arc::ptr_eq(sealed, file));
     }
