@@ -41,10 +41,7 @@ pub enum Error {
     },
 
     /// Another process, or another handle of this one, has the log open for writing.
-    #[error(
-        "{path}: the log is open in another process{}; close it there first",
-        .owner_pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
-    )]
+    #[error("{path}: the log is open {}; close it there first", owner(*.owner_pid))]
     Locked {
         /// The directory.
         path: String,
@@ -265,5 +262,15 @@ impl Error {
                 cause: Arc::new(cause),
             },
         }
+    }
+}
+
+fn owner(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => {
+            "by another handle of this process, or one whose last writes still run".to_owned()
+        }
+        Some(pid) => format!("in another process (pid {pid})"),
+        None => "in another process".to_owned(),
     }
 }

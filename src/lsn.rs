@@ -1,6 +1,6 @@
 //! The position of a record in the log.
 
-use std::fmt;
+use std::{fmt, num::ParseIntError, str::FromStr};
 
 /// A log sequence number: the position of a record's first byte in the log's one address space.
 ///
@@ -55,6 +55,19 @@ impl From<u64> for Lsn {
 impl From<Lsn> for u64 {
     fn from(lsn: Lsn) -> Self {
         lsn.0
+    }
+}
+
+/// Reads what `Display` writes.
+///
+/// ```
+/// assert_eq!("64".parse(), Ok(highwater::Lsn::new(64)));
+/// ```
+impl FromStr for Lsn {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Lsn)
     }
 }
 

@@ -1,8 +1,11 @@
 //! Appending: permits, reservation, copy, publication. The only waits are before the reservation.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::{
+    borrow::Cow,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{AcquireError, SemaphorePermit, TryAcquireError};
 
 use crate::{
@@ -26,10 +29,10 @@ use crate::{
 /// only for records larger than the ring: borrowed bytes are copied once more, owned ones are kept
 /// and written from where they are.
 #[derive(Clone, Debug)]
-pub struct Payload<'a>(Bytes_<'a>);
+pub struct Payload<'a>(Repr<'a>);
 
 #[derive(Clone, Debug)]
-enum Bytes_<'a> {
+enum Repr<'a> {
     Borrowed(&'a [u8]),
     Owned(Bytes),
 }
@@ -37,15 +40,15 @@ enum Bytes_<'a> {
 impl Payload<'_> {
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Bytes_::Borrowed(bytes) => bytes,
-            Bytes_::Owned(bytes) => bytes,
+            Repr::Borrowed(bytes) => bytes,
+            Repr::Owned(bytes) => bytes,
         }
     }
 
     fn into_bytes(self) -> Bytes {
         match self.0 {
-            Bytes_::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Bytes_::Owned(bytes) => bytes,
+            Repr::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Repr::Owned(bytes) => bytes,
         }
     }
 }
@@ -54,7 +57,7 @@ macro_rules! payload_from {
     ($($lifetime:lifetime $from:ty => $make:expr),* $(,)?) => {
         $(impl<$lifetime> From<$from> for Payload<$lifetime> {
             fn from(from: $from) -> Self {
-                let make: fn($from) -> Bytes_<$lifetime> = $make;
+                let make: fn($from) -> Repr<$lifetime> = $make;
                 Payload(make(from))
             }
         })*
@@ -62,19 +65,25 @@ macro_rules! payload_from {
 }
 
 payload_from! {
-    'a &'a [u8] => |bytes| Bytes_::Borrowed(bytes),
-    'a &'a Vec<u8> => |bytes| Bytes_::Borrowed(bytes),
-    'a &'a str => |text| Bytes_::Borrowed(text.as_bytes()),
-    'a &'a String => |text| Bytes_::Borrowed(text.as_bytes()),
-    'a &'a Bytes => |bytes| Bytes_::Owned(bytes.clone()),
-    'a Bytes => |bytes| Bytes_::Owned(bytes),
-    'a Vec<u8> => |bytes| Bytes_::Owned(bytes.into()),
-    'a String => |text| Bytes_::Owned(text.into()),
+    'a &'a [u8] => |bytes| Repr::Borrowed(bytes),
+    'a &'a Vec<u8> => |bytes| Repr::Borrowed(bytes),
+    'a &'a str => |text| Repr::Borrowed(text.as_bytes()),
+    'a &'a String => |text| Repr::Borrowed(text.as_bytes()),
+    'a &'a Bytes => |bytes| Repr::Owned(bytes.clone()),
+    'a Bytes => |bytes| Repr::Owned(bytes),
+    'a Vec<u8> => |bytes| Repr::Owned(bytes.into()),
+    'a String => |text| Repr::Owned(text.into()),
+    'a Box<[u8]> => |bytes| Repr::Owned(bytes.into()),
+    'a BytesMut => |bytes| Repr::Owned(bytes.freeze()),
+    'a Cow<'a, [u8]> => |bytes| match bytes {
+        Cow::Borrowed(bytes) => Repr::Borrowed(bytes),
+        Cow::Owned(bytes) => Repr::Owned(bytes.into()),
+    },
 }
 
 impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
-        Payload(Bytes_::Borrowed(bytes))
+        Payload(Repr::Borrowed(bytes))
     }
 }
 

@@ -11,7 +11,7 @@ mod report;
 mod scan;
 mod survey;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 pub use report::{Cut, RecoveryReport, Warning};
 
@@ -159,15 +159,33 @@ impl Opening {
 }
 
 fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>> {
-    match storage.lock() {
-        Ok(Locking::Held(lock)) => Ok(lock),
-        Ok(Locking::Busy { owner_pid }) => Err(Error::Locked {
-            path: storage.location(),
-            owner_pid,
-        }),
-        Err(error) => Err(Error::io("locking", storage.location(), None, error)),
+    let mut pause_ms = 1;
+    loop {
+        match storage.lock() {
+            Ok(Locking::Held(lock)) => return Ok(lock),
+            // A handle of this process that was just dropped keeps the lock until its last job has
+            // ended: that is a matter of one write or flush.
+            Ok(Locking::Busy { owner_pid })
+                if owner_pid == Some(std::process::id())
+                    && !storage.is_nonblocking()
+                    && pause_ms <= LOCK_PAUSE_MS_MAX =>
+            {
+                std::thread::sleep(Duration::from_millis(pause_ms));
+                pause_ms *= 2;
+            }
+            Ok(Locking::Busy { owner_pid }) => {
+                return Err(Error::Locked {
+                    path: storage.location(),
+                    owner_pid,
+                });
+            }
+            Err(error) => return Err(Error::io("locking", storage.location(), None, error)),
+        }
     }
 }
+
+/// The pauses double up to this one, so that all of them together take a quarter of a second.
+const LOCK_PAUSE_MS_MAX: u64 = 128;
 
 /// The segments of a log that isn't open for writing yet.
 #[derive(Debug)]

@@ -22,7 +22,8 @@ pub struct RecoveryReport {
     pub committed: Lsn,
     /// The segments that the log has.
     pub segment_count: usize,
-    /// The bytes read to find the end: the unsynced end of the log, never all of it.
+    /// The bytes judged to find the end: the unsynced end of the log, never all of it, and without
+    /// the zeros behind it.
     pub scanned_bytes: u64,
     /// The bytes above `committed` that were written anew and synced, because after a failed sync
     /// the page cache may show what the device never got.
@@ -52,7 +53,8 @@ pub struct Cut {
     pub valid_frame_count: u64,
     /// What stands at the cut.
     pub reason: &'static str,
-    /// The files that keep the bytes.
+    /// The files that keep the bytes: set-aside ones (`.wal.cut`), or a segment of the log, behind
+    /// its end. Empty until the cut is made, by [`Recovery::into_wal`](crate::Recovery::into_wal).
     pub kept_in: Vec<String>,
 }
 
@@ -167,15 +169,20 @@ impl fmt::Display for RecoveryReport {
             } = self;
             write!(
                 f,
-                "opened {how} log of {segment_count} segments, LSN {first}..{end}, committed up \
-                 to {committed}, {} bytes scanned, {} written anew",
+                "opened {how} log, segments: {segment_count}, LSN {first}..{end}, committed up to \
+                 {committed}, {} bytes scanned, {} written anew",
                 self.scanned_bytes, self.rewritten_bytes
             )?;
             if let Some(cut) = &self.cut {
                 write!(f, "; {cut}")?;
             }
         }
-        for warning in &self.warnings {
+        // That it was not closed is said above.
+        let warnings = self
+            .warnings
+            .iter()
+            .filter(|w| **w != Warning::UncleanShutdown);
+        for warning in warnings {
             write!(f, "; warning: {warning}")?;
         }
         Ok(())

@@ -216,7 +216,7 @@ impl<'a> Scan<'a> {
         });
         if is_close {
             self.commit(close);
-            self.scanned_bytes += reader.place.end.since(close);
+            self.scanned_bytes += CONTROL_FRAME_BYTES;
         }
         Ok(is_close.then_some(used_end))
     }

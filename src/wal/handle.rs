@@ -40,7 +40,7 @@ use crate::{
 /// After a write or a sync has failed, nothing succeeds again on this log but reading: every call
 /// and every waiter gets [`Error::Poisoned`]. Reopen it to learn what survived. When the last
 /// handle is dropped without [`close`](Wal::close), what was appended is still written, and not
-/// synced.
+/// synced, and the directory's lock is freed when that is done.
 ///
 /// *Cancel-safe* means here: dropping a future before it resolves has either appended nothing or
 /// the whole record or batch, and leaves neither a gap nor a waiter behind. Which of the two can be
@@ -155,6 +155,16 @@ impl Wal {
     /// # Cancel safety
     ///
     /// Cancel-safe. Dropped while it waits for room, it appends nothing; later, the batch stays.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # use highwater::{Wal, storage::MemoryStorage};
+    /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
+    /// wal.append_batch(["debit 5", "credit 5"]).await?;
+    /// # Ok(()) }
+    /// ```
     pub async fn append_batch<'a, P>(
         &self,
         payloads: impl IntoIterator<Item = P>,
@@ -262,7 +272,7 @@ impl Wal {
     }
 
     /// Reads the record at `lsn`: one read, wherever it stands. Waits for a record that is still on
-    /// its way to the file.
+    /// its way to the file, and not until it is durable: [`Wal::sync_to`] does.
     ///
     /// # Errors
     ///
@@ -291,7 +301,9 @@ impl Wal {
 
     /// Streams the records of a range of LSNs, oldest first, up to what is written now.
     ///
-    /// The range begins at a record's LSN, or at `..` for the first; it may end anywhere.
+    /// The range begins at a record's LSN, or at `..` for the first; it may end anywhere. Records
+    /// above `watermarks().synced` may still be lost with the power: replay `..synced` to see only
+    /// what is durable.
     pub fn replay(&self, range: impl RangeBounds<Lsn>) -> Replay {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         Replay::new(&self.core, range)

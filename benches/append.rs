@@ -1,0 +1,49 @@
+//! Appending without a sync, beside the operating system's own write.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a bench ends at the first surprise; criterion makes public functions"
+)]
+
+use std::{fs::File, hint::black_box, os::unix::fs::FileExt};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use highwater::Wal;
+use tokio::runtime::Runtime;
+
+const RECORD: [u8; 256] = [0x5a; 256];
+
+fn append(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append 256 B");
+    group.throughput(Throughput::Elements(1));
+    let runtime = Runtime::new().unwrap();
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let options = Wal::options().segment_bytes(256 << 20);
+    let wal = runtime.block_on(options.open(directory.path())).unwrap();
+    group.bench_function("append, 1 task", |b| {
+        b.to_async(&runtime)
+            .iter(|| async { wal.append(&RECORD).await.unwrap() });
+    });
+    group.bench_function("enqueue, 1 task", |b| {
+        b.to_async(&runtime)
+            .iter(|| async { wal.enqueue(&RECORD).await.unwrap() });
+    });
+    group.bench_function("append_batch of 16, 1 task", |b| {
+        b.to_async(&runtime)
+            .iter(|| async { wal.append_batch([&RECORD; 16]).await.unwrap() });
+    });
+    let floor = File::create(directory.path().join("floor")).unwrap();
+    floor.set_len(256 << 20).unwrap();
+    let mut offset = 0;
+    group.bench_function("floor: pwrite of 272 B", |b| {
+        b.iter(|| {
+            floor.write_all_at(black_box(&[0x5a; 272]), offset).unwrap();
+            offset = (offset + 272) % (255 << 20);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, append);
+criterion_main!(benches);
