@@ -93,7 +93,7 @@ impl Mark {
         all.into_iter().for_each(Waker::wake);
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn waiter_count(&self) -> usize {
         let queue = lock(&self.queue);
         queue.waiters.len() - queue.gone_count

@@ -17,9 +17,9 @@
 //! make that always true; the check makes a mistake there a panic, which poisons the log, and not
 //! an overwritten frame. This module holds the crate's only unsafe code.
 
-#![expect(
-    unsafe_code,
-    reason = "the ring's bytes are shared by position, not by reference"
+#![cfg_attr(
+    not(loom),
+    expect(unsafe_code, reason = "the ring's bytes are shared by position, not by reference")
 )]
 
 use std::sync::Arc;
