@@ -19,7 +19,10 @@
 
 #![cfg_attr(
     not(loom),
-    expect(unsafe_code, reason = "the ring's bytes are shared by position, not by reference")
+    expect(
+        unsafe_code,
+        reason = "the ring's bytes are shared by position, not by reference"
+    )
 )]
 
 use std::sync::Arc;

@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// Whether somebody waits and a flush would bring them further. Behind a frame that is reserved
-    /// and not yet published nothing helps; whoever publishes it comes here again.
+    /// and not yet published nothing helps; when it is published and written, this is asked again.
     fn wants_sync(&self) -> bool {
         let synced = self.synced.get();
         self.sync_demand.load(Ordering::Acquire) > synced.as_u64()

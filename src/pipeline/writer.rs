@@ -251,8 +251,11 @@ impl Core {
                 self.publish_marks();
                 if step.rotated {
                     // The sealed segment is synced in the background, at once.
-                    self.demand_sync(step.end);
+                    self.sync_demand
+                        .fetch_max(step.end.as_u64(), Ordering::AcqRel);
                 }
+                // Somebody may have been waiting for a sync behind a frame that was not published.
+                self.start_sync_if_wanted();
                 self.prepare_ahead(step.end);
                 Drained::Wrote
             }
@@ -285,8 +288,6 @@ impl Core {
                     self.writer_scheduled.store(false, Ordering::Release);
                     fence(Ordering::SeqCst);
                     if !self.has_published() || self.writer_scheduled.swap(true, Ordering::AcqRel) {
-                        // What somebody wants synced may have been waiting for this write.
-                        self.start_sync_if_wanted();
                         return;
                     }
                 }
