@@ -9,7 +9,7 @@ use crate::{
         frame::Seed,
         header::SEGMENT_HEADER_BYTES,
         judge::{Evidence, Verdict, judge},
-        scan::{Place, Stop},
+        scan::{FrameAt, Place, Stop},
         search::{Found as FoundFrame, search},
     },
     lsn::Lsn,
@@ -137,6 +137,11 @@ fn headless(survey: &Survey) -> Error {
     }
 }
 
+/// A close vouches for all before it, and for nothing less.
+fn is_clean_close(frame: &FrameAt) -> bool {
+    frame.control == Some(Control::Close) && frame.commitment == Some(frame.lsn)
+}
+
 struct Scan<'a> {
     storage: &'a dyn Storage,
     config: &'a Config,
@@ -211,9 +216,7 @@ impl<'a> Scan<'a> {
             return Ok(None);
         }
         let frame = reader.read_frame(close, used_end, CONTROL_FRAME_BYTES)?;
-        let is_close = frame.is_ok_and(|(frame, _)| {
-            frame.control == Some(Control::Close) && frame.commitment == Some(close)
-        });
+        let is_close = frame.is_ok_and(|(frame, _)| is_clean_close(&frame));
         if is_close {
             self.commit(close);
             self.scanned_bytes += CONTROL_FRAME_BYTES;
@@ -268,7 +271,7 @@ impl<'a> Scan<'a> {
                 self.commitment = self.commitment.max(frame.commitment.unwrap_or(Lsn::ZERO));
             }
             if let Some(last) = chunk.frames.last() {
-                self.closed = last.control == Some(Control::Close);
+                self.closed = is_clean_close(last);
             }
             self.end = chunk.next;
             match chunk.stop {
