@@ -6,6 +6,8 @@
 //! states.
 
 mod chain;
+mod headless;
+mod judged;
 mod rebuild;
 mod report;
 mod scan;
@@ -27,7 +29,7 @@ use crate::{
     options::Config,
     pipeline::Start,
     recovery::{
-        scan::{Judged, judge_log},
+        judged::{Judged, judge_log},
         survey::{Survey, survey},
     },
     replay::{ChunkSource, damage},

@@ -14,8 +14,8 @@ use crate::{
     pipeline::{Active, CONTROL_FRAME_BYTES, incarnation},
     recovery::{
         chain::Member,
+        judged::{Judged, Leftover},
         report::RecoveryReport,
-        scan::{Judged, Leftover},
         survey::Survey,
     },
     segments::{SegmentFile, SegmentInfo, SegmentReader, Sequence, prepare},

@@ -1,0 +1,261 @@
+//! From what was found to a verdict: which segments are the log, where it ends, and what of the rest
+//! is in the way. Refuses where durable data is damaged.
+
+use crate::{
+    error::{Error, Result},
+    format::judge::{Evidence, Verdict, judge},
+    lsn::Lsn,
+    options::Config,
+    recovery::{
+        chain::{Chain, Member, link_up},
+        report::{Cut, Warning},
+        scan::Scan,
+        survey::{Found, Survey},
+    },
+    segments::Sequence,
+    storage::Storage,
+};
+
+/// A log that exists, judged.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) chain: Chain,
+    pub(crate) verdict: Verdict,
+    /// The first place where no valid unit stands (X).
+    pub(crate) end: Lsn,
+    /// The highest position that anything claims was synced (S).
+    pub(crate) commitment: Lsn,
+    pub(crate) cut: Option<Cut>,
+    /// Segment files that are no part of the log any more.
+    pub(crate) leftovers: Vec<Leftover>,
+    pub(crate) scanned_bytes: u64,
+    pub(crate) warnings: Vec<Warning>,
+    /// The highest epoch that any header names.
+    pub(crate) epoch_max: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leftover {
+    pub(crate) sequence: Sequence,
+    /// Whether it holds bytes that a cut did away with: they are kept.
+    pub(crate) is_kept: bool,
+}
+
+/// Judges the log, or refuses: its durable part is damaged, or of a later release.
+pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config) -> Result<Judged> {
+    let mut scan = Scan::new(storage, config);
+    let epochs = survey.segments.iter().filter_map(|found| found.header);
+    scan.epoch_max = epochs.map(|header| header.epoch).max().unwrap_or(0);
+    let valid = |found: &Found| {
+        found.header.map(|header| Member {
+            sequence: found.sequence,
+            header,
+            bytes: found.bytes,
+        })
+    };
+    let mut candidates: Vec<Member> = survey.segments.iter().filter_map(valid).collect();
+    // Newest parts whose predecessor is gone: above all that is committed they are a torn tail.
+    let mut hanging: Vec<Member> = Vec::new();
+    let mut broken = None;
+    let chain = loop {
+        let chain = link_up(&candidates);
+        let Some(gap) = chain.broken else { break chain };
+        for member in &chain.members {
+            scan.commit(member.header.synced);
+        }
+        broken = Some((gap, chain.members.first().map(|member| member.sequence)));
+        let lowest = chain
+            .members
+            .first()
+            .map_or(Sequence(0), |member| member.sequence);
+        hanging.extend(chain.members);
+        candidates.retain(|member| member.sequence < lowest);
+        if candidates.is_empty() || gap.is_foreign {
+            return Err(missing(gap.base, gap.is_foreign, lowest, scan.commitment));
+        }
+    };
+    let Some(newest) = chain.members.last().copied() else {
+        return Err(headless(survey));
+    };
+    for member in &chain.members {
+        scan.commit(member.header.synced);
+    }
+    let unplaced: Vec<&Found> = survey
+        .segments
+        .iter()
+        .filter(|found| found.header.is_none())
+        .collect();
+    let is_whole = hanging.is_empty() && scan.all_zero(&unplaced)?;
+    if is_whole {
+        if let Some(end) = scan.clean_end(&newest)? {
+            return Ok(scan.into_clean(chain, end, &unplaced));
+        }
+    }
+    scan.walk_members(&chain)?;
+    scan.search_members(&hanging)?;
+    scan.search_unplaced(&unplaced, &chain, &hanging)?;
+    scan.into_judged(chain, &hanging, &unplaced, broken.map(|(gap, _)| gap.base))
+}
+
+fn missing(base: Lsn, is_foreign: bool, before: Sequence, synced: Lsn) -> Error {
+    let reason = if is_foreign {
+        "a segment of another log stands among these"
+    } else {
+        "the segment that begins here is missing or its header is damaged"
+    };
+    Error::Corrupt {
+        lsn: base,
+        segment: format!("the one before {}", before.file_name()),
+        offset: 0,
+        synced,
+        reason: reason.to_owned(),
+    }
+}
+
+fn headless(survey: &Survey) -> Error {
+    let segment = survey
+        .segments
+        .first()
+        .map(|found| found.sequence.file_name());
+    Error::Corrupt {
+        lsn: Lsn::ZERO,
+        segment: segment.unwrap_or_default(),
+        offset: 0,
+        synced: Lsn::ZERO,
+        reason: "no segment has a readable header".to_owned(),
+    }
+}
+
+impl Scan<'_> {
+    pub(super) fn into_clean(self, chain: Chain, end: Lsn, unplaced: &[&Found]) -> Judged {
+        let (leftovers, warnings) = leftovers(&chain, &[], unplaced, &self.kept_in);
+        Judged {
+            verdict: Verdict::CleanClose,
+            end,
+            commitment: self.commitment,
+            cut: None,
+            leftovers,
+            scanned_bytes: self.scanned_bytes,
+            warnings,
+            epoch_max: self.epoch_max,
+            chain,
+        }
+    }
+
+    pub(super) fn into_judged(
+        self,
+        chain: Chain,
+        hanging: &[Member],
+        unplaced: &[&Found],
+        broken_at: Option<Lsn>,
+    ) -> Result<Judged> {
+        let verdict = judge(&Evidence {
+            end: self.end,
+            commitment: self.commitment,
+            blank_from_end: self.cut_bytes == 0,
+            valid_after_count: self.valid_after_count,
+            closed: self.closed,
+        });
+        let segment = self
+            .stopped_in
+            .as_ref()
+            .map(|reader| reader.file.name().to_owned());
+        let segment = segment.unwrap_or_default();
+        let offset = self
+            .stopped_in
+            .as_ref()
+            .map_or(0, |reader| reader.offset(self.end));
+        if verdict == Verdict::Corrupt {
+            let reason = match broken_at.filter(|&base| base == self.end) {
+                Some(_) => "the segment that begins here is missing or its header is damaged",
+                None => self.stop.describe(),
+            };
+            let (lsn, synced) = (self.end, self.commitment);
+            return Err(Error::Corrupt {
+                lsn,
+                segment,
+                offset,
+                synced,
+                reason: reason.to_owned(),
+            });
+        }
+        let (leftovers, mut warnings) = leftovers(&chain, hanging, unplaced, &self.kept_in);
+        warnings.insert(0, Warning::UncleanShutdown);
+        if self.dirty_padding_count > 0 {
+            warnings.push(Warning::DirtyPadding {
+                frame_count: self.dirty_padding_count,
+            });
+        }
+        let cut = matches!(verdict, Verdict::TornTail { .. }).then(|| Cut {
+            lsn: self.end,
+            segment,
+            offset,
+            bytes: self.cut_bytes,
+            valid_frame_count: self.valid_after_count,
+            reason: self.stop.describe(),
+            kept_in: Vec::new(),
+        });
+        Ok(Judged {
+            verdict,
+            end: self.end,
+            commitment: self.commitment,
+            cut,
+            leftovers,
+            scanned_bytes: self.scanned_bytes,
+            warnings,
+            epoch_max: self.epoch_max,
+            chain,
+        })
+    }
+}
+
+fn leftovers(
+    chain: &Chain,
+    hanging: &[Member],
+    unplaced: &[&Found],
+    kept_in: &[Sequence],
+) -> (Vec<Leftover>, Vec<Warning>) {
+    let dead = chain
+        .dead
+        .iter()
+        .map(|member| (member.sequence, "an earlier cut replaced it"));
+    let hanging = hanging
+        .iter()
+        .map(|member| (member.sequence, "its predecessor never was"));
+    let headless = unplaced.iter().map(|found| {
+        (
+            found.sequence,
+            if found.is_blank {
+                "prepared and not used"
+            } else {
+                "never begun"
+            },
+        )
+    });
+    let mut leftovers = Vec::new();
+    let mut warnings = Vec::new();
+    // A recovery that was interrupted after its commit point may not have kept yet what it cut.
+    let was_cut = |sequence| {
+        let mut dead = chain
+            .dead
+            .iter()
+            .filter(|member| member.header.base >= chain.first);
+        kept_in.contains(&sequence) || dead.any(|member| member.sequence == sequence)
+    };
+    for (sequence, what) in dead.chain(hanging).chain(headless) {
+        leftovers.push(Leftover {
+            sequence,
+            is_kept: was_cut(sequence),
+        });
+        warnings.push(Warning::Leftover {
+            name: sequence.file_name(),
+            what,
+        });
+    }
+    for found in unplaced.iter().filter(|found| !found.is_blank) {
+        warnings.push(Warning::DamagedHeader {
+            name: found.sequence.file_name(),
+        });
+    }
+    (leftovers, warnings)
+}
