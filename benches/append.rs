@@ -22,16 +22,13 @@ fn append(c: &mut Criterion) {
     let options = Wal::options().segment_bytes(256 << 20);
     let wal = runtime.block_on(options.open(directory.path())).unwrap();
     group.bench_function("append, 1 task", |b| {
-        b.to_async(&runtime)
-            .iter(|| async { wal.append(&RECORD).await.unwrap() });
+        b.to_async(&runtime).iter(|| async { wal.append(&RECORD).await.unwrap() });
     });
     group.bench_function("enqueue, 1 task", |b| {
-        b.to_async(&runtime)
-            .iter(|| async { wal.enqueue(&RECORD).await.unwrap() });
+        b.to_async(&runtime).iter(|| async { wal.enqueue(&RECORD).await.unwrap() });
     });
     group.bench_function("append_batch of 16, 1 task", |b| {
-        b.to_async(&runtime)
-            .iter(|| async { wal.append_batch([&RECORD; 16]).await.unwrap() });
+        b.to_async(&runtime).iter(|| async { wal.append_batch([&RECORD; 16]).await.unwrap() });
     });
     let floor = File::create(directory.path().join("floor")).unwrap();
     floor.set_len(256 << 20).unwrap();

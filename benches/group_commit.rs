@@ -28,9 +28,7 @@ async fn commit(wal: &Wal, tasks: u64) {
 
 fn group_commit(c: &mut Criterion) {
     let mut group = c.benchmark_group("durable commit 256 B");
-    group
-        .measurement_time(Duration::from_secs(3))
-        .sample_size(20);
+    group.measurement_time(Duration::from_secs(3)).sample_size(20);
     let runtime = Runtime::new().unwrap();
     let directory = tempfile::tempdir_in(".").unwrap();
     let options = Wal::options().segment_bytes(64 << 20);

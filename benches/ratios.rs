@@ -27,16 +27,10 @@ const FRAME_BYTES: u64 = 272;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments
-        .iter()
-        .any(|argument| argument == "--memory-child")
-    {
+    if arguments.iter().any(|argument| argument == "--memory-child") {
         return memory_child();
     }
-    let rounds = arguments
-        .iter()
-        .find_map(|argument| argument.parse().ok())
-        .unwrap_or(5);
+    let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(5);
     let mut table = Table::default();
     for round in 0..rounds {
         println!("round {} of {rounds}", round + 1);
@@ -65,26 +59,16 @@ impl Table {
     }
 
     fn values(&self, name: &str) -> Vec<f64> {
-        self.rows
-            .iter()
-            .find(|row| row.0 == name)
-            .map(|row| row.1.clone())
-            .unwrap_or_default()
+        self.rows.iter().find(|row| row.0 == name).map(|row| row.1.clone()).unwrap_or_default()
     }
 
     fn print(&self) {
-        println!(
-            "\n{:<44} {:>12} {:>12} {:>12}",
-            "work", "min", "median", "max"
-        );
+        println!("\n{:<44} {:>12} {:>12} {:>12}", "work", "min", "median", "max");
         for (name, values) in &self.rows {
             let (min, median, max) = spread(values);
             println!("{name:<44} {min:>12.1} {median:>12.1} {max:>12.1}");
         }
-        println!(
-            "\n{:<44} {:>8} {:>8} {:>8}   target",
-            "ratio", "min", "median", "max"
-        );
+        println!("\n{:<44} {:>8} {:>8} {:>8}   target", "ratio", "min", "median", "max");
         for (over, under, target) in RATIOS {
             let pairs = self.values(over).into_iter().zip(self.values(under));
             let ratios: Vec<f64> = pairs.map(|(a, b)| a / b).collect();
@@ -119,30 +103,17 @@ fn spread(values: &[f64]) -> (f64, f64, f64) {
     sorted.sort_by(f64::total_cmp);
     match sorted.as_slice() {
         [] => (0.0, 0.0, 0.0),
-        sorted => (
-            sorted[0],
-            sorted[sorted.len() / 2],
-            sorted[sorted.len() - 1],
-        ),
+        sorted => (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]),
     }
 }
 
 fn runtime() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 fn zero_filled(path: &Path, bytes: u64) -> File {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .unwrap();
+    let file =
+        File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
     let zeros = vec![0; 1 << 20];
     for offset in (0..bytes).step_by(zeros.len()) {
         file.write_all_at(&zeros, offset).unwrap();
@@ -160,10 +131,7 @@ fn reserved(path: &Path, bytes: u64) -> File {
     let file = directory.create("reserved").unwrap();
     file.reserve(bytes).unwrap();
     file.sync_all().unwrap();
-    File::options()
-        .write(true)
-        .open(path.with_file_name("reserved"))
-        .unwrap()
+    File::options().write(true).open(path.with_file_name("reserved")).unwrap()
 }
 
 fn floors(table: &mut Table) {
@@ -183,11 +151,7 @@ fn commits(table: &mut Table) {
         let directory = tempfile::tempdir_in(".").unwrap();
         let elapsed = runtime().block_on(async {
             // Large enough that no run rotates: rotation has its own row.
-            let wal = Wal::options()
-                .segment_bytes(64 << 20)
-                .open(directory.path())
-                .await
-                .unwrap();
+            let wal = Wal::options().segment_bytes(64 << 20).open(directory.path()).await.unwrap();
             let begun = Instant::now();
             let tasks: Vec<_> = (0..tasks)
                 .map(|_| {
@@ -211,10 +175,7 @@ fn commits(table: &mut Table) {
 fn enqueue(table: &mut Table) {
     const TOTAL: u64 = 256 << 20;
     let mib = |elapsed: Duration| TOTAL as f64 / (1 << 20) as f64 / elapsed.as_secs_f64();
-    for (name, prepare) in [
-        (FLOOR_WRITE, zero_filled as Prepare),
-        (FLOOR_WRITE_FRESH, reserved),
-    ] {
+    for (name, prepare) in [(FLOOR_WRITE, zero_filled as Prepare), (FLOOR_WRITE_FRESH, reserved)] {
         let directory = tempfile::tempdir_in(".").unwrap();
         let file = prepare(&directory.path().join("floor"), TOTAL);
         let block = vec![0x5a; 64 << 10];
@@ -232,9 +193,7 @@ fn enqueue(table: &mut Table) {
     for (name, segment_bytes, preallocation) in works {
         let directory = tempfile::tempdir_in(".").unwrap();
         let elapsed = runtime().block_on(async {
-            let options = Wal::options()
-                .segment_bytes(segment_bytes)
-                .preallocation(preallocation);
+            let options = Wal::options().segment_bytes(segment_bytes).preallocation(preallocation);
             let wal = options.open(directory.path()).await.unwrap();
             let begun = Instant::now();
             let task = tokio::spawn(async move {
@@ -269,11 +228,7 @@ fn replay(table: &mut Table) {
 }
 
 async fn filled(path: &Path, bytes: u64, segment_bytes: u64) -> Wal {
-    let wal = Wal::options()
-        .segment_bytes(segment_bytes)
-        .open(path)
-        .await
-        .unwrap();
+    let wal = Wal::options().segment_bytes(segment_bytes).open(path).await.unwrap();
     for _ in 0..bytes / FRAME_BYTES {
         wal.enqueue(&RECORD).await.unwrap();
     }
@@ -285,11 +240,7 @@ fn opening(table: &mut Table) {
     for (name, bytes) in [(OPEN_SMALL, 1 << 20), (OPEN_LARGE, 1 << 30)] {
         let directory = tempfile::tempdir_in(".").unwrap();
         runtime().block_on(async {
-            filled(directory.path(), bytes, 16 << 20)
-                .await
-                .close()
-                .await
-                .unwrap();
+            filled(directory.path(), bytes, 16 << 20).await.close().await.unwrap();
             let mut times = Vec::new();
             for _ in 0..5 {
                 let begun = Instant::now();
@@ -308,11 +259,7 @@ fn memory(table: &mut Table) {
         .arg("--memory-child")
         .output()
         .unwrap();
-    let peak: f64 = String::from_utf8(output.stdout)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let peak: f64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
     table.add("MiB, peak, 1 M appends by 1,000 tasks", peak);
 }
 
@@ -335,10 +282,7 @@ fn memory_child() {
         }
     });
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     println!("{:.1}", kib / 1024.0);
 }

@@ -25,9 +25,7 @@ async fn fill(path: &Path, bytes: u64) -> Wal {
 
 fn recovery(c: &mut Criterion) {
     let mut group = c.benchmark_group("open");
-    group
-        .measurement_time(Duration::from_secs(3))
-        .sample_size(10);
+    group.measurement_time(Duration::from_secs(3)).sample_size(10);
     let runtime = Runtime::new().unwrap();
     for mib in [1, 16, 256] {
         let directory = tempfile::tempdir_in(".").unwrap();

@@ -26,9 +26,7 @@ async fn read_all(wal: Wal) -> u64 {
 
 fn replay(c: &mut Criterion) {
     let mut group = c.benchmark_group("replay 32 MiB");
-    group
-        .measurement_time(Duration::from_secs(3))
-        .sample_size(20);
+    group.measurement_time(Duration::from_secs(3)).sample_size(20);
     let runtime = Runtime::new().unwrap();
     for record_bytes in [32u64, 256, 4096] {
         let directory = tempfile::tempdir_in(".").unwrap();

@@ -68,11 +68,7 @@ async fn demo() -> Result<()> {
     let server = Server::start(directory.path()).await?;
     let begun = Instant::now();
     let acknowledged = append_lines(server.address).await?;
-    print_rates(
-        acknowledged.len(),
-        begun.elapsed(),
-        server.wal.stats().sync_count,
-    );
+    print_rates(acknowledged.len(), begun.elapsed(), server.wal.stats().sync_count);
     server.stop().await?;
 
     let server = Server::start(directory.path()).await?;
@@ -97,12 +93,7 @@ impl Server {
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
         let accepting = tokio::spawn(accept(listener, wal.clone(), stopped));
-        Ok(Server {
-            wal,
-            address,
-            stop,
-            accepting,
-        })
+        Ok(Server { wal, address, stop, accepting })
     }
 
     async fn stop(self) -> Result<()> {
@@ -145,9 +136,7 @@ async fn answer_all(stream: TcpStream, wal: Wal) -> Result<()> {
     let mut stream = BufStream::new(stream);
     while let Some(request) = read_line(&mut stream).await? {
         if let Err(error) = answer(&wal, &request, &mut stream).await {
-            stream
-                .write_all(format!("ERR {error}\n").as_bytes())
-                .await?;
+            stream.write_all(format!("ERR {error}\n").as_bytes()).await?;
         }
         stream.flush().await?;
     }
@@ -163,9 +152,7 @@ async fn answer(wal: &Wal, request: &str, stream: &mut BufStream<TcpStream>) -> 
         Some(("READ", lsn)) => {
             let lsn = durable(wal, lsn)?;
             let text = wal.read(lsn).await?.payload;
-            stream
-                .write_all(&[b"OK ", text.as_ref(), b"\n"].concat())
-                .await?;
+            stream.write_all(&[b"OK ", text.as_ref(), b"\n"].concat()).await?;
         }
         Some(("TAIL", lsn)) => {
             let from = durable(wal, lsn)?;
@@ -251,11 +238,7 @@ async fn check_lines(address: SocketAddr, acknowledged: &[Acknowledged]) -> Resu
     }
     let line_count = count_tail(&mut server).await?;
     if line_count != acknowledged.len() {
-        return Err(format!(
-            "{} lines acknowledged, {line_count} there",
-            acknowledged.len()
-        )
-        .into());
+        return Err(format!("{} lines acknowledged, {line_count} there", acknowledged.len()).into());
     }
     println!("after a restart: all {line_count} acknowledged lines are there, and nothing else");
     Ok(())
@@ -286,9 +269,7 @@ async fn ask(server: &mut BufStream<TcpStream>, request: &str) -> Result<String>
     server.write_all(format!("{request}\n").as_bytes()).await?;
     server.flush().await?;
     let answer = read_line(server).await?.ok_or("the server hung up")?;
-    let answer = answer
-        .strip_prefix("OK ")
-        .ok_or_else(|| format!("{request}: {answer}"))?;
+    let answer = answer.strip_prefix("OK ").ok_or_else(|| format!("{request}: {answer}"))?;
     Ok(answer.to_owned())
 }
 

@@ -43,11 +43,7 @@ async fn main() -> Result<()> {
 
     let begun = Instant::now();
     let lines = read_log(directory.path()).await?;
-    println!(
-        "replayed  {} records in {:.2?}",
-        lines.len(),
-        begun.elapsed()
-    );
+    println!("replayed  {} records in {:.2?}", lines.len(), begun.elapsed());
     compare(&lines, &source, records.len())?;
     println!("the same  {} bytes, every line exactly once", source.len());
     Ok(())
@@ -91,12 +87,9 @@ async fn read_log(directory: &Path) -> Result<BTreeMap<u64, Bytes>> {
             return Err(format!("the record at LSN {} is too short", record.lsn).into());
         };
         let number = u64::from_le_bytes(*number);
-        if lines
-            .insert(number, record.payload.split_off(NUMBER_BYTES))
-            .is_some()
-        {
+        if lines.insert(number, record.payload.split_off(NUMBER_BYTES)).is_some() {
             return Err(
-                format!("line {number} is in the log twice, again at {}", record.lsn).into(),
+                format!("line {number} is in the log twice, again at {}", record.lsn).into()
             );
         }
     }
@@ -119,11 +112,7 @@ fn compare(lines: &BTreeMap<u64, Bytes>, source: &[u8], line_count: usize) -> Re
             .ok_or_else(|| format!("line {number} differs from the file"))?;
     }
     if !rest.is_empty() {
-        return Err(format!(
-            "the last {} bytes of the file are not in the log",
-            rest.len()
-        )
-        .into());
+        return Err(format!("the last {} bytes of the file are not in the log", rest.len()).into());
     }
     Ok(())
 }

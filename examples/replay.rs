@@ -40,10 +40,7 @@ async fn read(directory: &Path, second_day: Lsn) -> Result<()> {
     println!("\nup to the last change, without it:");
     let all_but_last: Vec<Record> = wal.replay(..last).try_collect().await?;
     println!("  {} records", all_but_last.len());
-    println!(
-        "\nthe last change alone:\n  {}",
-        line(&wal.read(last).await?)
-    );
+    println!("\nthe last change alone:\n  {}", line(&wal.read(last).await?));
 
     wal.close().await?;
     Ok(())
@@ -69,9 +66,7 @@ fn lose_power(directory: &Path, record: &[u8]) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         let mut bytes = std::fs::read(&path)?;
-        let found = bytes
-            .windows(record.len())
-            .position(|window| window == record);
+        let found = bytes.windows(record.len()).position(|window| window == record);
         if let Some(torn) = found.and_then(|at| bytes.get_mut(at..at + record.len() / 2)) {
             torn.fill(0);
             std::fs::write(&path, bytes)?;

@@ -231,12 +231,7 @@ impl Error {
         offset: Option<u64>,
         source: io::Error,
     ) -> Self {
-        Error::Io {
-            operation,
-            path: path.into(),
-            offset,
-            source: Arc::new(source),
-        }
+        Error::Io { operation, path: path.into(), offset, source: Arc::new(source) }
     }
 
     /// A full device is a state that can be healed, not a failure of it: `NoSpace` instead of `Io`.
@@ -244,11 +239,7 @@ impl Error {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
-                Error::NoSpace {
-                    segment: segment.to_owned(),
-                    bytes,
-                    source,
-                }
+                Error::NoSpace { segment: segment.to_owned(), bytes, source }
             }
             error => error,
         }
@@ -258,9 +249,7 @@ impl Error {
     pub(crate) fn into_poison(self) -> Self {
         match self {
             poisoned @ Error::Poisoned { .. } => poisoned,
-            cause => Error::Poisoned {
-                cause: Arc::new(cause),
-            },
+            cause => Error::Poisoned { cause: Arc::new(cause) },
         }
     }
 }

@@ -10,6 +10,11 @@ pub(crate) type Task = Box<dyn FnOnce() + Send>;
 /// Runs tasks some time soon, where they may block.
 pub(crate) trait Executor: fmt::Debug + Send + Sync {
     fn spawn(&self, task: Task);
+
+    /// Whether `spawn` runs the task before it returns.
+    fn runs_in_place(&self) -> bool {
+        false
+    }
 }
 
 /// Runs each task at once, on the caller's thread: for storages that never block.
@@ -19,6 +24,10 @@ pub(crate) struct InPlace;
 impl Executor for InPlace {
     fn spawn(&self, task: Task) {
         task();
+    }
+
+    fn runs_in_place(&self) -> bool {
+        true
     }
 }
 

@@ -60,32 +60,13 @@ impl Config {
     /// `InvalidOption`, naming the first option that can't work.
     pub(crate) fn check(mut self) -> Result<Self> {
         let limits = [
-            (
-                "segment_bytes",
-                self.segment_bytes,
-                SEGMENT_BYTES,
-                "from 8 KiB to 4 GiB",
-            ),
-            (
-                "ring_bytes",
-                self.ring_bytes,
-                RING_BYTES,
-                "from 1 KiB to 1 GiB",
-            ),
-            (
-                "record_bytes_max",
-                self.record_bytes_max,
-                RECORD_BYTES,
-                "from 1 byte to 1 GiB",
-            ),
+            ("segment_bytes", self.segment_bytes, SEGMENT_BYTES, "from 8 KiB to 4 GiB"),
+            ("ring_bytes", self.ring_bytes, RING_BYTES, "from 1 KiB to 1 GiB"),
+            ("record_bytes_max", self.record_bytes_max, RECORD_BYTES, "from 1 byte to 1 GiB"),
         ];
         for (option, value, range, reason) in limits {
             if !range.contains(&value) {
-                return Err(Error::InvalidOption {
-                    option,
-                    value,
-                    reason,
-                });
+                return Err(Error::InvalidOption { option, value, reason });
             }
         }
         if self.batch_bytes_max < self.record_bytes_max || self.batch_bytes_max > 2 << 30 {
@@ -109,44 +90,17 @@ mod tests {
     fn the_defaults_pass_and_every_absurd_value_is_named() {
         assert!(Config::default().check().is_ok());
         let absurd = [
-            Config {
-                segment_bytes: 0,
-                ..Config::default()
-            },
-            Config {
-                segment_bytes: u64::MAX,
-                ..Config::default()
-            },
-            Config {
-                ring_bytes: 0,
-                ..Config::default()
-            },
-            Config {
-                ring_bytes: u64::MAX,
-                ..Config::default()
-            },
-            Config {
-                record_bytes_max: 0,
-                ..Config::default()
-            },
-            Config {
-                record_bytes_max: u64::MAX,
-                ..Config::default()
-            },
-            Config {
-                batch_bytes_max: 0,
-                ..Config::default()
-            },
-            Config {
-                batch_bytes_max: u64::MAX,
-                ..Config::default()
-            },
+            Config { segment_bytes: 0, ..Config::default() },
+            Config { segment_bytes: u64::MAX, ..Config::default() },
+            Config { ring_bytes: 0, ..Config::default() },
+            Config { ring_bytes: u64::MAX, ..Config::default() },
+            Config { record_bytes_max: 0, ..Config::default() },
+            Config { record_bytes_max: u64::MAX, ..Config::default() },
+            Config { batch_bytes_max: 0, ..Config::default() },
+            Config { batch_bytes_max: u64::MAX, ..Config::default() },
         ];
         for config in absurd {
-            assert!(
-                matches!(config.check(), Err(Error::InvalidOption { .. })),
-                "{config:?}"
-            );
+            assert!(matches!(config.check(), Err(Error::InvalidOption { .. })), "{config:?}");
         }
     }
 }

@@ -39,8 +39,13 @@ pub(crate) trait ChunkSource: fmt::Debug + Send + Sync {
 
 /// Reads the chunk at `from`, or says what is wrong there.
 pub(crate) fn read_chunk(source: &dyn ChunkSource, from: Lsn, until: Lsn) -> Result<Chunk> {
+    const PIECE_BYTES: u64 = 4 << 10;
     let reader = source.segment_at(from, until)?;
-    let chunk = reader.read_chunk(from, until, CHUNK_BYTES)?;
+    let chunk = match reader.read_chunk(from, until, CHUNK_BYTES) {
+        // One unreadable sector hides no record before it, and the error names its place.
+        Err(Error::Io { .. }) => reader.read_chunk(from, until, PIECE_BYTES)?,
+        read => read?,
+    };
     match chunk.stop {
         None | Some(Stop::SegmentEnd) => Ok(chunk),
         // What came before the damage is whole; the next read begins at the damage.
@@ -56,13 +61,7 @@ pub(crate) fn damage(reader: &SegmentReader, lsn: Lsn, stop: Stop, synced: Lsn) 
     match stop {
         Stop::Unsupported { lsn, kind, flags } => {
             let offset = reader.offset(lsn);
-            Error::UnsupportedFrame {
-                segment,
-                offset,
-                lsn,
-                kind,
-                flags: u16::from(flags),
-            }
+            Error::UnsupportedFrame { segment, offset, lsn, kind, flags: u16::from(flags) }
         }
         Stop::AboveLimit { payload_bytes } => match reader.is_intact_above_limit(lsn) {
             Ok(true) => Error::RecordTooLarge {
@@ -71,23 +70,11 @@ pub(crate) fn damage(reader: &SegmentReader, lsn: Lsn, stop: Stop, synced: Lsn) 
             },
             Ok(false) => {
                 let reason = Stop::BadChecksum.describe().to_owned();
-                Error::Corrupt {
-                    lsn,
-                    segment,
-                    offset,
-                    synced,
-                    reason,
-                }
+                Error::Corrupt { lsn, segment, offset, synced, reason }
             }
             Err(error) => error,
         },
-        stop => Error::Corrupt {
-            lsn,
-            segment,
-            offset,
-            synced,
-            reason: stop.describe().to_owned(),
-        },
+        stop => Error::Corrupt { lsn, segment, offset, synced, reason: stop.describe().to_owned() },
     }
 }
 
@@ -110,23 +97,14 @@ impl Records {
         from: Lsn,
         until: Lsn,
     ) -> Self {
-        Records {
-            source,
-            executor,
-            next: from,
-            until,
-            reading: None,
-            chunk: None,
-            frame_index: 0,
-        }
+        Records { source, executor, next: from, until, reading: None, chunk: None, frame_index: 0 }
     }
 
     fn start_reading(&mut self) {
         if self.next < self.until {
             let (source, from, until) = (Arc::clone(&self.source), self.next, self.until);
-            let read = start(self.executor.as_ref(), move || {
-                read_chunk(source.as_ref(), from, until)
-            });
+            let read =
+                start(self.executor.as_ref(), move || read_chunk(source.as_ref(), from, until));
             self.reading = Some(read);
         }
     }
@@ -138,10 +116,7 @@ impl Records {
             if frame.kind != Kind::Control {
                 let end = frame.payload_start + frame.payload_bytes;
                 let payload = chunk.bytes.slice(frame.payload_start..end);
-                return Some(Record {
-                    lsn: frame.lsn,
-                    payload,
-                });
+                return Some(Record { lsn: frame.lsn, payload });
             }
         }
         self.chunk = None;
@@ -169,9 +144,9 @@ impl Records {
             let chunk = match Pin::new(reading).poll(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(chunk)) => chunk,
-                Poll::Ready(Err(_)) => Err(Error::Closed {
-                    reason: "the runtime that runs its I/O is gone",
-                }),
+                Poll::Ready(Err(_)) => {
+                    Err(Error::Closed { reason: "the runtime that runs its I/O is gone" })
+                }
             };
             self.reading = None;
             match chunk {
@@ -204,22 +179,14 @@ impl ChunkSource for LiveSource {
         let core = &self.core;
         core.status.check_read()?;
         let Some((info, successor)) = core.segments.find(lsn) else {
-            return Err(Error::OutOfRange {
-                lsn,
-                first: core.first,
-                end: core.written.get(),
-            });
+            return Err(Error::OutOfRange { lsn, first: core.first, end: core.written.get() });
         };
         let place = Place {
             seed: info.seed,
             end: successor.unwrap_or(until),
             record_bytes_max: core.config.record_bytes_max,
         };
-        Ok(SegmentReader {
-            file: core.segments.open(info.sequence)?,
-            base: info.base,
-            place,
-        })
+        Ok(SegmentReader { file: core.segments.open(info.sequence)?, base: info.base, place })
     }
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
@@ -259,19 +226,13 @@ fn explain_named(
 /// Reads the record at `lsn`. Blocks.
 pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn) -> Result<Record> {
     const GUESS_BYTES: u64 = 4096;
-    let source = LiveSource {
-        core: Arc::clone(core),
-        named: lsn,
-    };
+    let source = LiveSource { core: Arc::clone(core), named: lsn };
     let until = core.written.get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, GUESS_BYTES)? {
         Ok((frame, bytes)) if frame.kind != Kind::Control => {
             let end = frame.payload_start + frame.payload_bytes;
-            Ok(Record {
-                lsn,
-                payload: bytes.slice(frame.payload_start..end),
-            })
+            Ok(Record { lsn, payload: bytes.slice(frame.payload_start..end) })
         }
         Ok(_) => Err(Error::NotABoundary { lsn }),
         Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
@@ -301,25 +262,14 @@ impl Replay {
         let mut refused = core.status.check_read().err();
         if from < core.first || from > end {
             let first = core.first;
-            refused = refused.or(Some(Error::OutOfRange {
-                lsn: from,
-                first,
-                end,
-            }));
+            refused = refused.or(Some(Error::OutOfRange { lsn: from, first, end }));
         } else if from.as_u64() % 8 != 0 {
             refused = refused.or(Some(Error::NotABoundary { lsn: from }));
         }
         let until = if refused.is_some() { from } else { end };
-        let source = Arc::new(LiveSource {
-            core: Arc::clone(core),
-            named: from,
-        });
+        let source = Arc::new(LiveSource { core: Arc::clone(core), named: from });
         let records = Records::new(source, Arc::clone(&core.executor), from, until);
-        Replay {
-            records,
-            range,
-            refused,
-        }
+        Replay { records, range, refused }
     }
 }
 

@@ -24,9 +24,7 @@ impl Control {
 
     /// `None` for a code that this release doesn't know.
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
-        [Control::Mark, Control::Close]
-            .into_iter()
-            .find(|control| control.payload() == payload)
+        [Control::Mark, Control::Close].into_iter().find(|control| control.payload() == payload)
     }
 }
 

@@ -92,43 +92,17 @@ impl FrameHeader {
         payload_crc: u32,
         synced: Lsn,
     ) -> Self {
-        debug_assert!(
-            synced <= lsn,
-            "nothing past a frame can be synced before it is written"
-        );
+        debug_assert!(synced <= lsn, "nothing past a frame can be synced before it is written");
         let lag = u32::try_from(lsn.since(synced) / FRAME_ALIGN).unwrap_or(LAG_NONE);
-        let mut header = FrameHeader {
-            payload_bytes,
-            kind_code: kind.code(),
-            flags: 0,
-            check: 0,
-            lag,
-            crc: 0,
-        };
+        let mut header =
+            FrameHeader { payload_bytes, kind_code: kind.code(), flags: 0, check: 0, lag, crc: 0 };
         header.check = header.expected_check(seed, lsn);
         header.crc = header.expected_crc(seed, lsn, payload_crc);
         header
     }
 
     pub(crate) fn parse(bytes: [u8; FRAME_HEADER_BYTES]) -> Self {
-        let [
-            l0,
-            l1,
-            l2,
-            l3,
-            kind_code,
-            flags,
-            c0,
-            c1,
-            g0,
-            g1,
-            g2,
-            g3,
-            r0,
-            r1,
-            r2,
-            r3,
-        ] = bytes;
+        let [l0, l1, l2, l3, kind_code, flags, c0, c1, g0, g1, g2, g3, r0, r1, r2, r3] = bytes;
         FrameHeader {
             payload_bytes: u32::from_le_bytes([l0, l1, l2, l3]),
             kind_code,
@@ -161,10 +135,7 @@ impl FrameHeader {
     /// The payload length and the kind of a frame, from its first word.
     pub(crate) fn shape_of_word(word: u64) -> (u64, Option<Kind>) {
         let [l0, l1, l2, l3, kind_code, ..] = word.to_le_bytes();
-        (
-            u64::from(u32::from_le_bytes([l0, l1, l2, l3])),
-            Kind::from_code(kind_code),
-        )
+        (u64::from(u32::from_le_bytes([l0, l1, l2, l3])), Kind::from_code(kind_code))
     }
 
     pub(crate) fn kind(&self) -> Option<Kind> {
@@ -228,24 +199,14 @@ mod tests {
     fn sealed(payload: &[u8], lsn: u64) -> FrameHeader {
         let crc = crc32c::crc32c(payload);
         let bytes = u32::try_from(payload.len()).unwrap();
-        FrameHeader::seal(
-            seed(),
-            Lsn::new(lsn),
-            Kind::Record,
-            bytes,
-            crc,
-            Lsn::new(lsn / 2),
-        )
+        FrameHeader::seal(seed(), Lsn::new(lsn), Kind::Record, bytes, crc, Lsn::new(lsn / 2))
     }
 
     #[test]
     fn a_header_survives_the_round_trip() {
         let header = sealed(b"payload", 4096);
         assert_eq!(FrameHeader::parse(header.to_bytes()), header);
-        assert_eq!(
-            FrameHeader::shape_of_word(header.to_words().0),
-            (7, Some(Kind::Record))
-        );
+        assert_eq!(FrameHeader::shape_of_word(header.to_words().0), (7, Some(Kind::Record)));
         assert!(header.header_holds(seed(), Lsn::new(4096)));
         assert!(header.payload_holds(seed(), Lsn::new(4096), crc32c::crc32c(b"payload")));
         assert_eq!(header.commitment(Lsn::new(4096)), Some(Lsn::new(2048)));
@@ -267,10 +228,7 @@ mod tests {
             let mut damaged = *payload;
             damaged[bit / 8] ^= 1 << (bit % 8);
             let header = FrameHeader::parse(header);
-            assert!(
-                header.header_holds(seed(), Lsn::new(64)),
-                "the length stays trusted"
-            );
+            assert!(header.header_holds(seed(), Lsn::new(64)), "the length stays trusted");
             assert!(!header.payload_holds(seed(), Lsn::new(64), crc32c::crc32c(&damaged)));
         }
     }
@@ -280,20 +238,10 @@ mod tests {
     fn a_frame_holds_only_where_it_was_written() {
         let header = sealed(b"x", 64);
         let crc = crc32c::crc32c(b"x");
-        let elsewhere = [
-            (seed(), 72),
-            (Seed::new([7; 16], 4), 64),
-            (Seed::new([8; 16], 3), 64),
-        ];
+        let elsewhere = [(seed(), 72), (Seed::new([7; 16], 4), 64), (Seed::new([8; 16], 3), 64)];
         for (seed, lsn) in elsewhere {
-            assert!(
-                !header.payload_holds(seed, Lsn::new(lsn), crc),
-                "{seed:?} at {lsn}"
-            );
-            assert!(
-                !header.header_holds(seed, Lsn::new(lsn)),
-                "{seed:?} at {lsn}"
-            );
+            assert!(!header.payload_holds(seed, Lsn::new(lsn), crc), "{seed:?} at {lsn}");
+            assert!(!header.header_holds(seed, Lsn::new(lsn)), "{seed:?} at {lsn}");
         }
     }
 

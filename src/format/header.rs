@@ -66,18 +66,12 @@ pub(crate) enum ParsedHeader {
 
 impl SegmentHeader {
     pub(crate) fn link(&self) -> Link {
-        Link {
-            base: self.base,
-            incarnation: self.incarnation,
-        }
+        Link { base: self.base, incarnation: self.incarnation }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         debug_assert!(self.synced <= self.base && self.incarnation != 0);
-        let link = self.previous.unwrap_or(Link {
-            base: Lsn::ZERO,
-            incarnation: 0,
-        });
+        let link = self.previous.unwrap_or(Link { base: Lsn::ZERO, incarnation: 0 });
         let mut bytes = Vec::with_capacity(ENCODED_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -118,17 +112,13 @@ impl SegmentHeader {
             return ParsedHeader::Damaged;
         }
         if prologue.version > VERSION {
-            return ParsedHeader::Newer {
-                version: prologue.version,
-            };
+            return ParsedHeader::Newer { version: prologue.version };
         }
         if prologue.version != VERSION || prologue.encoded_bytes != ENCODED_BYTES {
             return ParsedHeader::Damaged;
         }
         if prologue.flags != 0 {
-            return ParsedHeader::UnknownFlags {
-                flags: prologue.flags,
-            };
+            return ParsedHeader::UnknownFlags { flags: prologue.flags };
         }
         match Self::parse_fields(&mut fields) {
             Some(header) if header.synced <= header.base && header.incarnation != 0 => {
@@ -143,10 +133,7 @@ impl SegmentHeader {
         let base = Lsn::new(fields.word()?);
         let epoch = fields.word()?;
         let incarnation = fields.word()?;
-        let link = Link {
-            base: Lsn::new(fields.word()?),
-            incarnation: fields.word()?,
-        };
+        let link = Link { base: Lsn::new(fields.word()?), incarnation: fields.word()? };
         Some(SegmentHeader {
             log_id,
             base,
@@ -156,9 +143,7 @@ impl SegmentHeader {
             first: Lsn::new(fields.word()?),
             synced: Lsn::new(fields.word()?),
             created_unix_ms: fields.word()?,
-            hint: Some(fields.word()?)
-                .filter(|&word| word != HINT_NONE)
-                .map(Lsn::new),
+            hint: Some(fields.word()?).filter(|&word| word != HINT_NONE).map(Lsn::new),
             file_bytes: fields.word()?,
         })
     }
@@ -177,11 +162,7 @@ impl Prologue {
         let version = u16::from_le_bytes(fields.take()?);
         let flags = u16::from_le_bytes(fields.take()?);
         let encoded_bytes = usize::try_from(u32::from_le_bytes(fields.take()?)).ok()?;
-        (magic == MAGIC).then_some(Prologue {
-            version,
-            flags,
-            encoded_bytes,
-        })
+        (magic == MAGIC).then_some(Prologue { version, flags, encoded_bytes })
     }
 
     fn checksum_holds(&self, block: &[u8]) -> bool {
@@ -220,10 +201,7 @@ pub(crate) mod tests {
             base: Lsn::new(8192),
             epoch: 2,
             incarnation: 77,
-            previous: Some(Link {
-                base: Lsn::new(64),
-                incarnation: 76,
-            }),
+            previous: Some(Link { base: Lsn::new(64), incarnation: 76 }),
             first: Lsn::ZERO,
             synced: Lsn::new(4096),
             created_unix_ms: 1_790_000_000_000,
@@ -240,16 +218,9 @@ pub(crate) mod tests {
 
     #[test]
     fn headers_survive_the_round_trip() {
-        let first = SegmentHeader {
-            previous: None,
-            hint: Some(Lsn::new(8)),
-            ..sample()
-        };
+        let first = SegmentHeader { previous: None, hint: Some(Lsn::new(8)), ..sample() };
         for header in [sample(), first] {
-            assert_eq!(
-                SegmentHeader::parse(&block(&header)),
-                ParsedHeader::Valid(header)
-            );
+            assert_eq!(SegmentHeader::parse(&block(&header)), ParsedHeader::Valid(header));
         }
     }
 
@@ -259,11 +230,7 @@ pub(crate) mod tests {
         for bit in 0..ENCODED_BYTES * 8 {
             let mut damaged = intact.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                SegmentHeader::parse(&damaged),
-                ParsedHeader::Damaged,
-                "bit {bit}"
-            );
+            assert_eq!(SegmentHeader::parse(&damaged), ParsedHeader::Damaged, "bit {bit}");
         }
     }
 
@@ -271,10 +238,7 @@ pub(crate) mod tests {
     fn every_truncation_is_damage() {
         let intact = block(&sample());
         for length in 1..ENCODED_BYTES {
-            assert_eq!(
-                SegmentHeader::parse(&intact[..length]),
-                ParsedHeader::Damaged
-            );
+            assert_eq!(SegmentHeader::parse(&intact[..length]), ParsedHeader::Damaged);
         }
         assert_eq!(SegmentHeader::parse(&[]), ParsedHeader::Blank);
         assert_eq!(SegmentHeader::parse(&[0; 4096]), ParsedHeader::Blank);
@@ -296,10 +260,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        assert_eq!(
-            SegmentHeader::parse(&next_version()),
-            ParsedHeader::Newer { version: 2 }
-        );
+        assert_eq!(SegmentHeader::parse(&next_version()), ParsedHeader::Newer { version: 2 });
     }
 
     #[test]
@@ -309,9 +270,6 @@ pub(crate) mod tests {
         bytes[10] = 1;
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(
-            SegmentHeader::parse(&bytes),
-            ParsedHeader::UnknownFlags { flags: 1 }
-        );
+        assert_eq!(SegmentHeader::parse(&bytes), ParsedHeader::UnknownFlags { flags: 1 });
     }
 }

@@ -36,13 +36,7 @@ pub(crate) enum Verdict {
 }
 
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
-    let Evidence {
-        end,
-        commitment,
-        blank_from_end,
-        valid_after_count,
-        closed,
-    } = *evidence;
+    let Evidence { end, commitment, blank_from_end, valid_after_count, closed } = *evidence;
     if end < commitment {
         return Verdict::Corrupt;
     }
@@ -62,11 +56,7 @@ mod tests {
     fn every_input_meets_exactly_one_row() {
         type Row = (&'static str, fn(&Evidence) -> bool, fn(&Verdict) -> bool);
         let rows: [Row; 5] = [
-            (
-                "X < S",
-                |e| e.end < e.commitment,
-                |v| *v == Verdict::Corrupt,
-            ),
+            ("X < S", |e| e.end < e.commitment, |v| *v == Verdict::Corrupt),
             (
                 "X >= S, zeros, last is a close",
                 |e| e.end >= e.commitment && e.is_blank() && e.closed,
@@ -80,23 +70,12 @@ mod tests {
             (
                 "X >= S, invalid bytes, nothing valid after",
                 |e| e.end >= e.commitment && !e.blank_from_end && e.valid_after_count == 0,
-                |v| {
-                    *v == Verdict::TornTail {
-                        valid_after_count: 0,
-                    }
-                },
+                |v| *v == Verdict::TornTail { valid_after_count: 0 },
             ),
             (
                 "X >= S, valid frames after",
                 |e| e.end >= e.commitment && e.valid_after_count > 0,
-                |v| {
-                    matches!(
-                        v,
-                        Verdict::TornTail {
-                            valid_after_count: 1..
-                        }
-                    )
-                },
+                |v| matches!(v, Verdict::TornTail { valid_after_count: 1.. }),
             ),
         ];
         for bits in 0..96u32 {

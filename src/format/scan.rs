@@ -90,32 +90,21 @@ pub(crate) struct Place {
 
 /// Walks whole units from `start`, where `bytes` begins, and adds their frames to `frames`.
 pub(crate) fn walk(bytes: &[u8], start: Lsn, place: &Place, frames: &mut Vec<FrameAt>) -> Walk {
-    let mut walk = Walk {
-        next: start,
-        pause: Pause::NeedsBytes(0),
-        dirty_padding_count: 0,
-    };
+    let mut walk = Walk { next: start, pause: Pause::NeedsBytes(0), dirty_padding_count: 0 };
     let mut at = start;
     let mut whole_count = frames.len();
     let mut in_batch = false;
     let pause = loop {
         let offset = to_usize(at.since(start));
         match frame_at(bytes.get(offset..).unwrap_or_default(), at, place) {
-            Looked::Frame {
-                frame,
-                frame_bytes,
-                padding_is_zero,
-            } => {
+            Looked::Frame { frame, frame_bytes, padding_is_zero } => {
                 let part = matches!(frame.kind, Kind::BatchPart);
                 let batched = part || matches!(frame.kind, Kind::BatchEnd);
                 if in_batch && !batched {
                     break Pause::Stop(Stop::OpenBatch);
                 }
                 walk.dirty_padding_count += u64::from(!padding_is_zero);
-                frames.push(FrameAt {
-                    payload_start: offset + frame.payload_start,
-                    ..frame
-                });
+                frames.push(FrameAt { payload_start: offset + frame.payload_start, ..frame });
                 at = at.plus(frame_bytes);
                 in_batch = part;
                 if !in_batch {
@@ -140,11 +129,7 @@ pub(crate) fn walk(bytes: &[u8], start: Lsn, place: &Place, frames: &mut Vec<Fra
 
 /// One frame, by itself.
 pub(crate) enum Looked {
-    Frame {
-        frame: FrameAt,
-        frame_bytes: u64,
-        padding_is_zero: bool,
-    },
+    Frame { frame: FrameAt, frame_bytes: u64, padding_is_zero: bool },
     NeedsBytes(u64),
     Stop(Stop),
 }
@@ -163,11 +148,7 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
             return Looked::NeedsBytes(room);
         }
         let blank = bytes.iter().all(|&byte| byte == 0);
-        return Looked::Stop(if blank {
-            Stop::Blank
-        } else {
-            Stop::PartialHeader
-        });
+        return Looked::Stop(if blank { Stop::Blank } else { Stop::PartialHeader });
     };
     let header = FrameHeader::parse(*header);
     if header.to_words().0 == 0 {
@@ -204,11 +185,7 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
         commitment: header.commitment(lsn),
     };
     let padding_is_zero = padding.iter().all(|&byte| byte == 0);
-    Looked::Frame {
-        frame,
-        frame_bytes,
-        padding_is_zero,
-    }
+    Looked::Frame { frame, frame_bytes, padding_is_zero }
 }
 
 /// The kind of an intact frame, if this release knows all of it.
@@ -249,11 +226,7 @@ pub(crate) mod tests {
     }
 
     fn place(end: u64) -> Place {
-        Place {
-            seed: seed(),
-            end: Lsn::new(end),
-            record_bytes_max: 1 << 20,
-        }
+        Place { seed: seed(), end: Lsn::new(end), record_bytes_max: 1 << 20 }
     }
 
     fn three() -> Vec<u8> {
@@ -283,16 +256,8 @@ pub(crate) mod tests {
         let log = three();
         for length in 0..log.len() {
             let mut frames = Vec::new();
-            let walked = walk(
-                &log[..length],
-                Lsn::ZERO,
-                &place(log.len() as u64),
-                &mut frames,
-            );
-            assert!(
-                matches!(walked.pause, Pause::NeedsBytes(n) if n > 0),
-                "{length}: {walked:?}"
-            );
+            let walked = walk(&log[..length], Lsn::ZERO, &place(log.len() as u64), &mut frames);
+            assert!(matches!(walked.pause, Pause::NeedsBytes(n) if n > 0), "{length}: {walked:?}");
             assert_eq!(frames.len(), usize::from(length >= 24), "{length}");
         }
     }
@@ -304,10 +269,7 @@ pub(crate) mod tests {
         push(&mut log, Lsn::ZERO, Kind::Record, b"record", Lsn::ZERO);
         let mut frames = Vec::new();
         let walked = walk(&log, Lsn::ZERO, &place(4096), &mut frames);
-        assert_eq!(
-            (walked.next, walked.pause),
-            (Lsn::ZERO, Pause::Stop(Stop::OpenBatch))
-        );
+        assert_eq!((walked.next, walked.pause), (Lsn::ZERO, Pause::Stop(Stop::OpenBatch)));
         assert_eq!(frames, []);
     }
 
@@ -315,26 +277,11 @@ pub(crate) mod tests {
     fn a_length_never_asks_for_more_than_the_segment_or_the_limit() {
         let crc = crc32c::crc32c(b"");
         for (bytes, stop) in [
-            (
-                u32::MAX,
-                Stop::TooLong {
-                    payload_bytes: u32::MAX,
-                },
-            ),
-            (
-                2 << 20,
-                Stop::AboveLimit {
-                    payload_bytes: 2 << 20,
-                },
-            ),
+            (u32::MAX, Stop::TooLong { payload_bytes: u32::MAX }),
+            (2 << 20, Stop::AboveLimit { payload_bytes: 2 << 20 }),
         ] {
             let header = FrameHeader::seal(seed(), Lsn::ZERO, Kind::Record, bytes, crc, Lsn::ZERO);
-            let walked = walk(
-                &header.to_bytes(),
-                Lsn::ZERO,
-                &place(4 << 20),
-                &mut Vec::new(),
-            );
+            let walked = walk(&header.to_bytes(), Lsn::ZERO, &place(4 << 20), &mut Vec::new());
             assert_eq!(walked.pause, Pause::Stop(stop));
         }
     }
@@ -346,13 +293,6 @@ pub(crate) mod tests {
         push(&mut log, Lsn::ZERO, Kind::Control, &[9; 8], Lsn::ZERO);
         let walked = walk(&log, Lsn::ZERO, &place(4096), &mut Vec::new());
         let lsn = Lsn::new(at as u64);
-        assert_eq!(
-            walked.pause,
-            Pause::Stop(Stop::Unsupported {
-                lsn,
-                kind: 4,
-                flags: 0
-            })
-        );
+        assert_eq!(walked.pause, Pause::Stop(Stop::Unsupported { lsn, kind: 4, flags: 0 }));
     }
 }

@@ -74,10 +74,7 @@ pub(crate) fn search<S: Source>(
             let payload_bytes = u64::from(header.payload_bytes);
             let crc = prefixes.crc(source, payload_start, payload_bytes)?;
             if header.payload_holds(seed, lsn, crc) {
-                found(Found {
-                    lsn,
-                    commitment: header.commitment(lsn),
-                });
+                found(Found { lsn, commitment: header.commitment(lsn) });
                 step = header.frame_bytes();
             }
         }
@@ -95,9 +92,8 @@ struct Prefixes {
 
 impl Prefixes {
     fn build<S: Source>(source: &mut S, region_bytes: u64) -> Result<Self, S::Error> {
-        let granule_bytes = (region_bytes / TABLE_ENTRIES_MAX)
-            .next_power_of_two()
-            .max(GRANULE_BYTES_MIN);
+        let granule_bytes =
+            (region_bytes / TABLE_ENTRIES_MAX).next_power_of_two().max(GRANULE_BYTES_MIN);
         let mut sums = vec![0];
         let mut crc = 0;
         let mut window = vec![0; to_usize(granule_bytes.max(WINDOW_BYTES))];
@@ -114,11 +110,7 @@ impl Prefixes {
             }
             offset += count;
         }
-        Ok(Prefixes {
-            granule_bytes,
-            sums,
-            scratch: Vec::new(),
-        })
+        Ok(Prefixes { granule_bytes, sums, scratch: Vec::new() })
     }
 
     /// The CRC of `bytes` bytes from `start` on.
@@ -133,11 +125,7 @@ impl Prefixes {
 
     fn prefix<S: Source>(&mut self, source: &mut S, end: u64) -> Result<u32, S::Error> {
         let granule = (end / self.granule_bytes).min(self.sums.len() as u64 - 1);
-        let sum = self
-            .sums
-            .get(to_usize(granule))
-            .copied()
-            .unwrap_or_default();
+        let sum = self.sums.get(to_usize(granule)).copied().unwrap_or_default();
         let from = granule * self.granule_bytes;
         self.scratch.resize(to_usize(end - from), 0);
         source.read(from, &mut self.scratch)?;
@@ -170,16 +158,10 @@ mod tests {
     }
 
     fn found(bytes: &[u8], start: Lsn) -> (Vec<Lsn>, u64) {
-        let mut source = Slice {
-            bytes,
-            read_bytes: 0,
-        };
+        let mut source = Slice { bytes, read_bytes: 0 };
         let mut lsns = Vec::new();
         let region = (bytes.len() as u64, bytes.len() as u64);
-        search(&mut source, start, region, seed(), &mut |f| {
-            lsns.push(f.lsn)
-        })
-        .unwrap();
+        search(&mut source, start, region, seed(), &mut |f| lsns.push(f.lsn)).unwrap();
         (lsns, source.read_bytes)
     }
 
@@ -190,13 +172,7 @@ mod tests {
         let mut lsns = Vec::new();
         for i in 0..200u8 {
             lsns.push(base.plus(log.len() as u64));
-            push(
-                &mut log,
-                base,
-                Kind::Record,
-                &vec![i; usize::from(i) * 7],
-                base,
-            );
+            push(&mut log, base, Kind::Record, &vec![i; usize::from(i) * 7], base);
         }
         assert_eq!(found(&log, base).0, lsns);
         // A damaged header, a damaged length, a damaged payload: all others are found.

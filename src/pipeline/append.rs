@@ -124,21 +124,13 @@ impl Core {
         u32::try_from(bytes)
             .ok()
             .filter(|&bytes| u64::from(bytes) <= self.config.record_bytes_max)
-            .ok_or(Error::RecordTooLarge {
-                bytes: bytes as u64,
-                max: self.config.record_bytes_max,
-            })
+            .ok_or(Error::RecordTooLarge { bytes: bytes as u64, max: self.config.record_bytes_max })
     }
 
     fn lone<'a>(&self, payload: Payload<'a>) -> Result<Lone<'a>> {
         let payload_bytes = self.check_record(&payload)?;
         let crc = crc32c::crc32c(payload.as_slice());
-        Ok(Lone {
-            payload,
-            payload_bytes,
-            crc,
-            bytes: frame_bytes(u64::from(payload_bytes)),
-        })
+        Ok(Lone { payload, payload_bytes, crc, bytes: frame_bytes(u64::from(payload_bytes)) })
     }
 
     /// Checks a batch.
@@ -153,11 +145,7 @@ impl Core {
         if bytes > max {
             return Err(Error::BatchTooLarge { bytes, max });
         }
-        Ok(Unit {
-            payloads,
-            crcs,
-            bytes,
-        })
+        Ok(Unit { payloads, crcs, bytes })
     }
 
     /// Orders one record. It is published when this returns; nobody has been told to write it.
@@ -165,18 +153,9 @@ impl Core {
         let lone = self.lone(payload)?;
         self.status.check_new()?;
         if lone.bytes > self.ring.capacity_bytes() {
-            let Lone {
-                payload,
-                crc,
-                bytes,
-                ..
-            } = lone;
+            let Lone { payload, crc, bytes, .. } = lone;
             return self
-                .reserve_outside(Unit {
-                    payloads: vec![payload],
-                    crcs: vec![crc],
-                    bytes,
-                })
+                .reserve_outside(Unit { payloads: vec![payload], crcs: vec![crc], bytes })
                 .await;
         }
         let permit = self.acquire(lone.bytes).await?;
@@ -230,10 +209,7 @@ impl Core {
         permit.forget();
         let guard = PanicGuard { core: self };
         let reserved = self.ring.reserve(unit.bytes);
-        let span = Span {
-            lsn: reserved.lsn(),
-            end: reserved.end(),
-        };
+        let span = Span { lsn: reserved.lsn(), end: reserved.end() };
         let payloads = unit.payloads.iter().map(Payload::as_slice);
         reserved.publish(self.sealed(&unit, span.lsn).into_iter().zip(payloads));
         std::mem::forget(guard);
@@ -255,14 +231,7 @@ impl Core {
             let bytes = payload.as_slice().len() as u64;
             // Checked against the limit before, which is far below.
             let payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            headers.push(FrameHeader::seal(
-                self.seed,
-                at,
-                kind,
-                payload_bytes,
-                *crc,
-                synced,
-            ));
+            headers.push(FrameHeader::seal(self.seed, at, kind, payload_bytes, *crc, synced));
             at = at.plus(frame_bytes(bytes));
         }
         headers
@@ -273,10 +242,7 @@ impl Core {
         // From here to the end nothing waits and no code of users runs.
         let guard = PanicGuard { core: self };
         let reserved = self.ring.reserve(lone.bytes);
-        let span = Span {
-            lsn: reserved.lsn(),
-            end: reserved.end(),
-        };
+        let span = Span { lsn: reserved.lsn(), end: reserved.end() };
         let synced = self.synced.get();
         let (kind, bytes) = (Kind::Record, lone.payload_bytes);
         let header = FrameHeader::seal(self.seed, span.lsn, kind, bytes, lone.crc, synced);
@@ -323,18 +289,11 @@ impl Core {
             }
             _ => vec![gather(&unit, &headers)],
         };
-        let outside = Outside {
-            bytes: unit.bytes,
-            frame_count,
-            pieces,
-        };
+        let outside = Outside { bytes: unit.bytes, frame_count, pieces };
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(outside);
         self.outside_at.store(lsn.as_u64(), Ordering::Release);
         std::mem::forget(guard);
-        Ok(Span {
-            lsn,
-            end: lsn.plus(unit.bytes),
-        })
+        Ok(Span { lsn, end: lsn.plus(unit.bytes) })
     }
 
     /// Room in the ring for `bytes` bytes; waits for it.
@@ -347,18 +306,13 @@ impl Core {
         }
         // The ring is full of frames whose owners may all be waiting for a sync in flight.
         self.kick_writer();
-        self.permits
-            .acquire_many(count)
-            .await
-            .map_err(|_: AcquireError| self.why_stopped())
+        self.permits.acquire_many(count).await.map_err(|_: AcquireError| self.why_stopped())
     }
 
     pub(super) fn why_stopped(&self) -> Error {
         match self.status.check() {
             Err(error) => error,
-            Ok(()) => Error::Closed {
-                reason: "close was called",
-            },
+            Ok(()) => Error::Closed { reason: "close was called" },
         }
     }
 }

@@ -20,10 +20,10 @@ impl Core {
         // Room in the ring is given in the order in which it was asked for: those before us append.
         let all = match self.permits.acquire_many(self.permits_all()).await {
             Ok(all) => all,
-            Err(_) => return self.closed_before(),
+            Err(_) => return self.closed_before().await,
         };
         if self.status.check().is_err() {
-            return self.closed_before();
+            return self.closed_before().await;
         }
         // From here on a job ends it, whatever becomes of this future.
         all.forget();
@@ -35,12 +35,15 @@ impl Core {
             let _ = answer.send(closed);
         });
         job.spawn();
-        receive.await.unwrap_or_else(|_| self.closed_before())
+        match receive.await {
+            Ok(closed) => closed,
+            Err(_) => self.closed_before().await,
+        }
     }
 
     /// The answer when the log had stopped before: fine if it was closed, else why it stopped.
-    fn closed_before(&self) -> Result<()> {
-        self.lock_cell().release_when_idle();
+    async fn closed_before(&self) -> Result<()> {
+        self.lock_cell().release().await;
         match self.status.check() {
             Err(Error::Closed { reason: CLOSED }) | Ok(()) => Ok(()),
             Err(error) => Err(error),
@@ -51,14 +54,13 @@ impl Core {
         let closed = self.sync_and_note_close();
         match &closed {
             Ok(()) => self.stop(Error::Closed { reason: CLOSED }),
+            Err(closed @ Error::Closed { .. }) => self.stop(closed.clone()),
             Err(error) => self.stop(error.clone().into_poison()),
         }
         self.segments.close_files();
         self.remove_spare();
-        match closed {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.into_poison()),
-        }
+        // If it had stopped before, then for that reason.
+        closed.or_else(|_| self.status.check())
     }
 
     /// A closed log keeps no empty file. Not vital: what stays is removed by the next opening.

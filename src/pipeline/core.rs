@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     error::Error,
@@ -74,7 +74,9 @@ pub(crate) struct Core {
     pub(super) outside_at: AtomicU64,
     reserved_shown: AtomicU64,
     lock: LockCell,
-    watch: watch::Sender<Watermarks>,
+    is_watched: AtomicBool,
+    /// `None` once the log has stopped.
+    watch: Mutex<Option<watch::Sender<Watermarks>>>,
 }
 
 /// Everything recovery hands over.
@@ -146,7 +148,8 @@ impl Core {
             outside_at: AtomicU64::new(u64::MAX),
             reserved_shown: AtomicU64::new(start.end.as_u64()),
             lock: LockCell::new(start.lock),
-            watch: watch::Sender::new(marks),
+            is_watched: AtomicBool::new(false),
+            watch: Mutex::new(Some(watch::Sender::new(marks))),
         })
     }
 
@@ -159,22 +162,38 @@ impl Core {
         Self::permits_for(self.ring.capacity_bytes())
     }
 
-    /// Stops the log for good: the first cause is kept, every waiter is woken to read it.
+    /// Stops the log for good: the first cause is kept, every waiter is woken to read it. Call it
+    /// without any lock held.
     pub(crate) fn stop(&self, cause: Error) {
-        let closed = cause.is_closed();
-        if self.status.stop(cause.clone()) {
-            if closed {
-                tracing::debug!(%cause, "the log is closed");
-                self.lock.release_when_idle();
-            } else {
-                tracing::error!(%cause, "the log has stopped");
-            }
+        if cause.is_closed() {
+            tracing::debug!(%cause, "the log is closed");
+            self.lock.release_when_idle();
+        } else {
+            tracing::error!(%cause, "the log has stopped");
         }
+        self.set_stopped(cause);
+        self.tell_stopped();
+    }
+
+    /// The first half of a stop: nothing new succeeds from here on.
+    pub(super) fn set_stopped(&self, cause: Error) {
+        self.status.stop(cause);
+    }
+
+    /// The second half: everybody who waits is woken to read why.
+    pub(super) fn tell_stopped(&self) {
         self.permits.close();
         self.written.wake_all();
         self.synced.wake_all();
         self.space.wake_all();
         self.publish_marks();
+        // Without their sender, those who watch get an error after the last value.
+        drop(self.watch().take());
+    }
+
+    /// How many turns a job takes before it hands over to a new one, which in place would only nest.
+    pub(super) fn turns(&self, turn_count: u32) -> u32 {
+        if self.executor.runs_in_place() { u32::MAX } else { turn_count }
     }
 
     /// One past the last record, a trailing mark frame left out: nobody needs that one synced.
@@ -182,11 +201,7 @@ impl Core {
         let tail = self.ring.tail();
         // Stored after the mark was reserved, so that at worst it is taken for a record.
         let mark = Lsn::new(self.trailing_mark.load(Ordering::Acquire));
-        if mark.plus(CONTROL_FRAME_BYTES) == tail {
-            mark
-        } else {
-            tail
-        }
+        if mark.plus(CONTROL_FRAME_BYTES) == tail { mark } else { tail }
     }
 
     pub(crate) fn watermarks(&self) -> Watermarks {
@@ -197,27 +212,33 @@ impl Core {
         let reserved = self.records_end().max(synced).as_u64();
         let shown = self.reserved_shown.fetch_max(reserved, Ordering::AcqRel);
         let reserved = Lsn::new(reserved.max(shown));
-        Watermarks {
-            first: self.first,
-            synced,
-            written: written.min(reserved),
-            reserved,
-        }
+        Watermarks { first: self.first, synced, written: written.min(reserved), reserved }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Option<watch::Sender<Watermarks>>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Watermarks> {
-        let receiver = self.watch.subscribe();
+        let receiver = match self.watch().as_ref() {
+            Some(sender) => sender.subscribe(),
+            None => watch::channel(self.watermarks()).1,
+        };
+        self.is_watched.store(true, Ordering::Release);
         self.publish_marks();
         receiver
     }
 
-    /// Shows the marks to those who watch. Costs a fence and a load while nobody does.
+    /// Shows the marks to those who watch. Costs a fence and a load while nobody ever has.
     pub(crate) fn publish_marks(&self) {
-        // Pairs with the fence of another caller: either we see the receiver it subscribed, or its
-        // own call here sees the marks that we moved.
+        // Pairs with the fence of another caller: either we see that somebody watches, or the call
+        // in `subscribe` sees the marks that we moved.
         fence(Ordering::SeqCst);
-        if self.watch.receiver_count() > 0 {
-            self.watch.send_if_modified(|shown| {
+        if !self.is_watched.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(sender) = self.watch().as_ref() {
+            sender.send_if_modified(|shown| {
                 let now = self.watermarks();
                 let changed = now != *shown;
                 *shown = now;
@@ -240,12 +261,15 @@ impl Core {
 pub(super) struct LockCell {
     state: Mutex<LockState>,
     left: Condvar,
+    freed: Notify,
 }
 
 struct LockState {
     /// `None` if the user asked for no lock.
     lock: Option<Box<dyn Any + Send + Sync>>,
+    /// No further job begins.
     released: bool,
+    is_free: bool,
     job_count: usize,
 }
 
@@ -264,12 +288,9 @@ pub(super) struct LockHeld<'a>(&'a LockCell);
 impl LockCell {
     fn new(lock: Option<Box<dyn Any + Send + Sync>>) -> Self {
         LockCell {
-            state: Mutex::new(LockState {
-                lock,
-                released: false,
-                job_count: 0,
-            }),
+            state: Mutex::new(LockState { lock, released: false, is_free: false, job_count: 0 }),
             left: Condvar::new(),
+            freed: Notify::new(),
         }
     }
 
@@ -291,7 +312,28 @@ impl LockCell {
         let mut state = self.state();
         state.released = true;
         if state.job_count == 0 {
-            state.lock = None;
+            self.free(&mut state);
+        }
+    }
+
+    fn free(&self, state: &mut LockState) {
+        state.lock = None;
+        state.is_free = true;
+        self.freed.notify_waiters();
+    }
+
+    /// As [`LockCell::release_when_idle`], and resolves when the lock is free.
+    pub(super) async fn release(&self) {
+        self.release_when_idle();
+        loop {
+            let freed = self.freed.notified();
+            futures::pin_mut!(freed);
+            // Registered before the state is read, so that no change is missed.
+            freed.as_mut().enable();
+            if self.state().is_free {
+                return;
+            }
+            freed.await;
         }
     }
 
@@ -300,12 +342,9 @@ impl LockCell {
         let mut state = self.state();
         state.released = true;
         while state.job_count > 1 {
-            state = self
-                .left
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.lock = None;
+        self.free(&mut state);
     }
 }
 
@@ -314,7 +353,7 @@ impl Drop for LockHeld<'_> {
         let mut state = self.0.state();
         state.job_count -= 1;
         if state.released && state.job_count == 0 {
-            state.lock = None;
+            self.0.free(&mut state);
         }
         self.0.left.notify_all();
     }

@@ -15,10 +15,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(core: Arc<Core>, work: impl FnOnce(&Arc<Core>) + Send + 'static) -> Self {
-        Job {
-            core,
-            work: Some(Box::new(work)),
-        }
+        Job { core, work: Some(Box::new(work)) }
     }
 
     /// Hands the job to the log's executor.
@@ -45,9 +42,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if self.work.is_some() {
-            self.core.stop(Error::Closed {
-                reason: "the runtime that runs its I/O is gone",
-            });
+            self.core.stop(Error::Closed { reason: "the runtime that runs its I/O is gone" });
         }
     }
 }
@@ -65,7 +60,6 @@ pub(crate) struct PanicGuard<'a> {
 
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
-        self.core
-            .stop(Error::Panicked { context: "" }.into_poison());
+        self.core.stop(Error::Panicked { context: "" }.into_poison());
     }
 }

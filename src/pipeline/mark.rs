@@ -43,10 +43,7 @@ pub(crate) struct WaiterId {
 
 impl Mark {
     pub(crate) fn new(at: Lsn) -> Self {
-        Mark {
-            value: AtomicU64::new(at.as_u64()),
-            queue: Mutex::new(Queue::default()),
-        }
+        Mark { value: AtomicU64::new(at.as_u64()), queue: Mutex::new(Queue::default()) }
     }
 
     pub(crate) fn get(&self) -> Lsn {
@@ -102,20 +99,14 @@ impl Mark {
 
 /// Wakers run after the lock is free, so nothing panics under it, and a poisoned lock is as good.
 fn lock(queue: &Mutex<Queue>) -> impl std::ops::DerefMut<Target = Queue> + '_ {
-    queue
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Queue {
     fn insert(&mut self, target: Lsn, waker: &Waker) -> WaiterId {
         let id = self.next_id;
         self.next_id += 1;
-        let waiter = Waiter {
-            target,
-            id,
-            waker: Some(waker.clone()),
-        };
+        let waiter = Waiter { target, id, waker: Some(waker.clone()) };
         // Nearly always the last place: targets grow as LSNs do.
         let in_order = self.waiters.back().is_none_or(|last| last.target <= target);
         if in_order {
@@ -145,20 +136,14 @@ impl Queue {
                 let place = self
                     .waiters
                     .partition_point(|other| (other.target, other.id) < (id.target, id.id));
-                let waiter = Waiter {
-                    target: id.target,
-                    id: id.id,
-                    waker: Some(waker.clone()),
-                };
+                let waiter = Waiter { target: id.target, id: id.id, waker: Some(waker.clone()) };
                 self.waiters.insert(place, waiter);
             }
         }
     }
 
     fn remove(&mut self, id: WaiterId) {
-        let gone = self
-            .find(id)
-            .is_some_and(|waiter| waiter.waker.take().is_some());
+        let gone = self.find(id).is_some_and(|waiter| waiter.waker.take().is_some());
         self.gone_count += usize::from(gone);
         if self.gone_count > 32 && self.gone_count * 2 > self.waiters.len() {
             self.waiters.retain(|waiter| waiter.waker.is_some());
@@ -210,11 +195,7 @@ mod tests {
         }
         mark.advance(Lsn::new(4));
         for (target, count) in order.iter().zip(&counts) {
-            assert_eq!(
-                count.0.load(Ordering::Relaxed),
-                usize::from(*target <= 4),
-                "{target}"
-            );
+            assert_eq!(count.0.load(Ordering::Relaxed), usize::from(*target <= 4), "{target}");
         }
         mark.advance(Lsn::new(2));
         assert_eq!((mark.get(), mark.waiter_count()), (Lsn::new(4), 4));

@@ -19,10 +19,7 @@
 
 #![cfg_attr(
     not(loom),
-    expect(
-        unsafe_code,
-        reason = "the ring's bytes are shared by position, not by reference"
-    )
+    expect(unsafe_code, reason = "the ring's bytes are shared by position, not by reference")
 )]
 
 use std::sync::Arc;
@@ -80,26 +77,12 @@ pub(crate) enum Taken {
 impl Ring {
     /// A ring of `bytes` bytes, a power of two, whose first frame will have the LSN `start`.
     pub(crate) fn new(bytes: u64, start: Lsn) -> (Arc<Ring>, Drainer) {
-        assert!(
-            bytes.is_power_of_two() && bytes >= WORD_BYTES,
-            "a ring's size is a power of two"
-        );
+        assert!(bytes.is_power_of_two() && bytes >= WORD_BYTES, "a ring's size is a power of two");
         let words = (0..bytes / WORD_BYTES).map(|_| AtomicU64::new(0)).collect();
         let tail = AtomicU64::new(start.as_u64());
         let drained = AtomicU64::new(start.as_u64());
-        let ring = Arc::new(Ring {
-            words,
-            tail,
-            drained,
-        });
-        (
-            Arc::clone(&ring),
-            Drainer {
-                ring,
-                at: start,
-                taken_end: start,
-            },
-        )
+        let ring = Arc::new(Ring { words, tail, drained });
+        (Arc::clone(&ring), Drainer { ring, at: start, taken_end: start })
     }
 
     pub(crate) fn capacity_bytes(&self) -> u64 {
@@ -139,11 +122,7 @@ impl Ring {
             lsn >= drained && lsn.plus(bytes).since(drained) <= self.capacity_bytes(),
             "reserved beyond the permits: {lsn} + {bytes} with {drained} drained"
         );
-        Reserved {
-            ring: self,
-            lsn,
-            bytes,
-        }
+        Reserved { ring: self, lsn, bytes }
     }
 
     /// Whether a unit is published at the drainer's position.
@@ -190,8 +169,7 @@ impl Ring {
             let mut word = [0; 8];
             word[..part.len()].copy_from_slice(part);
             let word = u64::from_le_bytes(word).to_le();
-            self.word(lsn.plus(i as u64 * 8))
-                .store(word, Ordering::Relaxed);
+            self.word(lsn.plus(i as u64 * 8)).store(word, Ordering::Relaxed);
         }
     }
 }
@@ -222,19 +200,12 @@ impl Reserved<'_> {
             } else {
                 self.ring.word(at).store(first.to_le(), Ordering::Relaxed);
             }
-            self.ring
-                .word(at.plus(WORD_BYTES))
-                .store(second.to_le(), Ordering::Relaxed);
+            self.ring.word(at.plus(WORD_BYTES)).store(second.to_le(), Ordering::Relaxed);
             self.ring.copy_in(at.plus(FRAME_HEADER_BYTES_U64), payload);
             at = end;
         }
-        assert!(
-            at == self.end() && first_word != 0,
-            "a unit shorter than its reservation"
-        );
-        self.ring
-            .word(self.lsn)
-            .store(first_word.to_le(), Ordering::Release);
+        assert!(at == self.end() && first_word != 0, "a unit shorter than its reservation");
+        self.ring.word(self.lsn).store(first_word.to_le(), Ordering::Release);
     }
 }
 
@@ -262,11 +233,7 @@ impl Drainer {
             frame_count += unit_frame_count;
         }
         self.taken_end = end;
-        if end == self.at {
-            Taken::Nothing
-        } else {
-            Taken::Units { end, frame_count }
-        }
+        if end == self.at { Taken::Nothing } else { Taken::Units { end, frame_count } }
     }
 
     /// The size and the number of frames of the unit at `start`, if it is published.
@@ -312,11 +279,7 @@ impl Drainer {
             )
         };
         write(self.at, first)?;
-        if second.is_empty() {
-            Ok(())
-        } else {
-            write(self.at.plus(before_wrap as u64), second)
-        }
+        if second.is_empty() { Ok(()) } else { write(self.at.plus(before_wrap as u64), second) }
     }
 
     #[cfg(loom)]

@@ -2,11 +2,11 @@
 //!
 //! An append may reserve while the tail is at most `limit`. All reservations made after a check
 //! passed are by holders of permits, so they exceed the limit by at most the ring's capacity R,
-//! and R is at most half a segment. Hence:
+//! and R is at most half a segment. Hence, with C for the control record that closes the log:
 //!
-//! - without a spare, `limit` = end of the active segment − R: everything fits into it;
-//! - with one, `limit` = end of the active + capacity of the spare − 2 R: what doesn't fit, and the
-//!   end of the active segment left unused because a unit didn't fit (< R), fits into the spare.
+//! - without a spare, `limit` = end of the active segment − R − C: everything fits into it;
+//! - with one, `limit` = end of the active + capacity of the spare − 2 R − C: what doesn't fit, and
+//!   the end of the active segment left unused because a unit didn't fit (< R), fits into the spare.
 //!
 //! So a full device is found here, while preparing, before anything is reserved.
 
@@ -21,7 +21,10 @@ use crate::{
     error::{Error, Result},
     format::header::SEGMENT_HEADER_BYTES,
     lsn::Lsn,
-    pipeline::{core::Core, job::Job},
+    pipeline::{
+        core::{CONTROL_FRAME_BYTES, Core},
+        job::Job,
+    },
     segments::{SegmentFile, Sequence, prepare},
 };
 
@@ -31,6 +34,7 @@ const PREPARE_AT_PART: u64 = 8;
 
 #[derive(Debug)]
 pub(crate) struct Space {
+    /// One past the highest tail that may be moved on; 0 if none may.
     limit: AtomicU64,
     /// Where the writer asks for the spare; `u64::MAX` once it did.
     prepare_at: AtomicU64,
@@ -91,13 +95,11 @@ impl Space {
     }
 
     fn publish_limit(&self, state: &State) {
-        let limit = match &state.spare {
-            None => state.active_end.as_u64().saturating_sub(self.ring_bytes),
-            Some(spare) => {
-                let beyond = spare.capacity().saturating_sub(2 * self.ring_bytes);
-                state.active_end.plus(beyond).as_u64()
-            }
+        let (end, margin) = match &state.spare {
+            None => (state.active_end, self.ring_bytes),
+            Some(spare) => (state.active_end.plus(spare.capacity()), 2 * self.ring_bytes),
         };
+        let limit = end.plus(1).as_u64().saturating_sub(margin + CONTROL_FRAME_BYTES);
         self.limit.store(limit, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -112,17 +114,15 @@ impl Space {
     }
 
     pub(crate) fn has_room(&self, tail: Lsn) -> bool {
-        tail.as_u64() <= self.limit.load(Ordering::Acquire)
+        tail.as_u64() < self.limit.load(Ordering::Acquire)
     }
 
     /// Whether a unit of `bytes` at `tail`, with nothing else in flight, has its place for sure.
     fn has_room_for(&self, tail: Lsn, bytes: u64) -> bool {
         let state = self.state();
+        let bytes = bytes.saturating_add(CONTROL_FRAME_BYTES);
         tail.plus(bytes) <= state.active_end
-            || state
-                .spare
-                .as_ref()
-                .is_some_and(|spare| spare.capacity() >= bytes)
+            || state.spare.as_ref().is_some_and(|spare| spare.capacity() >= bytes)
     }
 
     /// The spare, if it has room for a unit of `bytes`.
@@ -133,18 +133,12 @@ impl Space {
 
     /// Why the last attempt to prepare a spare failed, if it did.
     pub(super) fn last_failure(&self) -> Option<Error> {
-        self.state()
-            .failure
-            .as_ref()
-            .map(|(_, error)| error.clone())
+        self.state().failure.as_ref().map(|(_, error)| error.clone())
     }
 
     /// Takes the spare away for good, when the log is closed; waits for one being prepared.
     pub(super) fn discard_spare(&self) -> Option<Spare> {
-        let _prepared = self
-            .preparing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _prepared = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         self.take_spare(0)
     }
 
@@ -183,7 +177,8 @@ impl Core {
                     return Err(error.clone());
                 }
             }
-            match self.request_spare(unit_bytes.unwrap_or(0)) {
+            let bytes = unit_bytes.map_or(0, |bytes| bytes.saturating_add(CONTROL_FRAME_BYTES));
+            match self.request_spare(bytes) {
                 // Run in place, it may be over already.
                 Some(attempt) if awaited.is_none() => awaited = Some(attempt),
                 _ => changed.await,
@@ -196,11 +191,7 @@ impl Core {
     pub(super) fn request_spare(self: &Arc<Self>, bytes: u64) -> Option<u64> {
         let attempt = {
             let mut state = self.space.state();
-            if state
-                .spare
-                .as_ref()
-                .is_some_and(|spare| spare.capacity() >= bytes)
-            {
+            if state.spare.as_ref().is_some_and(|spare| spare.capacity() >= bytes) {
                 return None;
             }
             if state.scheduled {
@@ -245,22 +236,14 @@ impl Core {
 
     /// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks.
     pub(crate) fn prepare_spare(&self, bytes: u64) -> Result<()> {
-        let _one_at_a_time = self
-            .space
-            .preparing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let needed = bytes
-            .saturating_add(SEGMENT_HEADER_BYTES)
-            .next_multiple_of(512);
+        let _one_at_a_time = self.space.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that is closed gets no new files.
+        self.status.check()?;
+        let needed = bytes.saturating_add(SEGMENT_HEADER_BYTES).next_multiple_of(512);
         let file_bytes = needed.max(self.config.segment_bytes);
         let (small, sequence) = {
             let mut state = self.space.state();
-            if state
-                .spare
-                .as_ref()
-                .is_some_and(|spare| spare.capacity() >= bytes)
-            {
+            if state.spare.as_ref().is_some_and(|spare| spare.capacity() >= bytes) {
                 return Ok(());
             }
             let sequence = state.next_sequence;
@@ -273,35 +256,21 @@ impl Core {
         };
         let prepared = match small {
             // A unit larger than a segment: the spare grows to be its own, in its place.
-            Some(spare) => match spare
-                .file
-                .reserve(file_bytes)
-                .and_then(|()| spare.file.sync_all())
-            {
-                Ok(()) => Ok(spare.file),
-                Err(error) => Err((
-                    error.or_no_space(spare.file.name(), file_bytes),
-                    Some(spare),
-                )),
-            },
-            None => prepare(
-                self.storage.as_ref(),
-                sequence,
-                file_bytes,
-                self.config.preallocation,
-            )
-            .map(Arc::new)
-            .map_err(|error| (error, None)),
+            Some(spare) => {
+                match spare.file.reserve(file_bytes).and_then(|()| spare.file.sync_all()) {
+                    Ok(()) => Ok(spare.file),
+                    Err(error) => {
+                        Err((error.or_no_space(spare.file.name(), file_bytes), Some(spare)))
+                    }
+                }
+            }
+            None => prepare(self.storage.as_ref(), sequence, file_bytes, self.config.preallocation)
+                .map(Arc::new)
+                .map_err(|error| (error, None)),
         };
         let mut state = self.space.state();
         let (spare, result) = match prepared {
-            Ok(file) => (
-                Some(Spare {
-                    file,
-                    bytes: file_bytes,
-                }),
-                Ok(()),
-            ),
+            Ok(file) => (Some(Spare { file, bytes: file_bytes }), Ok(())),
             Err((error, spare)) => (spare, Err(error)),
         };
         state.spare = spare;

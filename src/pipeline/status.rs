@@ -16,36 +16,38 @@ pub(crate) struct Status {
 impl Status {
     /// Whether work that was begun may go on.
     pub(crate) fn check(&self) -> Result<()> {
-        self.stopped
-            .get()
-            .map_or(Ok(()), |error| Err(error.clone()))
+        self.stopped.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// Whether a new append or sync may begin.
     pub(crate) fn check_new(&self) -> Result<()> {
         self.check()?;
-        if self.closing.load(Ordering::Acquire) {
-            return Err(Error::Closed {
-                reason: "close was called",
-            });
-        }
-        Ok(())
+        self.check_closing()
     }
 
-    /// Whether reading may go on: it does after a failure.
+    /// Whether reading may go on: it does after a failure, until the log is closed.
     pub(crate) fn check_read(&self) -> Result<()> {
         match self.check() {
+            Ok(()) => Ok(()),
             Err(closed @ Error::Closed { .. }) => Err(closed),
-            _ => Ok(()),
+            Err(_) => self.check_closing(),
         }
+    }
+
+    fn check_closing(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed { reason: "close was called" });
+        }
+        Ok(())
     }
 
     pub(crate) fn begin_closing(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Keeps the first cause; says whether it was this one.
-    pub(crate) fn stop(&self, cause: Error) -> bool {
-        self.stopped.set(cause).is_ok()
+    /// Keeps the first cause.
+    pub(crate) fn stop(&self, cause: Error) {
+        // An error here says that there is a cause already.
+        let _ = self.stopped.set(cause);
     }
 }

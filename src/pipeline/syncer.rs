@@ -32,8 +32,7 @@ const SYNCS_PER_JOB: u32 = 16;
 impl Core {
     /// Has everything below `target` synced, by the job that is at it or by a new one.
     pub(crate) fn demand_sync(self: &Arc<Self>, target: Lsn) {
-        self.sync_demand
-            .fetch_max(target.as_u64(), Ordering::AcqRel);
+        self.sync_demand.fetch_max(target.as_u64(), Ordering::AcqRel);
         self.start_sync_if_wanted();
     }
 
@@ -58,7 +57,7 @@ impl Core {
     }
 
     fn sync_job(self: &Arc<Self>) {
-        for _ in 0..SYNCS_PER_JOB {
+        for _ in 0..self.turns(SYNCS_PER_JOB) {
             if self.wants_sync() {
                 if let Err(error) = self.sync_once() {
                     self.stop(error.into_poison());
@@ -127,9 +126,7 @@ impl Core {
             self.request_spare(0);
             return;
         }
-        let Ok(permit) = self
-            .permits
-            .try_acquire_many(Core::permits_for(CONTROL_FRAME_BYTES))
+        let Ok(permit) = self.permits.try_acquire_many(Core::permits_for(CONTROL_FRAME_BYTES))
         else {
             return;
         };
@@ -172,22 +169,12 @@ impl Core {
 
     /// Resolves when everything below `target` is synced.
     pub(crate) fn reach_synced(&self, target: Lsn) -> Reached<'_> {
-        Reached {
-            core: self,
-            mark: &self.synced,
-            target,
-            waiter: None,
-        }
+        Reached { core: self, mark: &self.synced, target, waiter: None }
     }
 
     /// Resolves when everything below `target` is with the operating system.
     pub(crate) fn reach_written(&self, target: Lsn) -> Reached<'_> {
-        Reached {
-            core: self,
-            mark: &self.written,
-            target,
-            waiter: None,
-        }
+        Reached { core: self, mark: &self.written, target, waiter: None }
     }
 }
 
@@ -204,10 +191,7 @@ impl Future for Reached<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this
-            .mark
-            .register(this.target, &mut this.waiter, context.waker())
-        {
+        if this.mark.register(this.target, &mut this.waiter, context.waker()) {
             return Poll::Ready(Ok(()));
         }
         // After registering: a stop that comes later wakes us.

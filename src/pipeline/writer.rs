@@ -51,9 +51,7 @@ impl Active {
 
     /// One past the last LSN that fits.
     pub(crate) fn end(&self) -> Lsn {
-        self.link
-            .base
-            .plus(self.bytes.saturating_sub(SEGMENT_HEADER_BYTES))
+        self.link.base.plus(self.bytes.saturating_sub(SEGMENT_HEADER_BYTES))
     }
 
     fn offset(&self, lsn: Lsn) -> u64 {
@@ -84,11 +82,7 @@ pub(super) enum Drained {
 
 impl Writer {
     pub(super) fn new(drainer: Drainer, active: Active) -> Self {
-        Writer {
-            drainer,
-            active,
-            sealed: None,
-        }
+        Writer { drainer, active, sealed: None }
     }
 
     /// Everything written so far, and the files that hold what may not be synced of it.
@@ -143,11 +137,7 @@ impl Writer {
         core.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Zeroed before the permits go back: the next lap must not find old words.
         self.drainer.release();
-        Ok(Step {
-            end,
-            permit_count: Core::permits_for(bytes),
-            rotated,
-        })
+        Ok(Step { end, permit_count: Core::permits_for(bytes), rotated })
     }
 
     fn write_outside(&mut self, core: &Core, unit: &Outside, rotated: bool) -> Result<Step> {
@@ -157,24 +147,19 @@ impl Writer {
             self.active.file.write_at(piece, offset)?;
             offset += piece.len() as u64;
         }
-        core.counters
-            .frames
-            .fetch_add(unit.frame_count, Ordering::Relaxed);
+        core.counters.frames.fetch_add(unit.frame_count, Ordering::Relaxed);
         core.counters.bytes.fetch_add(unit.bytes, Ordering::Relaxed);
         self.drainer.skip(unit.bytes);
-        Ok(Step {
-            end: self.drainer.at(),
-            permit_count: core.permits_all(),
-            rotated,
-        })
+        Ok(Step { end: self.drainer.at(), permit_count: core.permits_all(), rotated })
     }
 
     /// Seals the active segment and begins the next, which has room for `unit_bytes`.
     fn rotate(&mut self, core: &Core, unit_bytes: u64) -> Result<()> {
         // At most two segments are ever unsynced: recovery looks no further back. Usually the
         // background has synced it long ago.
-        if let Some(sealed) = self.sealed.take() {
+        if let Some(sealed) = &self.sealed {
             sealed.sync_data()?;
+            self.sealed = None;
         }
         let spare = loop {
             match core.space.take_spare(unit_bytes) {
@@ -184,12 +169,7 @@ impl Writer {
         };
         let base = self.drainer.at();
         let random = core.storage.random().map_err(|error| {
-            crate::error::Error::io(
-                "drawing random bytes in",
-                core.storage.location(),
-                None,
-                error,
-            )
+            crate::error::Error::io("drawing random bytes in", core.storage.location(), None, error)
         })?;
         let header = SegmentHeader {
             log_id: core.log_id,
@@ -205,16 +185,8 @@ impl Writer {
         };
         // Before any of its frames, so that `written` never passes into a segment without one.
         spare.file.write_at(&header.encode(), 0)?;
-        let next = Active {
-            file: spare.file,
-            link: header.link(),
-            bytes: spare.bytes,
-        };
-        let info = SegmentInfo {
-            sequence: next.file.sequence(),
-            base,
-            seed: core.seed,
-        };
+        let next = Active { file: spare.file, link: header.link(), bytes: spare.bytes };
+        let info = SegmentInfo { sequence: next.file.sequence(), base, seed: core.seed };
         core.segments.push(info, Arc::clone(&next.file));
         core.space.rotated(base, next.end());
         core.counters.rotations.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +213,10 @@ impl Core {
             if self.status.check().is_err() {
                 return Drained::Stopped;
             }
-            writer.step(self)
+            writer.step(self).inspect_err(|error| {
+                // Under the lock: whoever waits for it must not write behind a failed write.
+                self.set_stopped(error.clone().into_poison());
+            })
         };
         match step {
             Ok(None) => Drained::Idle,
@@ -251,16 +226,15 @@ impl Core {
                 self.publish_marks();
                 if step.rotated {
                     // The sealed segment is synced in the background, at once.
-                    self.sync_demand
-                        .fetch_max(step.end.as_u64(), Ordering::AcqRel);
+                    self.sync_demand.fetch_max(step.end.as_u64(), Ordering::AcqRel);
                 }
                 // Somebody may have been waiting for a sync behind a frame that was not published.
                 self.start_sync_if_wanted();
                 self.prepare_ahead(step.end);
                 Drained::Wrote
             }
-            Err(error) => {
-                self.stop(error.into_poison());
+            Err(_) => {
+                self.tell_stopped();
                 Drained::Stopped
             }
         }
@@ -280,7 +254,7 @@ impl Core {
     }
 
     fn write_job(self: &Arc<Self>) {
-        for _ in 0..WRITES_PER_JOB {
+        for _ in 0..self.turns(WRITES_PER_JOB) {
             match self.drain_once() {
                 Drained::Wrote => {}
                 Drained::Stopped => return,
@@ -307,11 +281,7 @@ impl Core {
         if here.load(Ordering::Acquire) != at.as_u64() {
             return None;
         }
-        let unit = self
-            .outside
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let unit = self.outside.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         here.store(u64::MAX, Ordering::Release);
         unit
     }

@@ -59,10 +59,7 @@ pub(crate) fn link_up(found: &[Member]) -> Chain {
         }
     }
     chain.members.reverse();
-    let missing = oldest
-        .header
-        .previous
-        .filter(|_| oldest.header.base > chain.first);
+    let missing = oldest.header.previous.filter(|_| oldest.header.base > chain.first);
     // A dead segment is one that a later epoch replaced, or that lies below the first LSN. Any
     // other that isn't linked shows that the chain is broken.
     let unexplained = chain.dead.iter().find(|dead| {
@@ -72,18 +69,9 @@ pub(crate) fn link_up(found: &[Member]) -> Chain {
         !replaced && dead.header.base >= chain.first
     });
     chain.broken = match (missing, unexplained) {
-        (Some(link), _) => Some(Broken {
-            base: link.base,
-            is_foreign,
-        }),
-        (None, Some(dead)) => Some(Broken {
-            base: dead.header.base,
-            is_foreign,
-        }),
-        (None, None) if is_foreign => Some(Broken {
-            base: chain.first,
-            is_foreign,
-        }),
+        (Some(link), _) => Some(Broken { base: link.base, is_foreign }),
+        (None, Some(dead)) => Some(Broken { base: dead.header.base, is_foreign }),
+        (None, None) if is_foreign => Some(Broken { base: chain.first, is_foreign }),
         (None, None) => None,
     };
     chain
@@ -105,10 +93,8 @@ mod tests {
                 base: Lsn::new(base),
                 epoch,
                 incarnation,
-                previous: previous.map(|(base, incarnation)| Link {
-                    base: Lsn::new(base),
-                    incarnation,
-                }),
+                previous: previous
+                    .map(|(base, incarnation)| Link { base: Lsn::new(base), incarnation }),
                 first: Lsn::new(first),
                 synced: Lsn::ZERO,
                 ..sample()
@@ -131,38 +117,15 @@ mod tests {
         let two: Row = (2, 100, 1, 12, Some((0, 11)), 0);
         let three: Row = (4, 200, 1, 14, Some((100, 12)), 0);
         assert_eq!(outcome(&[]), (vec![], vec![], None));
-        assert_eq!(
-            outcome(&[one]),
-            (vec![1], vec![], None),
-            "a log of one segment"
-        );
-        assert_eq!(
-            outcome(&[one, two, three]),
-            (vec![1, 2, 4], vec![], None),
-            "a gap in names"
-        );
-        assert_eq!(
-            outcome(&[one, three]).2,
-            Some(100),
-            "one in the middle is missing"
-        );
+        assert_eq!(outcome(&[one]), (vec![1], vec![], None), "a log of one segment");
+        assert_eq!(outcome(&[one, two, three]), (vec![1, 2, 4], vec![], None), "a gap in names");
+        assert_eq!(outcome(&[one, three]).2, Some(100), "one in the middle is missing");
         assert_eq!(outcome(&[two, three]).2, Some(0), "the oldest is missing");
         let copied: Row = (3, 100, 1, 12, Some((0, 11)), 0);
-        assert!(
-            outcome(&[one, two, copied]).2.is_some(),
-            "a segment stands there twice"
-        );
+        assert!(outcome(&[one, two, copied]).2.is_some(), "a segment stands there twice");
         let begun_at_100: Row = (4, 200, 1, 14, Some((100, 12)), 100);
-        assert_eq!(
-            outcome(&[two, begun_at_100]),
-            (vec![2, 4], vec![], None),
-            "a purged beginning"
-        );
-        assert_eq!(
-            outcome(&[one, two, begun_at_100]).2,
-            None,
-            "a removal that was interrupted"
-        );
+        assert_eq!(outcome(&[two, begun_at_100]), (vec![2, 4], vec![], None), "a purged beginning");
+        assert_eq!(outcome(&[one, two, begun_at_100]).2, None, "a removal that was interrupted");
     }
 
     #[test]
@@ -171,15 +134,9 @@ mod tests {
         let two: Row = (2, 100, 1, 12, Some((0, 11)), 0);
         let three: Row = (3, 200, 1, 13, Some((100, 12)), 0);
         let cut_at_150: Row = (4, 150, 2, 14, Some((100, 12)), 0);
-        assert_eq!(
-            outcome(&[one, two, three, cut_at_150]),
-            (vec![1, 2, 4], vec![3], None)
-        );
+        assert_eq!(outcome(&[one, two, three, cut_at_150]), (vec![1, 2, 4], vec![3], None));
         let cut_at_0: Row = (4, 0, 2, 14, None, 0);
-        assert_eq!(
-            outcome(&[one, two, three, cut_at_0]),
-            (vec![4], vec![3, 2, 1], None)
-        );
+        assert_eq!(outcome(&[one, two, three, cut_at_0]), (vec![4], vec![3, 2, 1], None));
     }
 
     #[test]
@@ -191,12 +148,6 @@ mod tests {
         ]);
         rows[1].header.log_id = [0xff; 16];
         let broken = link_up(&rows).broken;
-        assert_eq!(
-            broken,
-            Some(Broken {
-                base: Lsn::new(100),
-                is_foreign: true
-            })
-        );
+        assert_eq!(broken, Some(Broken { base: Lsn::new(100), is_foreign: true }));
     }
 }

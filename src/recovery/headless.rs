@@ -37,11 +37,7 @@ impl Scan<'_> {
 
     pub(super) fn raw_reader(&self, found: &Found, base: Lsn, seed: Seed) -> Result<SegmentReader> {
         let end = base.plus(found.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-        let place = Place {
-            seed,
-            end,
-            record_bytes_max: self.config.record_bytes_max,
-        };
+        let place = Place { seed, end, record_bytes_max: self.config.record_bytes_max };
         let file = Arc::new(SegmentFile::open(self.storage, found.sequence)?);
         Ok(SegmentReader { file, base, place })
     }
@@ -57,18 +53,12 @@ impl Scan<'_> {
             if found.is_blank && self.raw_used_end(found)? == 0 {
                 continue;
             }
-            let before = chain
-                .members
-                .iter()
-                .rfind(|member| member.sequence < found.sequence);
+            let before = chain.members.iter().rfind(|member| member.sequence < found.sequence);
             let Some(before) = before.or(chain.members.first()) else {
                 continue;
             };
             let next_seed = Seed::new(before.header.log_id, before.header.epoch.saturating_add(1));
-            if self
-                .find_base(found, next_seed, before.header.base, before)?
-                .is_some()
-            {
+            if self.find_base(found, next_seed, before.header.base, before)?.is_some() {
                 // A recovery that was interrupted before its commit point: all of it is still here.
                 continue;
             }
@@ -110,10 +100,7 @@ impl Scan<'_> {
         from: Lsn,
         before: &Member,
     ) -> Result<Option<Lsn>> {
-        let limit = before
-            .header
-            .base
-            .plus(before.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
+        let limit = before.header.base.plus(before.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
         let mut base = from;
         let mut reader = self.raw_reader(found, base, seed)?;
         let header = reader.read(base, 16)?;

@@ -47,11 +47,7 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     let epochs = survey.segments.iter().filter_map(|found| found.header);
     scan.epoch_max = epochs.map(|header| header.epoch).max().unwrap_or(0);
     let valid = |found: &Found| {
-        found.header.map(|header| Member {
-            sequence: found.sequence,
-            header,
-            bytes: found.bytes,
-        })
+        found.header.map(|header| Member { sequence: found.sequence, header, bytes: found.bytes })
     };
     let mut candidates: Vec<Member> = survey.segments.iter().filter_map(valid).collect();
     // Newest parts whose predecessor is gone: above all that is committed they are a torn tail.
@@ -64,10 +60,7 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
             scan.commit(member.header.synced);
         }
         broken = Some((gap, chain.members.first().map(|member| member.sequence)));
-        let lowest = chain
-            .members
-            .first()
-            .map_or(Sequence(0), |member| member.sequence);
+        let lowest = chain.members.first().map_or(Sequence(0), |member| member.sequence);
         hanging.extend(chain.members);
         candidates.retain(|member| member.sequence < lowest);
         if candidates.is_empty() || gap.is_foreign {
@@ -80,11 +73,8 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     for member in &chain.members {
         scan.commit(member.header.synced);
     }
-    let unplaced: Vec<&Found> = survey
-        .segments
-        .iter()
-        .filter(|found| found.header.is_none())
-        .collect();
+    let unplaced: Vec<&Found> =
+        survey.segments.iter().filter(|found| found.header.is_none()).collect();
     let is_whole = hanging.is_empty() && scan.all_zero(&unplaced)?;
     if is_whole {
         if let Some(end) = scan.clean_end(&newest)? {
@@ -113,10 +103,7 @@ fn missing(base: Lsn, is_foreign: bool, before: Sequence, synced: Lsn) -> Error 
 }
 
 fn headless(survey: &Survey) -> Error {
-    let segment = survey
-        .segments
-        .first()
-        .map(|found| found.sequence.file_name());
+    let segment = survey.segments.first().map(|found| found.sequence.file_name());
     Error::Corrupt {
         lsn: Lsn::ZERO,
         segment: segment.unwrap_or_default(),
@@ -156,35 +143,21 @@ impl Scan<'_> {
             valid_after_count: self.valid_after_count,
             closed: self.closed,
         });
-        let segment = self
-            .stopped_in
-            .as_ref()
-            .map(|reader| reader.file.name().to_owned());
+        let segment = self.stopped_in.as_ref().map(|reader| reader.file.name().to_owned());
         let segment = segment.unwrap_or_default();
-        let offset = self
-            .stopped_in
-            .as_ref()
-            .map_or(0, |reader| reader.offset(self.end));
+        let offset = self.stopped_in.as_ref().map_or(0, |reader| reader.offset(self.end));
         if verdict == Verdict::Corrupt {
             let reason = match broken_at.filter(|&base| base == self.end) {
                 Some(_) => "the segment that begins here is missing or its header is damaged",
                 None => self.stop.describe(),
             };
             let (lsn, synced) = (self.end, self.commitment);
-            return Err(Error::Corrupt {
-                lsn,
-                segment,
-                offset,
-                synced,
-                reason: reason.to_owned(),
-            });
+            return Err(Error::Corrupt { lsn, segment, offset, synced, reason: reason.to_owned() });
         }
         let (leftovers, mut warnings) = leftovers(&chain, hanging, unplaced, &self.kept_in);
         warnings.insert(0, Warning::UncleanShutdown);
         if self.dirty_padding_count > 0 {
-            warnings.push(Warning::DirtyPadding {
-                frame_count: self.dirty_padding_count,
-            });
+            warnings.push(Warning::DirtyPadding { frame_count: self.dirty_padding_count });
         }
         let cut = matches!(verdict, Verdict::TornTail { .. }).then(|| Cut {
             lsn: self.end,
@@ -215,47 +188,24 @@ fn leftovers(
     unplaced: &[&Found],
     kept_in: &[Sequence],
 ) -> (Vec<Leftover>, Vec<Warning>) {
-    let dead = chain
-        .dead
-        .iter()
-        .map(|member| (member.sequence, "an earlier cut replaced it"));
-    let hanging = hanging
-        .iter()
-        .map(|member| (member.sequence, "its predecessor never was"));
+    let dead = chain.dead.iter().map(|member| (member.sequence, "an earlier cut replaced it"));
+    let hanging = hanging.iter().map(|member| (member.sequence, "its predecessor never was"));
     let headless = unplaced.iter().map(|found| {
-        (
-            found.sequence,
-            if found.is_blank {
-                "prepared and not used"
-            } else {
-                "never begun"
-            },
-        )
+        (found.sequence, if found.is_blank { "prepared and not used" } else { "never begun" })
     });
     let mut leftovers = Vec::new();
     let mut warnings = Vec::new();
     // A recovery that was interrupted after its commit point may not have kept yet what it cut.
     let was_cut = |sequence| {
-        let mut dead = chain
-            .dead
-            .iter()
-            .filter(|member| member.header.base >= chain.first);
+        let mut dead = chain.dead.iter().filter(|member| member.header.base >= chain.first);
         kept_in.contains(&sequence) || dead.any(|member| member.sequence == sequence)
     };
     for (sequence, what) in dead.chain(hanging).chain(headless) {
-        leftovers.push(Leftover {
-            sequence,
-            is_kept: was_cut(sequence),
-        });
-        warnings.push(Warning::Leftover {
-            name: sequence.file_name(),
-            what,
-        });
+        leftovers.push(Leftover { sequence, is_kept: was_cut(sequence) });
+        warnings.push(Warning::Leftover { name: sequence.file_name(), what });
     }
     for found in unplaced.iter().filter(|found| !found.is_blank) {
-        warnings.push(Warning::DamagedHeader {
-            name: found.sequence.file_name(),
-        });
+        warnings.push(Warning::DamagedHeader { name: found.sequence.file_name() });
     }
     (leftovers, warnings)
 }

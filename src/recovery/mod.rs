@@ -30,10 +30,10 @@ use crate::{
     pipeline::Start,
     recovery::{
         judged::{Judged, judge_log},
-        survey::{Survey, survey},
+        survey::{Survey, list, survey},
     },
     replay::{ChunkSource, damage},
-    segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence},
+    segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence, is_kept_cut},
     storage::{Locking, Storage},
 };
 
@@ -52,23 +52,12 @@ pub(crate) struct Opening {
 impl Opening {
     /// Locks, reads and judges. Blocks; changes nothing but the lock file.
     pub(crate) fn begin(storage: Arc<dyn Storage>, config: Config, lock: bool) -> Result<Self> {
-        let lock = if lock {
-            Some(take_lock(storage.as_ref())?)
-        } else {
-            None
-        };
+        // Before the lock, which leaves a file: not in a directory that is none of ours.
+        refuse_foreign(storage.as_ref())?;
+        let lock = if lock { Some(take_lock(storage.as_ref())?) } else { None };
         let survey = survey(storage.as_ref())?;
-        let mut report = RecoveryReport {
-            warnings: survey.warnings.clone(),
-            ..Default::default()
-        };
+        let mut report = RecoveryReport { warnings: survey.warnings.clone(), ..Default::default() };
         let judged = if rebuild::is_uncreated(storage.as_ref(), &survey)? {
-            if let (Some(found), true) = (survey.foreign.first(), survey.segments.is_empty()) {
-                return Err(Error::NotALog {
-                    path: storage.location(),
-                    found: found.clone(),
-                });
-            }
             report.is_new = true;
             None
         } else {
@@ -83,38 +72,19 @@ impl Opening {
             report.warnings.extend(judged.warnings.iter().cloned());
             Some(judged)
         };
-        Ok(Opening {
-            storage,
-            config,
-            lock,
-            judged,
-            survey,
-            report,
-        })
+        Ok(Opening { storage, config, lock, judged, survey, report })
     }
 
     /// What is to be read: from the first record to the end.
     pub(crate) fn source(&self) -> (Arc<dyn ChunkSource>, Lsn, Lsn) {
-        let infos = self
-            .judged
-            .iter()
-            .flat_map(|judged| &judged.chain.members)
-            .map(|member| {
-                let seed = Seed::new(member.header.log_id, member.header.epoch);
-                SegmentInfo {
-                    sequence: member.sequence,
-                    base: member.header.base,
-                    seed,
-                }
-            });
+        let infos = self.judged.iter().flat_map(|judged| &judged.chain.members).map(|member| {
+            let seed = Seed::new(member.header.log_id, member.header.epoch);
+            SegmentInfo { sequence: member.sequence, base: member.header.base, seed }
+        });
         let segments = SegmentSet::new(Arc::clone(&self.storage), infos.collect());
         let record_bytes_max = self.config.record_bytes_max;
         let synced = self.report.committed;
-        let source = FoundSource {
-            segments,
-            record_bytes_max,
-            synced,
-        };
+        let source = FoundSource { segments, record_bytes_max, synced };
         (Arc::new(source), self.report.first, self.report.end)
     }
 
@@ -132,11 +102,7 @@ impl Opening {
             }
         };
         report.segment_count = ready.segments.len();
-        let last = self
-            .survey
-            .segments
-            .last()
-            .map_or(Sequence(0), |found| found.sequence);
+        let last = self.survey.segments.last().map_or(Sequence(0), |found| found.sequence);
         let start = Start {
             next_sequence: last.max(ready.active.file.sequence()).next(),
             storage: self.storage,
@@ -160,6 +126,18 @@ impl Opening {
     }
 }
 
+/// A directory that holds files, and none of a log.
+fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
+    let names = list(storage)?;
+    let is_foreign = |name: &&String| Sequence::parse(name).is_none() && !is_kept_cut(name);
+    match names.iter().find(is_foreign) {
+        Some(found) if names.iter().all(|name| is_foreign(&name)) => {
+            Err(Error::NotALog { path: storage.location(), found: found.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>> {
     let mut pause_ms = 1;
     loop {
@@ -176,10 +154,7 @@ fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>> {
                 pause_ms *= 2;
             }
             Ok(Locking::Busy { owner_pid }) => {
-                return Err(Error::Locked {
-                    path: storage.location(),
-                    owner_pid,
-                });
+                return Err(Error::Locked { path: storage.location(), owner_pid });
             }
             Err(error) => return Err(Error::io("locking", storage.location(), None, error)),
         }
@@ -200,22 +175,14 @@ struct FoundSource {
 impl ChunkSource for FoundSource {
     fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
         let Some((info, successor)) = self.segments.find(lsn) else {
-            return Err(Error::OutOfRange {
-                lsn,
-                first: Lsn::ZERO,
-                end: until,
-            });
+            return Err(Error::OutOfRange { lsn, first: Lsn::ZERO, end: until });
         };
         let place = Place {
             seed: info.seed,
             end: successor.unwrap_or(until),
             record_bytes_max: self.record_bytes_max,
         };
-        Ok(SegmentReader {
-            file: self.segments.open(info.sequence)?,
-            base: info.base,
-            place,
-        })
+        Ok(SegmentReader { file: self.segments.open(info.sequence)?, base: info.base, place })
     }
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, _until: Lsn, stop: Stop) -> Error {

@@ -19,7 +19,7 @@ use crate::{
         survey::Survey,
     },
     segments::{SegmentFile, SegmentInfo, SegmentReader, Sequence, prepare},
-    storage::Storage,
+    storage::{Storage, uninterrupted},
 };
 
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -41,16 +41,8 @@ pub(crate) fn is_uncreated(storage: &dyn Storage, survey: &Survey) -> Result<boo
         }
         let file = Arc::new(SegmentFile::open(storage, found.sequence)?);
         let end = Lsn::new(found.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-        let place = Place {
-            seed: Seed::new([0; 16], 0),
-            end,
-            record_bytes_max: 0,
-        };
-        let reader = SegmentReader {
-            file,
-            base: Lsn::ZERO,
-            place,
-        };
+        let place = Place { seed: Seed::new([0; 16], 0), end, record_bytes_max: 0 };
+        let reader = SegmentReader { file, base: Lsn::ZERO, place };
         if reader.used_end(Lsn::ZERO, end)? > Lsn::ZERO {
             return Ok(false);
         }
@@ -63,19 +55,10 @@ const FIRST_SEQUENCE: Sequence = Sequence(1);
 /// Creates the log. Commit point: its first header is synced.
 pub(crate) fn create(storage: &dyn Storage, config: &Config, survey: &Survey) -> Result<Ready> {
     let leftovers = survey.segments.iter();
-    let leftovers: Vec<_> = leftovers
-        .map(|found| Leftover {
-            sequence: found.sequence,
-            is_kept: false,
-        })
-        .collect();
+    let leftovers: Vec<_> =
+        leftovers.map(|found| Leftover { sequence: found.sequence, is_kept: false }).collect();
     clear(storage, &leftovers)?;
-    let file = prepare(
-        storage,
-        FIRST_SEQUENCE,
-        config.segment_bytes,
-        config.preallocation,
-    )?;
+    let file = prepare(storage, FIRST_SEQUENCE, config.segment_bytes, config.preallocation)?;
     let header = SegmentHeader {
         log_id: random(storage)?,
         base: Lsn::ZERO,
@@ -112,11 +95,7 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
     file.write_at(&frame, offset)?;
     file.sync_data()?;
     clear(storage, &judged.leftovers)?;
-    let active = Active {
-        file: Arc::new(file),
-        link: newest.header.link(),
-        bytes: newest.bytes,
-    };
+    let active = Active { file: Arc::new(file), link: newest.header.link(), bytes: newest.bytes };
     Ok(Ready {
         log_id: newest.header.log_id,
         epoch: newest.header.epoch,
@@ -145,10 +124,9 @@ pub(crate) fn begin_epoch(
         members.iter().partition(|member| member.header.base < base);
     let all = members.iter().chain(&judged.chain.dead);
     let used = all.map(|member| member.sequence);
-    let last = used
-        .chain(judged.leftovers.iter().map(|leftover| leftover.sequence))
-        .max();
-    let needed = judged.end.since(base).saturating_add(SEGMENT_HEADER_BYTES);
+    let last = used.chain(judged.leftovers.iter().map(|leftover| leftover.sequence)).max();
+    // With room for the mark behind it, and for a close.
+    let needed = judged.end.since(base) + SEGMENT_HEADER_BYTES + 2 * CONTROL_FRAME_BYTES;
     let file_bytes = needed.next_multiple_of(512).max(config.segment_bytes);
     let sequence = last.unwrap_or(newest.sequence).next();
     let file = prepare(storage, sequence, file_bytes, config.preallocation)?;
@@ -169,28 +147,14 @@ pub(crate) fn begin_epoch(
     let ready = commit(file, &header, infos(&kept))?;
     let replaced = replaced.iter().map(|member| Leftover {
         sequence: member.sequence,
-        is_kept: report
-            .cut
-            .as_ref()
-            .is_some_and(|cut| cut.segment == member.sequence.file_name()),
+        is_kept: report.cut.as_ref().is_some_and(|cut| cut.segment == member.sequence.file_name()),
     });
-    let gone: Vec<_> = judged
-        .leftovers
-        .iter()
-        .map(Leftover::clone)
-        .chain(replaced)
-        .collect();
+    let gone: Vec<_> = judged.leftovers.iter().map(Leftover::clone).chain(replaced).collect();
     clear(storage, &gone)?;
     if let Some(cut) = &mut report.cut {
-        let renamed = gone
-            .iter()
-            .filter(|gone| gone.is_kept)
-            .map(|gone| gone.sequence.cut_name());
+        let renamed = gone.iter().filter(|gone| gone.is_kept).map(|gone| gone.sequence.cut_name());
         cut.kept_in = renamed.collect();
-        if kept
-            .iter()
-            .any(|member| member.sequence.file_name() == cut.segment)
-        {
+        if kept.iter().any(|member| member.sequence.file_name() == cut.segment) {
             // Its segment is still part of the log; what is past the cut is dead, and stays there.
             cut.kept_in.push(cut.segment.clone());
         }
@@ -214,20 +178,14 @@ fn copy_kept(
         let Some(member) = after.checked_sub(1).and_then(|last| members.get(last)) else {
             return Err(no_members());
         };
-        let segment_end = members
-            .get(after)
-            .map_or(judged.end, |next| next.header.base);
+        let segment_end = members.get(after).map_or(judged.end, |next| next.header.base);
         let place = Place {
             seed: Seed::new(member.header.log_id, member.header.epoch),
             end: segment_end.min(judged.end),
             record_bytes_max: config.record_bytes_max,
         };
         let from = Arc::new(SegmentFile::open(storage, member.sequence)?);
-        let reader = SegmentReader {
-            file: from,
-            base: member.header.base,
-            place,
-        };
+        let reader = SegmentReader { file: from, base: member.header.base, place };
         while at < place.end {
             let chunk = reader.read_chunk(at, place.end, CHUNK_BYTES)?;
             if chunk.next == at {
@@ -238,18 +196,8 @@ fn copy_kept(
             let mut bytes = Vec::with_capacity(chunk.bytes.len());
             for frame in &chunk.frames {
                 let end = frame.payload_start + frame.payload_bytes;
-                let payload = chunk
-                    .bytes
-                    .get(frame.payload_start..end)
-                    .unwrap_or_default();
-                push_frame(
-                    &mut bytes,
-                    seed,
-                    frame.lsn,
-                    frame.kind,
-                    payload,
-                    header.base,
-                );
+                let payload = chunk.bytes.get(frame.payload_start..end).unwrap_or_default();
+                push_frame(&mut bytes, seed, frame.lsn, frame.kind, payload, header.base);
             }
             file.write_at(&bytes, at.since(header.base) + SEGMENT_HEADER_BYTES)?;
             at = chunk.next;
@@ -278,22 +226,9 @@ fn commit(
     file.write_at(&header.encode(), 0)?;
     file.sync_data()?;
     let seed = Seed::new(header.log_id, header.epoch);
-    segments.push(SegmentInfo {
-        sequence: file.sequence(),
-        base: header.base,
-        seed,
-    });
-    let active = Active {
-        file: Arc::new(file),
-        link: header.link(),
-        bytes: header.file_bytes,
-    };
-    Ok(Ready {
-        log_id: header.log_id,
-        epoch: header.epoch,
-        active,
-        segments,
-    })
+    segments.push(SegmentInfo { sequence: file.sequence(), base: header.base, seed });
+    let active = Active { file: Arc::new(file), link: header.link(), bytes: header.file_bytes };
+    Ok(Ready { log_id: header.log_id, epoch: header.epoch, active, segments })
 }
 
 /// Removes what is no part of the log, or renames it where it holds bytes that were cut. Begun
@@ -311,8 +246,7 @@ fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<()> {
     if leftovers.is_empty() {
         return Ok(());
     }
-    storage
-        .sync_dir()
+    uninterrupted(|| storage.sync_dir())
         .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
 }
 
@@ -333,7 +267,5 @@ fn random(storage: &dyn Storage) -> Result<[u8; 16]> {
 
 /// A log that was judged has members; asked again rather than assumed.
 fn no_members() -> Error {
-    Error::Closed {
-        reason: "no segment was found",
-    }
+    Error::Closed { reason: "no segment was found" }
 }

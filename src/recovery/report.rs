@@ -110,15 +110,8 @@ impl fmt::Display for Warning {
             Warning::KeptCut { name } => write!(f, "{name} keeps what an earlier recovery cut"),
             Warning::Leftover { name, what } => write!(f, "{name} is a leftover: {what}"),
             Warning::DamagedHeader { name } => write!(f, "{name} has no readable header"),
-            Warning::UnexpectedLength {
-                name,
-                bytes,
-                expected_bytes,
-            } => {
-                write!(
-                    f,
-                    "{name} has {bytes} bytes, its header tells {expected_bytes}"
-                )
+            Warning::UnexpectedLength { name, bytes, expected_bytes } => {
+                write!(f, "{name} has {bytes} bytes, its header tells {expected_bytes}")
             }
             Warning::DirtyPadding { frame_count } => {
                 write!(f, "{frame_count} frames have padding that is not zero")
@@ -129,15 +122,7 @@ impl fmt::Display for Warning {
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cut {
-            lsn,
-            segment,
-            offset,
-            bytes,
-            valid_frame_count,
-            reason,
-            ..
-        } = self;
+        let Cut { lsn, segment, offset, bytes, valid_frame_count, reason, .. } = self;
         write!(
             f,
             "cut a torn tail at LSN {lsn} ({segment}, offset {offset}: {reason}; {bytes} bytes, \
@@ -155,18 +140,8 @@ impl fmt::Display for RecoveryReport {
         if self.is_new {
             write!(f, "created a new log")?;
         } else {
-            let how = if self.was_closed {
-                "a closed"
-            } else {
-                "an unclosed"
-            };
-            let RecoveryReport {
-                first,
-                end,
-                committed,
-                segment_count,
-                ..
-            } = self;
+            let how = if self.was_closed { "a closed" } else { "an unclosed" };
+            let RecoveryReport { first, end, committed, segment_count, .. } = self;
             write!(
                 f,
                 "opened {how} log, segments: {segment_count}, LSN {first}..{end}, committed up to \
@@ -178,10 +153,7 @@ impl fmt::Display for RecoveryReport {
             }
         }
         // That it was not closed is said above.
-        let warnings = self
-            .warnings
-            .iter()
-            .filter(|w| **w != Warning::UncleanShutdown);
+        let warnings = self.warnings.iter().filter(|w| **w != Warning::UncleanShutdown);
         for warning in warnings {
             write!(f, "; warning: {warning}")?;
         }

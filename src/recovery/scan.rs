@@ -69,21 +69,14 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn reader(&self, member: &Member, end: Option<Lsn>) -> Result<SegmentReader> {
-        let file_end = member
-            .header
-            .base
-            .plus(member.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
+        let file_end = member.header.base.plus(member.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
         let place = Place {
             seed: Seed::new(member.header.log_id, member.header.epoch),
             end: end.unwrap_or(file_end),
             record_bytes_max: self.config.record_bytes_max,
         };
         let file = Arc::new(SegmentFile::open(self.storage, member.sequence)?);
-        Ok(SegmentReader {
-            file,
-            base: member.header.base,
-            place,
-        })
+        Ok(SegmentReader { file, base: member.header.base, place })
     }
 
     /// The end of a log whose last bytes are a clean close: found by reading back over the zeros
@@ -91,11 +84,7 @@ impl<'a> Scan<'a> {
     pub(super) fn clean_end(&mut self, newest: &Member) -> Result<Option<Lsn>> {
         let reader = self.reader(newest, None)?;
         let used_end = reader.used_end(reader.base, reader.place.end)?;
-        let Some(close) = used_end
-            .as_u64()
-            .checked_sub(CONTROL_FRAME_BYTES)
-            .map(Lsn::new)
-        else {
+        let Some(close) = used_end.as_u64().checked_sub(CONTROL_FRAME_BYTES).map(Lsn::new) else {
             return Ok(None);
         };
         if close < reader.base {
@@ -113,20 +102,10 @@ impl<'a> Scan<'a> {
     /// Walks the members from the newest header's synced mark on, and searches past where the walk
     /// stops.
     pub(super) fn walk_members(&mut self, chain: &Chain) -> Result<()> {
-        let oldest = chain
-            .members
-            .first()
-            .map_or(Lsn::ZERO, |member| member.header.base);
-        let newest = chain
-            .members
-            .last()
-            .map_or(Lsn::ZERO, |member| member.header.synced);
+        let oldest = chain.members.first().map_or(Lsn::ZERO, |member| member.header.base);
+        let newest = chain.members.last().map_or(Lsn::ZERO, |member| member.header.synced);
         self.end = newest.max(oldest).max(chain.first);
-        let successors = chain
-            .members
-            .iter()
-            .skip(1)
-            .map(|next| Some(next.header.base));
+        let successors = chain.members.iter().skip(1).map(|next| Some(next.header.base));
         let mut is_past = false;
         for (member, successor) in chain.members.iter().zip(successors.chain([None])) {
             if successor.is_some_and(|next| next <= self.end) && !is_past {
@@ -165,11 +144,7 @@ impl<'a> Scan<'a> {
                 Some(stop @ (Stop::Unsupported { .. } | Stop::AboveLimit { .. })) => {
                     let error = damage(reader, self.end, stop, self.commitment);
                     // Whole, and still not to be had: refused. Damaged: judged like all damage.
-                    return if error.is_corrupt() {
-                        Ok(Stop::BadChecksum)
-                    } else {
-                        Err(error)
-                    };
+                    return if error.is_corrupt() { Ok(Stop::BadChecksum) } else { Err(error) };
                 }
                 Some(stop) => return Ok(stop),
             }
@@ -187,21 +162,12 @@ impl<'a> Scan<'a> {
         self.scanned_bytes += region_bytes;
         self.kept_in.push(reader.file.sequence());
         let (mut count, mut commitment) = (0, self.commitment);
-        let mut source = Region {
-            reader,
-            start: from,
-        };
+        let mut source = Region { reader, start: from };
         let region = (region_bytes, reader.place.end.since(from));
-        search(
-            &mut source,
-            from,
-            region,
-            reader.place.seed,
-            &mut |found: FoundFrame| {
-                count += 1;
-                commitment = commitment.max(found.commitment.unwrap_or(Lsn::ZERO));
-            },
-        )?;
+        search(&mut source, from, region, reader.place.seed, &mut |found: FoundFrame| {
+            count += 1;
+            commitment = commitment.max(found.commitment.unwrap_or(Lsn::ZERO));
+        })?;
         self.valid_after_count += count;
         self.commitment = commitment;
         Ok(())

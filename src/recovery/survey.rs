@@ -32,13 +32,18 @@ pub(crate) struct Survey {
     pub(crate) warnings: Vec<Warning>,
 }
 
-pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
-    let mut names = storage
-        .list()
-        .map_err(|error| Error::io("listing", storage.location(), None, error))?;
+/// The names of all files, sorted.
+pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<String>> {
+    let listed = storage.list();
+    let mut names =
+        listed.map_err(|error| Error::io("listing", storage.location(), None, error))?;
     names.sort_unstable();
+    Ok(names)
+}
+
+pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
     let mut survey = Survey::default();
-    for name in names {
+    for name in list(storage)? {
         match Sequence::parse(&name) {
             Some(sequence) => survey.segments.push(look(storage, sequence)?),
             None if is_kept_cut(&name) => survey.warnings.push(Warning::KeptCut { name }),
@@ -46,10 +51,7 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
         }
     }
     for found in &survey.segments {
-        if let Some(header) = found
-            .header
-            .filter(|header| header.file_bytes != found.bytes)
-        {
+        if let Some(header) = found.header.filter(|header| header.file_bytes != found.bytes) {
             survey.warnings.push(Warning::UnexpectedLength {
                 name: found.sequence.file_name(),
                 bytes: found.bytes,
@@ -57,10 +59,7 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
             });
         }
     }
-    let foreign = survey
-        .foreign
-        .iter()
-        .map(|name| Warning::ForeignFile { name: name.clone() });
+    let foreign = survey.foreign.iter().map(|name| Warning::ForeignFile { name: name.clone() });
     survey.warnings.extend(foreign);
     Ok(survey)
 }
@@ -75,27 +74,12 @@ fn look(storage: &dyn Storage, sequence: Sequence) -> Result<Found> {
         ParsedHeader::Blank => (None, true),
         ParsedHeader::Damaged => (None, false),
         ParsedHeader::Newer { version } => {
-            return Err(Error::UnsupportedVersion {
-                segment,
-                version,
-                supported: VERSION,
-            });
+            return Err(Error::UnsupportedVersion { segment, version, supported: VERSION });
         }
         ParsedHeader::UnknownFlags { flags } => {
             let lsn = Lsn::ZERO;
-            return Err(Error::UnsupportedFrame {
-                segment,
-                offset: 0,
-                lsn,
-                kind: 0,
-                flags,
-            });
+            return Err(Error::UnsupportedFrame { segment, offset: 0, lsn, kind: 0, flags });
         }
     };
-    Ok(Found {
-        sequence,
-        bytes: file.bytes()?,
-        header,
-        is_blank,
-    })
+    Ok(Found { sequence, bytes: file.bytes()?, header, is_blank })
 }

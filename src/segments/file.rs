@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::{
     error::{Error, Result},
     segments::name::Sequence,
-    storage::{Storage, StorageFile, read_full, write_full},
+    storage::{Storage, StorageFile, read_full, uninterrupted, write_full},
 };
 
 /// A segment file, open for as long as somebody uses it.
@@ -38,12 +38,7 @@ impl SegmentFile {
     }
 
     fn new(sequence: Sequence, name: String, file: Box<dyn StorageFile>) -> Self {
-        SegmentFile {
-            sequence,
-            name,
-            file,
-            sync_failure: Mutex::new(None),
-        }
+        SegmentFile { sequence, name, file, sync_failure: Mutex::new(None) }
     }
 
     pub(crate) fn sequence(&self) -> Sequence {
@@ -55,20 +50,16 @@ impl SegmentFile {
     }
 
     pub(crate) fn bytes(&self) -> Result<u64> {
-        self.file
-            .len()
-            .map_err(|error| Error::io("reading the length of", &self.name, None, error))
+        self.file.len().map_err(|error| Error::io("reading the length of", &self.name, None, error))
     }
 
     pub(crate) fn reserve(&self, bytes: u64) -> Result<()> {
-        self.file
-            .reserve(bytes)
+        uninterrupted(|| self.file.reserve(bytes))
             .map_err(|error| self.failed("allocating", bytes, error))
     }
 
     pub(crate) fn set_len(&self, bytes: u64) -> Result<()> {
-        self.file
-            .set_len(bytes)
+        uninterrupted(|| self.file.set_len(bytes))
             .map_err(|error| self.failed("setting the length of", bytes, error))
     }
 
@@ -94,20 +85,11 @@ impl SegmentFile {
     }
 
     fn sync_once(&self, sync: impl Fn(&dyn StorageFile) -> std::io::Result<()>) -> Result<()> {
-        let mut failure = self
-            .sync_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = failure.as_ref() {
             return Err(error.clone());
         }
-        let synced = loop {
-            match sync(self.file.as_ref()) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                synced => break synced,
-            }
-        };
-        synced.map_err(|error| {
+        uninterrupted(|| sync(self.file.as_ref())).map_err(|error| {
             let error = Error::io("syncing", &self.name, None, error);
             *failure = Some(error.clone());
             error

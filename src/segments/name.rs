@@ -47,12 +47,7 @@ mod tests {
         assert_eq!(name, "00000000000000000042.wal");
         assert_eq!(Sequence::parse(&name), Some(Sequence(42)));
         assert!(is_kept_cut(&Sequence(42).cut_name()));
-        for foreign in [
-            "42.wal",
-            "LOCK",
-            "0000000000000000004x.wal",
-            "99999999999999999999.wal",
-        ] {
+        for foreign in ["42.wal", "LOCK", "0000000000000000004x.wal", "99999999999999999999.wal"] {
             assert_eq!(Sequence::parse(foreign), None, "{foreign}");
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Result},
     options::Preallocation,
     segments::{file::SegmentFile, name::Sequence},
-    storage::Storage,
+    storage::{Storage, uninterrupted},
 };
 
 /// Large enough to keep the device busy, small enough to stay in the processor's cache.
@@ -28,8 +28,7 @@ pub(crate) fn prepare(
         SegmentFile::create(storage, sequence).map_err(|error| error.or_no_space(&name, bytes))?;
     let filled = fill(&file, bytes, preallocation).and_then(|()| {
         file.sync_all()?;
-        storage
-            .sync_dir()
+        uninterrupted(|| storage.sync_dir())
             .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
     });
     match filled {
@@ -54,9 +53,7 @@ fn fill(file: &SegmentFile, bytes: u64, preallocation: Preallocation) -> Result<
             file.reserve(bytes)?;
             let mut offset = 0;
             while offset < bytes {
-                let count = usize::try_from(bytes - offset)
-                    .unwrap_or(usize::MAX)
-                    .min(ZEROS_BYTES);
+                let count = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS_BYTES);
                 file.write_at(ZEROS.get(..count).unwrap_or_default(), offset)?;
                 offset += count as u64;
             }

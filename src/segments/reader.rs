@@ -101,11 +101,7 @@ impl SegmentReader {
     /// Whether the frame at `lsn`, whose payload is above the limit, is intact: read in pieces.
     pub(crate) fn is_intact_above_limit(&self, lsn: Lsn) -> Result<bool> {
         const PIECE_BYTES: u64 = 1 << 20;
-        let Some(header) = self
-            .read(lsn, FRAME_HEADER_BYTES_U64)?
-            .first_chunk()
-            .copied()
-        else {
+        let Some(header) = self.read(lsn, FRAME_HEADER_BYTES_U64)?.first_chunk().copied() else {
             return Ok(false);
         };
         let header = FrameHeader::parse(header);
@@ -137,14 +133,8 @@ impl SegmentReader {
         let mut buffer = vec![0; to_usize(PIECE_BYTES.min(until.since(from)))];
         let mut end = until;
         while end > from {
-            let start = from.plus(
-                end.since(from)
-                    .saturating_sub(PIECE_BYTES)
-                    .next_multiple_of(8),
-            );
-            let piece = buffer
-                .get_mut(..to_usize(end.since(start)))
-                .unwrap_or_default();
+            let start = from.plus(end.since(from).saturating_sub(PIECE_BYTES).next_multiple_of(8));
+            let piece = buffer.get_mut(..to_usize(end.since(start))).unwrap_or_default();
             let read = self.file.read_at(piece, self.offset(start))?;
             if let Some(used) = used_bytes(piece.get(..read).unwrap_or_default()) {
                 return Ok(start.plus(used).min(until));

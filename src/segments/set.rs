@@ -34,27 +34,17 @@ pub(crate) struct SegmentSet {
 
 impl SegmentSet {
     pub(crate) fn new(storage: Arc<dyn Storage>, segments: Vec<SegmentInfo>) -> Self {
-        SegmentSet {
-            storage,
-            segments: RwLock::new(segments),
-            recent: Mutex::default(),
-        }
+        SegmentSet { storage, segments: RwLock::new(segments), recent: Mutex::default() }
     }
 
     /// Adds the segment that follows all others.
     pub(crate) fn push(&self, info: SegmentInfo, file: Arc<SegmentFile>) {
-        self.segments
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(info);
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(info);
         self.keep_open(file);
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.segments
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The segment that holds `lsn`, and its successor's base, if it has one.
@@ -87,9 +77,6 @@ impl SegmentSet {
 
     /// Closes the files kept open, so that nothing of the log stays in use after it was closed.
     pub(crate) fn close_files(&self) {
-        self.recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -44,10 +44,7 @@ impl MemoryStorage {
 
     /// No user code runs under this lock, so a poisoned one is as good as any other.
     fn files(&self) -> MutexGuard<'_, BTreeMap<String, Arc<MemoryFile>>> {
-        self.shared
-            .files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,13 +71,9 @@ impl Storage for MemoryStorage {
 
     fn lock(&self) -> io::Result<Locking> {
         if self.shared.locked.swap(true, Ordering::Acquire) {
-            return Ok(Locking::Busy {
-                owner_pid: Some(std::process::id()),
-            });
+            return Ok(Locking::Busy { owner_pid: Some(std::process::id()) });
         }
-        Ok(Locking::Held(Box::new(Unlock(Arc::clone(
-            &self.shared.locked,
-        )))))
+        Ok(Locking::Held(Box::new(Unlock(Arc::clone(&self.shared.locked)))))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -98,11 +91,7 @@ impl Storage for MemoryStorage {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let file = self
-            .files()
-            .get(name)
-            .map(Arc::clone)
-            .ok_or_else(not_found)?;
+        let file = self.files().get(name).map(Arc::clone).ok_or_else(not_found)?;
         Ok(Box::new(Opened(file)))
     }
 
@@ -159,21 +148,12 @@ impl StorageFile for Opened {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self
-            .0
-            .bytes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len() as u64)
+        Ok(self.0.bytes.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let length = to_usize(bytes)?;
-        self.0
-            .bytes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .resize(length, 0);
+        self.0.bytes.write().unwrap_or_else(PoisonError::into_inner).resize(length, 0);
         Ok(())
     }
 

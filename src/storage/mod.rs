@@ -11,7 +11,7 @@ use std::{any::Any, fmt, io};
 
 pub use file::FileStorage;
 pub use memory::MemoryStorage;
-pub(crate) use rw::{read_full, write_full};
+pub(crate) use rw::{read_full, uninterrupted, write_full};
 
 /// The directory of one log.
 ///
@@ -99,9 +99,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn unix_ms(&self) -> u64 {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            })
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

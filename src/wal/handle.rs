@@ -40,7 +40,8 @@ use crate::{
 /// After a write or a sync has failed, nothing succeeds again on this log but reading: every call
 /// and every waiter gets [`Error::Poisoned`]. Reopen it to learn what survived. When the last
 /// handle is dropped without [`close`](Wal::close), what was appended is still written, and not
-/// synced, and the directory's lock is freed when that is done.
+/// synced, and the directory's lock is freed when that is done; tickets and streams are handles in
+/// this sense.
 ///
 /// *Cancel-safe* means here: dropping a future before it resolves has either appended nothing or
 /// the whole record or batch, and leaves neither a gap nor a waiter behind. Which of the two can be
@@ -68,10 +69,7 @@ pub struct Wal {
 
 impl Wal {
     pub(crate) fn new(core: Arc<Core>, report: RecoveryReport) -> Self {
-        Wal {
-            core,
-            report: Arc::new(report),
-        }
+        Wal { core, report: Arc::new(report) }
     }
 
     /// Opens the log in `directory` with the default settings, creating both if they aren't there.
@@ -173,9 +171,7 @@ impl Wal {
         P: Into<Payload<'a>>,
     {
         // Collected first: no code of users runs once something is reserved.
-        let unit = self
-            .core
-            .unit(payloads.into_iter().map(Into::into).collect())?;
+        let unit = self.core.unit(payloads.into_iter().map(Into::into).collect())?;
         let span = self.core.reserve_batch(unit).await?;
         self.core.kick_writer();
         self.core.reach_written(span.end).await?;
@@ -236,11 +232,7 @@ impl Wal {
         self.core.status.check_new()?;
         let end = self.core.records_end();
         if lsn >= end {
-            return Err(Error::OutOfRange {
-                lsn,
-                first: self.core.first,
-                end,
-            });
+            return Err(Error::OutOfRange { lsn, first: self.core.first, end });
         }
         self.core.wait_synced(lsn.plus(1)).await
     }
@@ -265,7 +257,8 @@ impl Wal {
         self.core.watermarks()
     }
 
-    /// A receiver that always holds the newest watermarks, and is told when they change.
+    /// A receiver that always holds the newest watermarks, and is told when they change. Its
+    /// `changed` fails once the log has stopped or is closed.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Watermarks> {
         self.core.subscribe()
@@ -294,9 +287,7 @@ impl Wal {
         self.core.reach_written(lsn.plus(1)).await?;
         let core = Arc::clone(&self.core);
         let read = start(self.core.executor.as_ref(), move || read_record(&core, lsn));
-        read.await.map_err(|_| Error::Closed {
-            reason: RUNTIME_GONE,
-        })?
+        read.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })?
     }
 
     /// Streams the records of a range of LSNs, oldest first, up to what is written now.

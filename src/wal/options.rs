@@ -34,11 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            config: Config::default(),
-            lock: true,
-            io_handle: None,
-        }
+        Options { config: Config::default(), lock: true, io_handle: None }
     }
 }
 
@@ -148,9 +144,7 @@ impl Options {
             let storage = create_storage(&directory)?;
             Opening::begin(storage, config, lock)
         });
-        let opening = begun.await.map_err(|_| Error::Closed {
-            reason: RUNTIME_GONE,
-        })??;
+        let opening = begun.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
         Ok(Recovery::new(opening, executor))
     }
 
@@ -172,21 +166,16 @@ impl Options {
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let lock = self.lock;
-        let begun = start(executor.as_ref(), move || {
-            Opening::begin(storage, config, lock)
-        });
-        let opening = begun.await.map_err(|_| Error::Closed {
-            reason: RUNTIME_GONE,
-        })??;
+        let begun = start(executor.as_ref(), move || Opening::begin(storage, config, lock));
+        let opening = begun.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
         Ok(Recovery::new(opening, executor))
     }
 
     fn handle(&self) -> Result<Handle> {
         match &self.io_handle {
             Some(handle) => Ok(handle.clone()),
-            None => Handle::try_current().map_err(|_| Error::Closed {
-                reason: "opened outside of a tokio runtime",
-            }),
+            None => Handle::try_current()
+                .map_err(|_| Error::Closed { reason: "opened outside of a tokio runtime" }),
         }
     }
 }
@@ -196,11 +185,8 @@ pub(crate) const RUNTIME_GONE: &str = "the runtime that runs its I/O is gone";
 fn create_storage(directory: &PathBuf) -> Result<Arc<dyn Storage>> {
     match FileStorage::create(directory) {
         Ok(storage) => Ok(Arc::new(storage)),
-        Err(error) => Err(Error::io(
-            "opening directory",
-            directory.display().to_string(),
-            None,
-            error,
-        )),
+        Err(error) => {
+            Err(Error::io("opening directory", directory.display().to_string(), None, error))
+        }
     }
 }

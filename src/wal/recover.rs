@@ -110,9 +110,8 @@ impl Recovery {
             }
             Ok((core, report))
         });
-        let (core, report) = finished.await.map_err(|_| Error::Closed {
-            reason: RUNTIME_GONE,
-        })??;
+        let (core, report) =
+            finished.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
         Ok(Wal::new(core, report))
     }
 }
@@ -138,8 +137,6 @@ impl Stream for Recovery {
 
 impl fmt::Debug for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recovery")
-            .field("report", self.report())
-            .finish_non_exhaustive()
+        f.debug_struct("Recovery").field("report", self.report()).finish_non_exhaustive()
     }
 }

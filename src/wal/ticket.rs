@@ -66,9 +66,6 @@ impl Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
-            .field("lsn", &self.lsn)
-            .field("end", &self.end)
-            .finish()
+        f.debug_struct("Ticket").field("lsn", &self.lsn).field("end", &self.end).finish()
     }
 }

@@ -7,23 +7,13 @@ use crate::format::frame::Seed;
 
 fn header(lsn: Lsn, kind: Kind, payload: &[u8]) -> FrameHeader {
     let bytes = u32::try_from(payload.len()).unwrap();
-    FrameHeader::seal(
-        Seed::new([0; 16], 1),
-        lsn,
-        kind,
-        bytes,
-        crc32c::crc32c(payload),
-        lsn,
-    )
+    FrameHeader::seal(Seed::new([0; 16], 1), lsn, kind, bytes, crc32c::crc32c(payload), lsn)
 }
 
 fn put(ring: &Ring, payload: &[u8]) -> Lsn {
     let reserved = ring.reserve(frame_bytes(payload.len() as u64));
     let lsn = reserved.lsn();
-    reserved.publish(std::iter::once((
-        header(lsn, Kind::Record, payload),
-        payload,
-    )));
+    reserved.publish(std::iter::once((header(lsn, Kind::Record, payload), payload)));
     lsn
 }
 
@@ -43,11 +33,7 @@ fn laps_give_back_what_went_in() {
     for i in 0..100u8 {
         let payload = vec![i; usize::from(i) % 60];
         let lsn = put(&ring, &payload);
-        let Taken::Units {
-            end,
-            frame_count: 1,
-        } = drainer.take(1 << 20, 1 << 20)
-        else {
+        let Taken::Units { end, frame_count: 1 } = drainer.take(1 << 20, 1 << 20) else {
             panic!("the frame is published")
         };
         assert_eq!(lsn, drainer.at());
@@ -80,19 +66,10 @@ fn an_unpublished_frame_holds_back_those_behind_it() {
     put(&ring, b"second");
     assert_eq!(drainer.take(256, 256), Taken::Nothing);
     assert!(!ring.is_ready());
-    first.publish(std::iter::once((
-        header(Lsn::ZERO, Kind::Record, b"first"),
-        &b"first"[..],
-    )));
+    first.publish(std::iter::once((header(Lsn::ZERO, Kind::Record, b"first"), &b"first"[..])));
     assert!(ring.is_ready());
     let taken = drainer.take(256, 256);
-    assert_eq!(
-        taken,
-        Taken::Units {
-            end: Lsn::new(48),
-            frame_count: 2
-        }
-    );
+    assert_eq!(taken, Taken::Units { end: Lsn::new(48), frame_count: 2 });
 }
 
 #[test]
@@ -106,13 +83,7 @@ fn a_batch_is_taken_whole_or_not_at_all() {
     ];
     reserved.publish(frames.into_iter());
     assert_eq!(drainer.take(256, 40), Taken::DoesNotFit { unit_bytes: 56 });
-    assert_eq!(
-        drainer.take(1, 56),
-        Taken::Units {
-            end: Lsn::new(56),
-            frame_count: 2
-        }
-    );
+    assert_eq!(drainer.take(1, 56), Taken::Units { end: Lsn::new(56), frame_count: 2 });
 }
 
 #[test]
@@ -129,13 +100,7 @@ fn a_full_ring_is_taken_once() {
     put(&ring, &[1; 16]);
     put(&ring, &[2; 16]);
     let taken = drainer.take(1 << 20, 1 << 20);
-    assert_eq!(
-        taken,
-        Taken::Units {
-            end: Lsn::new(64),
-            frame_count: 2
-        }
-    );
+    assert_eq!(taken, Taken::Units { end: Lsn::new(64), frame_count: 2 });
 }
 
 #[test]

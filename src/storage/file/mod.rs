@@ -42,10 +42,7 @@ impl FileStorage {
         let directory = directory.as_ref();
         create_durably(directory)?;
         if !fs::metadata(directory)?.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                "it is not a directory",
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
         }
         Ok(FileStorage {
             directory: directory.to_path_buf(),
@@ -64,9 +61,7 @@ fn create_durably(directory: &Path) -> io::Result<()> {
     if directory.as_os_str().is_empty() || directory.exists() {
         return Ok(());
     }
-    let parent = directory
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     create_durably(parent)?;
     match fs::create_dir(directory) {
@@ -106,21 +101,13 @@ impl Storage for FileStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let options = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .clone();
-        Ok(Box::new(DirectoryFile {
-            file: options.open(self.path(name))?,
-        }))
+        let options = OpenOptions::new().read(true).write(true).create_new(true).clone();
+        Ok(Box::new(DirectoryFile { file: options.open(self.path(name))? }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let options = OpenOptions::new().read(true).write(true).clone();
-        Ok(Box::new(DirectoryFile {
-            file: options.open(self.path(name))?,
-        }))
+        Ok(Box::new(DirectoryFile { file: options.open(self.path(name))? }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

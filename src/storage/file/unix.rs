@@ -25,12 +25,7 @@ impl Directory {
 /// `None` if somebody else holds the lock. It belongs to the open file, so it also keeps out a
 /// second handle in this process, and goes with the last one that has it open.
 pub(super) fn lock(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(None),
