@@ -4,7 +4,7 @@ use std::{collections::VecDeque, task::Waker};
 
 use crate::{
     lsn::Lsn,
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::{Apart, AtomicU64, Mutex, Ordering},
 };
 
 /// A position that only grows, and the tasks that wait until it covers theirs.
@@ -14,7 +14,7 @@ use crate::{
 /// waiter.
 #[derive(Debug)]
 pub(crate) struct Mark {
-    value: AtomicU64,
+    value: Apart<AtomicU64>,
     queue: Mutex<Queue>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct WaiterId {
 
 impl Mark {
     pub(crate) fn new(at: Lsn) -> Self {
-        Mark { value: AtomicU64::new(at.as_u64()), queue: Mutex::new(Queue::default()) }
+        Mark { value: Apart(AtomicU64::new(at.as_u64())), queue: Mutex::new(Queue::default()) }
     }
 
     pub(crate) fn get(&self) -> Lsn {

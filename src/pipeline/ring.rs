@@ -30,7 +30,7 @@ use crate::{
         scan::to_usize,
     },
     lsn::Lsn,
-    sync::{AtomicU64, Ordering},
+    sync::{Apart, AtomicU64, Ordering},
 };
 
 const WORD_BYTES: u64 = 8;
@@ -39,10 +39,10 @@ const WORD_BYTES: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct Ring {
     words: Box<[AtomicU64]>,
-    /// The next LSN to reserve.
-    tail: AtomicU64,
+    /// The next LSN to reserve. Apart from what the drainer stores.
+    tail: Apart<AtomicU64>,
     /// Everything below was written out and zeroed. Moved by the drainer alone.
-    drained: AtomicU64,
+    drained: Apart<AtomicU64>,
 }
 
 /// The writer's side; there is exactly one for a ring.
@@ -79,8 +79,8 @@ impl Ring {
     pub(crate) fn new(bytes: u64, start: Lsn) -> (Arc<Ring>, Drainer) {
         assert!(bytes.is_power_of_two() && bytes >= WORD_BYTES, "a ring's size is a power of two");
         let words = (0..bytes / WORD_BYTES).map(|_| AtomicU64::new(0)).collect();
-        let tail = AtomicU64::new(start.as_u64());
-        let drained = AtomicU64::new(start.as_u64());
+        let tail = Apart(AtomicU64::new(start.as_u64()));
+        let drained = Apart(AtomicU64::new(start.as_u64()));
         let ring = Arc::new(Ring { words, tail, drained });
         (Arc::clone(&ring), Drainer { ring, at: start, taken_end: start })
     }
