@@ -109,8 +109,9 @@ impl Core {
     pub(crate) fn start(start: Start) -> Arc<Self> {
         let active_capacity =
             start.config.segment_bytes - crate::format::header::SEGMENT_HEADER_BYTES;
-        // At most half a segment, as the arithmetic of `space` demands.
-        let ring_bytes = start.config.ring_bytes.min(active_capacity / 2);
+        // At most half a segment less a control record, as the arithmetic of `space` demands.
+        let half = (active_capacity - CONTROL_FRAME_BYTES) / 2;
+        let ring_bytes = start.config.ring_bytes.min(half);
         let ring_bytes = 1 << ring_bytes.ilog2();
         let (ring, drainer) = Ring::new(ring_bytes, start.end);
         let space = Space::new(ring_bytes, start.next_sequence);

@@ -2,11 +2,14 @@
 //!
 //! An append may reserve while the tail is at most `limit`. All reservations made after a check
 //! passed are by holders of permits, so they exceed the limit by at most the ring's capacity R,
-//! and R is at most half a segment. Hence, with C for the control record that closes the log:
+//! and 2 R + C fit into a segment, with C for the control record that closes the log. Hence:
 //!
 //! - without a spare, `limit` = end of the active segment − R − C: everything fits into it;
 //! - with one, `limit` = end of the active + capacity of the spare − 2 R − C: what doesn't fit, and
 //!   the end of the active segment left unused because a unit didn't fit (< R), fits into the spare.
+//!
+//! With a spare the limit is at least the end of the active segment, so a tail above it means that
+//! something in flight will rotate: who waits for room then waits for that rotation.
 //!
 //! So a full device is found here, while preparing, before anything is reserved.
 
