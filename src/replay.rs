@@ -63,7 +63,7 @@ pub(crate) fn damage(reader: &SegmentReader, lsn: Lsn, stop: Stop, synced: Lsn) 
             let offset = reader.offset(lsn);
             Error::UnsupportedFrame { segment, offset, lsn, kind, flags: u16::from(flags) }
         }
-        Stop::AboveLimit { payload_bytes } => match reader.is_intact_above_limit(lsn) {
+        Stop::AboveLimit { lsn: at, payload_bytes } => match reader.is_intact(at) {
             Ok(true) => Error::RecordTooLarge {
                 bytes: u64::from(payload_bytes),
                 max: reader.place.record_bytes_max,

@@ -14,6 +14,14 @@ pub(crate) const MAGIC: [u8; 8] = [0x8b, b'H', b'W', b'A', b'L', 0x0d, 0x0a, 0x1
 /// version is told from a damaged one.
 pub(crate) const ENCODED_BYTES: usize = 116;
 const CHECKSUM_BYTES: usize = 4;
+
+/// A second copy stands here, in another sector: one damaged sector doesn't lose a segment's identity.
+const COPY_OFFSET: usize = 2048;
+
+/// LSNs stay below, so that no sum of positions overflows; at a gibibyte a second, for 146 years.
+const LSN_LIMIT: u64 = 1 << 62;
+/// The largest batch, and room to spare: no header makes anybody look further than this.
+pub(crate) const FILE_BYTES_MAX: u64 = 8 << 30;
 const HINT_NONE: u64 = u64::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +77,15 @@ impl SegmentHeader {
         Link { base: self.base, incarnation: self.incarnation }
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// What is written at the beginning of a file: the encoded fields, twice.
+    pub(crate) fn block(&self) -> Vec<u8> {
+        let mut block = self.encode();
+        block.resize(COPY_OFFSET, 0);
+        block.extend_from_slice(&self.encode());
+        block
+    }
+
+    fn encode(&self) -> Vec<u8> {
         debug_assert!(self.synced <= self.base && self.incarnation != 0);
         let link = self.previous.unwrap_or(Link { base: Lsn::ZERO, incarnation: 0 });
         let mut bytes = Vec::with_capacity(ENCODED_BYTES);
@@ -104,6 +120,13 @@ impl SegmentHeader {
         if block.iter().all(|&byte| byte == 0) {
             return ParsedHeader::Blank;
         }
+        match Self::parse_one(block) {
+            ParsedHeader::Damaged => Self::parse_one(block.get(COPY_OFFSET..).unwrap_or_default()),
+            parsed => parsed,
+        }
+    }
+
+    fn parse_one(block: &[u8]) -> ParsedHeader {
         let mut fields = Fields { rest: block };
         let Some(prologue) = Prologue::parse(&mut fields) else {
             return ParsedHeader::Damaged;
@@ -121,11 +144,18 @@ impl SegmentHeader {
             return ParsedHeader::UnknownFlags { flags: prologue.flags };
         }
         match Self::parse_fields(&mut fields) {
-            Some(header) if header.synced <= header.base && header.incarnation != 0 => {
-                ParsedHeader::Valid(header)
-            }
+            Some(header) if header.is_sound() => ParsedHeader::Valid(header),
             _ => ParsedHeader::Damaged,
         }
+    }
+
+    /// Whether the fields can have been written by a log, whatever their checksum says.
+    fn is_sound(&self) -> bool {
+        let positions = [self.base, self.first, self.synced];
+        self.synced <= self.base
+            && self.incarnation != 0
+            && self.file_bytes <= FILE_BYTES_MAX
+            && positions.iter().all(|at| at.as_u64() % 8 == 0 && at.as_u64() < LSN_LIMIT)
     }
 
     fn parse_fields(fields: &mut Fields<'_>) -> Option<Self> {
@@ -211,7 +241,7 @@ pub(crate) mod tests {
     }
 
     fn block(header: &SegmentHeader) -> Vec<u8> {
-        let mut block = header.encode();
+        let mut block = header.block();
         block.resize(4096, 0);
         block
     }
@@ -225,12 +255,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_damage_and_never_another_version() {
+    fn every_flipped_bit_is_damage_and_never_another_version_and_the_copy_stands_in() {
         let intact = block(&sample());
         for bit in 0..ENCODED_BYTES * 8 {
             let mut damaged = intact.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::parse_one(&damaged), ParsedHeader::Damaged, "bit {bit}");
+            assert_eq!(SegmentHeader::parse(&damaged), ParsedHeader::Valid(sample()), "bit {bit}");
+            damaged[COPY_OFFSET + bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::parse(&damaged), ParsedHeader::Damaged, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn positions_that_no_log_writes_are_damage() {
+        let unsound = [
+            SegmentHeader { base: Lsn::new(u64::MAX - 7), ..sample() },
+            SegmentHeader { base: Lsn::new(8196), ..sample() },
+            SegmentHeader { first: Lsn::new(1), ..sample() },
+            SegmentHeader { synced: Lsn::new(4), ..sample() },
+            SegmentHeader { file_bytes: u64::MAX, ..sample() },
+        ];
+        for header in unsound {
+            assert_eq!(SegmentHeader::parse(&header.encode()), ParsedHeader::Damaged, "{header:?}");
         }
     }
 

@@ -41,7 +41,7 @@ pub(crate) enum Stop {
     /// An intact frame of a kind or with flags of a later release.
     Unsupported { lsn: Lsn, kind: u8, flags: u8 },
     /// The header holds; the payload is above the limit, so it was not looked at.
-    AboveLimit { payload_bytes: u32 },
+    AboveLimit { lsn: Lsn, payload_bytes: u32 },
 }
 
 impl Stop {
@@ -163,7 +163,7 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
         return Looked::Stop(Stop::TooLong { payload_bytes });
     }
     if u64::from(payload_bytes) > place.record_bytes_max {
-        return Looked::Stop(Stop::AboveLimit { payload_bytes });
+        return Looked::Stop(Stop::AboveLimit { lsn, payload_bytes });
     }
     let Some(frame) = bytes.get(FRAME_HEADER_BYTES..to_usize(frame_bytes)) else {
         return Looked::NeedsBytes(frame_bytes);
@@ -278,7 +278,7 @@ pub(crate) mod tests {
         let crc = crc32c::crc32c(b"");
         for (bytes, stop) in [
             (u32::MAX, Stop::TooLong { payload_bytes: u32::MAX }),
-            (2 << 20, Stop::AboveLimit { payload_bytes: 2 << 20 }),
+            (2 << 20, Stop::AboveLimit { lsn: Lsn::ZERO, payload_bytes: 2 << 20 }),
         ] {
             let header = FrameHeader::seal(seed(), Lsn::ZERO, Kind::Record, bytes, crc, Lsn::ZERO);
             let walked = walk(&header.to_bytes(), Lsn::ZERO, &place(4 << 20), &mut Vec::new());

@@ -90,6 +90,8 @@ pub(crate) struct Start {
     /// The end of the log: all below is in the files and synced.
     pub(crate) end: Lsn,
     pub(crate) is_clean: bool,
+    /// Whether records were written anew that nothing commits yet.
+    pub(crate) needs_mark: bool,
     pub(crate) active: Active,
     pub(crate) segments: Vec<SegmentInfo>,
     pub(crate) next_sequence: Sequence,

@@ -145,31 +145,23 @@ impl Ring {
         &self.words[self.word_index(lsn)]
     }
 
-    /// Copies `bytes` to the ring from `lsn` on, in one or two pieces. The words were zero, so the
-    /// padding of the last one is.
-    #[cfg(not(loom))]
+    /// Copies `bytes` to the ring from `lsn` on; the padding of the last word is zero.
+    ///
+    /// Word by word, atomically: `is_ready` may look at a word of this range on any thread, having
+    /// read a `drained` that is a lap old. Relaxed stores cost what plain ones do.
     fn copy_in(&self, lsn: Lsn, bytes: &[u8]) {
-        let start = self.word_index(lsn) * 8;
-        let before_wrap = bytes.len().min(self.words.len() * 8 - start);
-        let (first, second) = bytes.split_at(before_wrap);
-        let base = self.words.as_ptr().cast::<u8>().cast_mut();
-        // SAFETY: both ranges lie within the words, whose memory `AtomicU64` lets us change through
-        // a shared reference. They belong to one `Reserved`, which only `fill` calls this for, and
-        // which `claim` checked to lie between `drained` and one lap later: no other reservation
-        // covers them, and the drainer reads no word of a unit before its first word is published.
-        unsafe {
-            std::ptr::copy_nonoverlapping(first.as_ptr(), base.add(start), first.len());
-            std::ptr::copy_nonoverlapping(second.as_ptr(), base, second.len());
+        let (first, second) = self.words.split_at(self.word_index(lsn));
+        let words = second.iter().chain(first);
+        let whole = bytes.chunks_exact(8);
+        let rest = whole.remainder();
+        let mut last = [0; 8];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
         }
-    }
-
-    #[cfg(loom)]
-    fn copy_in(&self, lsn: Lsn, bytes: &[u8]) {
-        for (i, part) in bytes.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            let word = u64::from_le_bytes(word).to_le();
-            self.word(lsn.plus(i as u64 * 8)).store(word, Ordering::Relaxed);
+        let last = (!rest.is_empty()).then_some(last);
+        let values = whole.map(|word| word.try_into().unwrap_or_default()).chain(last);
+        for (word, value) in words.zip(values) {
+            word.store(u64::from_le_bytes(value).to_le(), Ordering::Relaxed);
         }
     }
 }

@@ -136,7 +136,9 @@ impl Space {
 
     /// Why the last attempt to prepare a spare failed, if it did.
     pub(super) fn last_failure(&self) -> Option<Error> {
-        self.state().failure.as_ref().map(|(_, error)| error.clone())
+        let state = self.state();
+        let failure = state.failure.as_ref().filter(|_| !state.scheduled);
+        failure.map(|(_, error)| error.clone())
     }
 
     /// Takes the spare away for good, when the log is closed; waits for one being prepared.
@@ -205,6 +207,9 @@ impl Core {
             state.attempt
         };
         let job = Job::new(Arc::clone(self), move |core| {
+            if core.status.check().is_err() {
+                return;
+            }
             let prepared = core.prepare_spare(bytes);
             let mut state = core.space.state();
             state.scheduled = false;
@@ -216,6 +221,7 @@ impl Core {
                     tracing::warn!(%error, "appends that need the next segment are refused");
                     core.space.wake_all();
                 }
+                Some(_) if core.status.check().is_err() => {}
                 Some(error) => core.stop(error.into_poison()),
                 None => {
                     core.space.wake_all();

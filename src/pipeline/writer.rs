@@ -184,7 +184,7 @@ impl Writer {
             file_bytes: spare.bytes,
         };
         // Before any of its frames, so that `written` never passes into a segment without one.
-        spare.file.write_at(&header.encode(), 0)?;
+        spare.file.write_at(&header.block(), 0)?;
         let next = Active { file: spare.file, link: header.link(), bytes: spare.bytes };
         let info = SegmentInfo { sequence: next.file.sequence(), base, seed: core.seed };
         core.segments.push(info, Arc::clone(&next.file));

@@ -3,14 +3,34 @@
 //! Pure. Each header names the one before it by base and incarnation, so a segment that is
 //! missing, foreign or older than a cut is seen.
 
-use crate::{format::header::SegmentHeader, lsn::Lsn, segments::Sequence};
+use crate::{
+    format::header::{SEGMENT_HEADER_BYTES, SegmentHeader},
+    lsn::Lsn,
+    segments::Sequence,
+};
 
 /// A segment with a valid header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) sequence: Sequence,
     pub(crate) header: SegmentHeader,
+    /// The length of the file.
     pub(crate) bytes: u64,
+}
+
+impl Member {
+    /// One past the last LSN that the file has room for. A file that was made longer since is taken
+    /// as it was.
+    pub(crate) fn file_end(&self) -> Lsn {
+        let bytes = self.bytes.min(self.header.file_bytes);
+        self.header.base.plus(bytes.saturating_sub(SEGMENT_HEADER_BYTES))
+    }
+
+    /// Whether the file is shorter than it was when its header was written: its length was durable
+    /// before that, so no crash does it.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.bytes < self.header.file_bytes
+    }
 }
 
 /// What the headers say.

@@ -1,119 +1,158 @@
-//! Segments whose header can't be read: prepared and never begun, or damaged. What they hold is
-//! searched all the same, as their base follows from their neighbours.
+//! Segments whose header can't be read, neither it nor its copy: prepared and never begun, begun by
+//! a recovery that was interrupted, or damaged. What they hold is searched all the same, as their
+//! base follows from their neighbours.
 
 use std::sync::Arc;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{
-        frame::{FrameHeader, Seed},
-        header::SEGMENT_HEADER_BYTES,
+        frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Seed},
+        header::{FILE_BYTES_MAX, SEGMENT_HEADER_BYTES},
         scan::{Place, Stop},
     },
     lsn::Lsn,
     recovery::{
         chain::{Chain, Member},
-        scan::{CHUNK_BYTES, Scan},
+        scan::{Scan, search_frames},
         survey::Found,
     },
     segments::{SegmentFile, SegmentReader},
 };
 
+/// How many epochs above the highest known one a segment without a header may be of.
+const EPOCHS_TRIED: u64 = 256;
+
 impl Scan<'_> {
     pub(super) fn all_zero(&self, unplaced: &[&Found]) -> Result<bool> {
         for found in unplaced {
-            if !found.is_blank || self.raw_used_end(found)? > 0 {
+            if !found.is_blank || self.used_bytes(found)? > 0 {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// One past the last byte that isn't zero behind the header's block.
-    pub(super) fn raw_used_end(&self, found: &Found) -> Result<u64> {
-        let reader = self.raw_reader(found, Lsn::ZERO, Seed::new([0; 16], 0))?;
+    /// The bytes behind the header's block, up to the last that isn't zero.
+    fn used_bytes(&self, found: &Found) -> Result<u64> {
+        let reader = self.reader_at(found, Lsn::ZERO, Seed::new([0; 16], 0))?;
         Ok(reader.used_end(Lsn::ZERO, reader.place.end)?.as_u64())
     }
 
-    pub(super) fn raw_reader(&self, found: &Found, base: Lsn, seed: Seed) -> Result<SegmentReader> {
-        let end = base.plus(found.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-        let place = Place { seed, end, record_bytes_max: self.config.record_bytes_max };
+    fn reader_at(&self, found: &Found, base: Lsn, seed: Seed) -> Result<SegmentReader> {
+        let bytes = found.bytes.min(FILE_BYTES_MAX).saturating_sub(SEGMENT_HEADER_BYTES);
+        let record_bytes_max = self.config.record_bytes_max;
+        let place = Place { seed, end: base.plus(bytes), record_bytes_max };
         let file = Arc::new(SegmentFile::open(self.storage, found.sequence)?);
         Ok(SegmentReader { file, base, place })
     }
 
-    /// Segments without a readable header: their base follows from their neighbours.
+    /// Finds out what each segment without a header is. Refuses if one of them was committed.
     pub(super) fn search_unplaced(
         &mut self,
         unplaced: &[&Found],
         chain: &Chain,
         hanging: &[Member],
     ) -> Result<()> {
+        let mut unknown = Vec::new();
         for found in unplaced {
-            if found.is_blank && self.raw_used_end(found)? == 0 {
-                continue;
+            let used_bytes = self.used_bytes(found)?;
+            if used_bytes > 0 && !self.search_rotated(found, used_bytes, chain, hanging)? {
+                unknown.push((found, used_bytes));
             }
-            let before = chain.members.iter().rfind(|member| member.sequence < found.sequence);
-            let Some(before) = before.or(chain.members.first()) else {
-                continue;
-            };
-            let next_seed = Seed::new(before.header.log_id, before.header.epoch.saturating_add(1));
-            if self.find_base(found, next_seed, before.header.base, before)?.is_some() {
-                // A recovery that was interrupted before its commit point: all of it is still here.
-                continue;
-            }
-            let seed = Seed::new(before.header.log_id, before.header.epoch);
-            let named = hanging
-                .iter()
-                .filter(|member| member.sequence > found.sequence)
-                .min_by_key(|member| member.sequence)
-                .and_then(|member| member.header.previous)
-                .map(|link| link.base);
-            let base = match named {
-                Some(base) => Some(base),
-                None => self.find_base(found, seed, self.end, before)?,
-            };
-            match base {
-                Some(base) => {
-                    let reader = self.raw_reader(found, base, seed)?;
-                    self.search_region(&reader, base)?;
-                    if self.commitment > base {
-                        // Something in it was synced, so its header had been.
-                        self.stop = Stop::BadHeader;
-                    }
-                }
-                None => {
-                    self.cut_bytes += self.raw_used_end(found)?;
-                    self.kept_in.push(found.sequence);
-                }
-            }
+        }
+        // Last, as it takes the highest commitment of all the others.
+        for (found, used_bytes) in unknown {
+            self.search_interrupted(found, used_bytes, chain)?;
         }
         Ok(())
     }
 
+    /// A segment that was rotated into: its frames have its predecessor's epoch and go on where that
+    /// ends. Says whether it holds any.
+    fn search_rotated(
+        &mut self,
+        found: &Found,
+        used_bytes: u64,
+        chain: &Chain,
+        hanging: &[Member],
+    ) -> Result<bool> {
+        let before = chain.members.iter().rfind(|member| member.sequence < found.sequence);
+        let Some(before) = before.or(chain.members.first()) else { return Ok(false) };
+        let seed = Seed::new(before.header.log_id, before.header.epoch);
+        let mut successors = hanging.iter().rev().filter(|member| member.sequence > found.sequence);
+        let named = successors.next().and_then(|member| member.header.previous);
+        let base = match named {
+            Some(link) => link.base,
+            None => self.find_base(found, seed, before)?.unwrap_or(self.end),
+        };
+        let reader = self.reader_at(found, base, seed)?;
+        let frames = search_frames(&reader, base, base.plus(used_bytes))?;
+        if frames.count == 0 {
+            return Ok(false);
+        }
+        self.valid_after_count += frames.count;
+        self.commit(frames.commitment);
+        self.keep(found, used_bytes);
+        if self.commitment > base {
+            // Something in it was synced, so its header had been.
+            self.stop = Stop::BadHeader;
+        }
+        Ok(true)
+    }
+
+    /// A recovery that was interrupted: frames of the next epoch, written anew from the commitment
+    /// on, none of which claims more than that. What they hold is still where it was. If one does
+    /// claim more, the epoch had been committed.
+    fn search_interrupted(&mut self, found: &Found, used_bytes: u64, chain: &Chain) -> Result<()> {
+        let base = self.commitment;
+        let log_id = chain.members.last().map_or([0; 16], |member| member.header.log_id);
+        // Usually the next one; more if later recoveries replaced what earlier ones had begun.
+        let seed = |by| Seed::new(log_id, self.epoch_max.saturating_add(by));
+        let mut reader = self.reader_at(found, base, seed(1))?;
+        for by in 1..=EPOCHS_TRIED {
+            let place = Place { seed: seed(by), ..reader.place };
+            let candidate = SegmentReader { place, ..reader.clone() };
+            if candidate.is_intact(base)? {
+                reader = candidate;
+                break;
+            }
+        }
+        let frames = search_frames(&reader, base, base.plus(used_bytes))?;
+        if frames.commitment > base {
+            return Err(Error::Corrupt {
+                lsn: base,
+                segment: found.sequence.file_name(),
+                offset: 0,
+                synced: frames.commitment,
+                reason: "neither the segment's header nor its copy is readable".to_owned(),
+            });
+        }
+        if frames.count == 0 || !found.is_blank {
+            self.keep(found, used_bytes);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, found: &Found, used_bytes: u64) {
+        self.cut_bytes += used_bytes;
+        self.scanned_bytes += used_bytes;
+        self.kept_in.push(found.sequence);
+    }
+
     /// The base of the newest segment, if its first frame is intact: the end of what comes before,
     /// or, if that is damaged too, whichever position the frame was sealed for.
-    pub(super) fn find_base(
-        &self,
-        found: &Found,
-        seed: Seed,
-        from: Lsn,
-        before: &Member,
-    ) -> Result<Option<Lsn>> {
-        let limit = before.header.base.plus(before.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-        let mut base = from;
-        let mut reader = self.raw_reader(found, base, seed)?;
-        let header = reader.read(base, 16)?;
-        let Some(header) = header.first_chunk::<16>() else {
-            return Ok(None);
-        };
+    fn find_base(&self, found: &Found, seed: Seed, before: &Member) -> Result<Option<Lsn>> {
+        let mut base = self.end;
+        let mut reader = self.reader_at(found, base, seed)?;
+        let header = reader.read(base, FRAME_HEADER_BYTES_U64)?;
+        let Some(header) = header.first_chunk() else { return Ok(None) };
         let header = FrameHeader::parse(*header);
-        while base <= limit {
-            if header.header_holds(seed, base) {
-                reader.place.end = base.plus(found.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-                reader.base = base;
-                let frame = reader.read_frame(base, reader.place.end, CHUNK_BYTES)?;
-                if frame.is_ok() {
+        let capacity = reader.place.end.since(base);
+        while base <= before.file_end() {
+            if header.header_holds(seed, base) && header.frame_bytes() <= capacity {
+                reader = SegmentReader { base, ..reader };
+                if reader.is_intact(base)? {
                     return Ok(Some(base));
                 }
             }

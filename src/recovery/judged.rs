@@ -23,9 +23,13 @@ pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
     /// The first place where no valid unit stands (X).
     pub(crate) end: Lsn,
+    /// The end of the last record that was walked over: only control records follow it.
+    pub(crate) records_end: Lsn,
     /// The highest position that anything claims was synced (S).
     pub(crate) commitment: Lsn,
     pub(crate) cut: Option<Cut>,
+    /// The segments that hold what was cut.
+    pub(crate) kept_in: Vec<Sequence>,
     /// Segment files that are no part of the log any more.
     pub(crate) leftovers: Vec<Leftover>,
     pub(crate) scanned_bytes: u64,
@@ -39,6 +43,8 @@ pub(crate) struct Leftover {
     pub(crate) sequence: Sequence,
     /// Whether it holds bytes that a cut did away with: they are kept.
     pub(crate) is_kept: bool,
+    /// Whether it was prepared and never used.
+    pub(crate) is_empty: bool,
 }
 
 /// Judges the log, or refuses: its durable part is damaged, or of a later release.
@@ -119,8 +125,10 @@ impl Scan<'_> {
         Judged {
             verdict: Verdict::CleanClose,
             end,
+            records_end: self.records_end,
             commitment: self.commitment,
             cut: None,
+            kept_in: self.kept_in,
             leftovers,
             scanned_bytes: self.scanned_bytes,
             warnings,
@@ -146,8 +154,9 @@ impl Scan<'_> {
         let segment = self.stopped_in.as_ref().map(|reader| reader.file.name().to_owned());
         let segment = segment.unwrap_or_default();
         let offset = self.stopped_in.as_ref().map_or(0, |reader| reader.offset(self.end));
-        if verdict == Verdict::Corrupt {
+        if verdict == Verdict::Corrupt || self.is_cut_short {
             let reason = match broken_at.filter(|&base| base == self.end) {
+                _ if self.is_cut_short => "the file is shorter than it was made",
                 Some(_) => "the segment that begins here is missing or its header is damaged",
                 None => self.stop.describe(),
             };
@@ -171,8 +180,10 @@ impl Scan<'_> {
         Ok(Judged {
             verdict,
             end: self.end,
+            records_end: self.records_end,
             commitment: self.commitment,
             cut,
+            kept_in: self.kept_in,
             leftovers,
             scanned_bytes: self.scanned_bytes,
             warnings,
@@ -190,8 +201,15 @@ fn leftovers(
 ) -> (Vec<Leftover>, Vec<Warning>) {
     let dead = chain.dead.iter().map(|member| (member.sequence, "an earlier cut replaced it"));
     let hanging = hanging.iter().map(|member| (member.sequence, "its predecessor never was"));
+    let is_empty = |sequence| {
+        unplaced.iter().any(|found| found.sequence == sequence && found.is_blank)
+            && !kept_in.contains(&sequence)
+    };
     let headless = unplaced.iter().map(|found| {
-        (found.sequence, if found.is_blank { "prepared and not used" } else { "never begun" })
+        (
+            found.sequence,
+            if found.is_blank { "it was never begun" } else { "its header is damaged" },
+        )
     });
     let mut leftovers = Vec::new();
     let mut warnings = Vec::new();
@@ -201,7 +219,8 @@ fn leftovers(
         kept_in.contains(&sequence) || dead.any(|member| member.sequence == sequence)
     };
     for (sequence, what) in dead.chain(hanging).chain(headless) {
-        leftovers.push(Leftover { sequence, is_kept: was_cut(sequence) });
+        let (is_kept, is_empty) = (was_cut(sequence), is_empty(sequence));
+        leftovers.push(Leftover { sequence, is_kept, is_empty });
         warnings.push(Warning::Leftover { name: sequence.file_name(), what });
     }
     for found in unplaced.iter().filter(|found| !found.is_blank) {

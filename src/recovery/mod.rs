@@ -103,7 +103,12 @@ impl Opening {
         };
         report.segment_count = ready.segments.len();
         let last = self.survey.segments.last().map_or(Sequence(0), |found| found.sequence);
+        let rewrote_records =
+            |judged: &Judged| report.rewritten_bytes > 0 && judged.records_end > judged.commitment;
         let start = Start {
+            // Control records alone need none: it would make each opening of an unclosed log keep
+            // the segment that the one before began.
+            needs_mark: self.judged.as_ref().is_some_and(rewrote_records),
             next_sequence: last.max(ready.active.file.sequence()).next(),
             storage: self.storage,
             executor,

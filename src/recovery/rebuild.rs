@@ -55,8 +55,9 @@ const FIRST_SEQUENCE: Sequence = Sequence(1);
 /// Creates the log. Commit point: its first header is synced.
 pub(crate) fn create(storage: &dyn Storage, config: &Config, survey: &Survey) -> Result<Ready> {
     let leftovers = survey.segments.iter();
-    let leftovers: Vec<_> =
-        leftovers.map(|found| Leftover { sequence: found.sequence, is_kept: false }).collect();
+    let leftovers: Vec<_> = leftovers
+        .map(|found| Leftover { sequence: found.sequence, is_kept: false, is_empty: true })
+        .collect();
     clear(storage, &leftovers)?;
     let file = prepare(storage, FIRST_SEQUENCE, config.segment_bytes, config.preallocation)?;
     let header = SegmentHeader {
@@ -87,7 +88,7 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
     let base = newest.header.base;
     let close = Lsn::new(judged.end.as_u64().saturating_sub(CONTROL_FRAME_BYTES));
     if close == base {
-        file.write_at(&newest.header.encode(), 0)?;
+        file.write_at(&newest.header.block(), 0)?;
     }
     let offset = close.since(base) + SEGMENT_HEADER_BYTES;
     let mut frame = vec![0; to_usize(CONTROL_FRAME_BYTES)];
@@ -95,7 +96,9 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
     file.write_at(&frame, offset)?;
     file.sync_data()?;
     clear(storage, &judged.leftovers)?;
-    let active = Active { file: Arc::new(file), link: newest.header.link(), bytes: newest.bytes };
+    // A file that was made longer since may have no space behind its old end.
+    let bytes = newest.bytes.min(newest.header.file_bytes);
+    let active = Active { file: Arc::new(file), link: newest.header.link(), bytes };
     Ok(Ready {
         log_id: newest.header.log_id,
         epoch: newest.header.epoch,
@@ -129,6 +132,10 @@ pub(crate) fn begin_epoch(
     let needed = judged.end.since(base) + SEGMENT_HEADER_BYTES + 2 * CONTROL_FRAME_BYTES;
     let file_bytes = needed.next_multiple_of(512).max(config.segment_bytes);
     let sequence = last.unwrap_or(newest.sequence).next();
+    // Prepared and never used: removed first, as the device may be full.
+    let (unused, leftovers): (Vec<Leftover>, Vec<Leftover>) =
+        judged.leftovers.iter().partition(|leftover| leftover.is_empty);
+    clear(storage, &unused)?;
     let file = prepare(storage, sequence, file_bytes, config.preallocation)?;
     let header = SegmentHeader {
         log_id: newest.header.log_id,
@@ -147,17 +154,17 @@ pub(crate) fn begin_epoch(
     let ready = commit(file, &header, infos(&kept))?;
     let replaced = replaced.iter().map(|member| Leftover {
         sequence: member.sequence,
-        is_kept: report.cut.as_ref().is_some_and(|cut| cut.segment == member.sequence.file_name()),
+        is_kept: judged.kept_in.contains(&member.sequence),
+        is_empty: false,
     });
-    let gone: Vec<_> = judged.leftovers.iter().map(Leftover::clone).chain(replaced).collect();
+    let gone: Vec<_> = leftovers.into_iter().chain(replaced).collect();
     clear(storage, &gone)?;
     if let Some(cut) = &mut report.cut {
         let renamed = gone.iter().filter(|gone| gone.is_kept).map(|gone| gone.sequence.cut_name());
         cut.kept_in = renamed.collect();
-        if kept.iter().any(|member| member.sequence.file_name() == cut.segment) {
-            // Its segment is still part of the log; what is past the cut is dead, and stays there.
-            cut.kept_in.push(cut.segment.clone());
-        }
+        // A segment that is still part of the log: what is past its end is dead, and stays there.
+        let still = kept.iter().filter(|member| judged.kept_in.contains(&member.sequence));
+        cut.kept_in.extend(still.map(|member| member.sequence.file_name()));
     }
     Ok(ready)
 }
@@ -223,7 +230,7 @@ fn commit(
     header: &SegmentHeader,
     mut segments: Vec<SegmentInfo>,
 ) -> Result<Ready> {
-    file.write_at(&header.encode(), 0)?;
+    file.write_at(&header.block(), 0)?;
     file.sync_data()?;
     let seed = Seed::new(header.log_id, header.epoch);
     segments.push(SegmentInfo { sequence: file.sequence(), base: header.base, seed });
@@ -234,7 +241,7 @@ fn commit(
 /// Removes what is no part of the log, or renames it where it holds bytes that were cut. Begun
 /// again by the next opening if it is interrupted.
 fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<()> {
-    for Leftover { sequence, is_kept } in leftovers {
+    for Leftover { sequence, is_kept, .. } in leftovers {
         let name = sequence.file_name();
         let (operation, done) = if *is_kept {
             ("renaming", storage.rename(&name, &sequence.cut_name()))

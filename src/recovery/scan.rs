@@ -6,8 +6,7 @@ use crate::{
     error::Result,
     format::{
         control::Control,
-        frame::Seed,
-        header::SEGMENT_HEADER_BYTES,
+        frame::{Kind, Seed, frame_bytes},
         scan::{FrameAt, Place, Stop},
         search::{Found as FoundFrame, search},
     },
@@ -22,6 +21,25 @@ use crate::{
 
 pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 
+/// What a search came upon.
+pub(super) struct Frames {
+    pub(super) count: u64,
+    /// The highest position that any of them claims was synced.
+    pub(super) commitment: Lsn,
+}
+
+/// The intact frames that begin in `from..used_end`.
+pub(super) fn search_frames(reader: &SegmentReader, from: Lsn, used_end: Lsn) -> Result<Frames> {
+    let mut frames = Frames { count: 0, commitment: Lsn::ZERO };
+    let region = (used_end.since(from), reader.place.end.since(from));
+    let mut source = Region { reader, start: from };
+    search(&mut source, from, region, reader.place.seed, &mut |found: FoundFrame| {
+        frames.count += 1;
+        frames.commitment = frames.commitment.max(found.commitment.unwrap_or(Lsn::ZERO));
+    })?;
+    Ok(frames)
+}
+
 /// A close vouches for all before it, and for nothing less.
 fn is_clean_close(frame: &FrameAt) -> bool {
     frame.control == Some(Control::Close) && frame.commitment == Some(frame.lsn)
@@ -35,6 +53,10 @@ pub(super) struct Scan<'a> {
     pub(super) end: Lsn,
     pub(super) stop: Stop,
     pub(super) stopped_in: Option<SegmentReader>,
+    /// The walk stopped where a file has lost its end.
+    pub(super) is_cut_short: bool,
+    /// The end of the last record or batch.
+    pub(super) records_end: Lsn,
     pub(super) closed: bool,
     pub(super) valid_after_count: u64,
     /// Bytes past the end that aren't zero, and the files that hold them.
@@ -54,6 +76,8 @@ impl<'a> Scan<'a> {
             end: Lsn::ZERO,
             stop: Stop::Blank,
             stopped_in: None,
+            is_cut_short: false,
+            records_end: Lsn::ZERO,
             closed: false,
             valid_after_count: 0,
             cut_bytes: 0,
@@ -69,10 +93,10 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn reader(&self, member: &Member, end: Option<Lsn>) -> Result<SegmentReader> {
-        let file_end = member.header.base.plus(member.bytes.saturating_sub(SEGMENT_HEADER_BYTES));
+        let file_end = member.file_end();
         let place = Place {
             seed: Seed::new(member.header.log_id, member.header.epoch),
-            end: end.unwrap_or(file_end),
+            end: end.map_or(file_end, |end| end.min(file_end)),
             record_bytes_max: self.config.record_bytes_max,
         };
         let file = Arc::new(SegmentFile::open(self.storage, member.sequence)?);
@@ -117,9 +141,10 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let stop = self.walk(&reader)?;
-            if stop != Stop::SegmentEnd || successor.is_none() {
+            if stop != Stop::SegmentEnd || successor != Some(self.end) {
                 is_past = true;
                 self.stop = stop;
+                self.is_cut_short = member.is_cut_short() && stop != Stop::Blank;
                 self.search_region(&reader, self.end)?;
                 self.stopped_in = Some(reader);
             }
@@ -127,13 +152,17 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    pub(super) fn walk(&mut self, reader: &SegmentReader) -> Result<Stop> {
+    fn walk(&mut self, reader: &SegmentReader) -> Result<Stop> {
+        self.closed = false;
         loop {
             let chunk = reader.read_chunk(self.end, reader.place.end, CHUNK_BYTES)?;
             self.scanned_bytes += chunk.next.since(self.end);
             self.dirty_padding_count += chunk.dirty_padding_count;
             for frame in &chunk.frames {
                 self.commitment = self.commitment.max(frame.commitment.unwrap_or(Lsn::ZERO));
+                if frame.kind != Kind::Control {
+                    self.records_end = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
+                }
             }
             if let Some(last) = chunk.frames.last() {
                 self.closed = is_clean_close(last);
@@ -161,15 +190,9 @@ impl<'a> Scan<'a> {
         self.cut_bytes += region_bytes;
         self.scanned_bytes += region_bytes;
         self.kept_in.push(reader.file.sequence());
-        let (mut count, mut commitment) = (0, self.commitment);
-        let mut source = Region { reader, start: from };
-        let region = (region_bytes, reader.place.end.since(from));
-        search(&mut source, from, region, reader.place.seed, &mut |found: FoundFrame| {
-            count += 1;
-            commitment = commitment.max(found.commitment.unwrap_or(Lsn::ZERO));
-        })?;
-        self.valid_after_count += count;
-        self.commitment = commitment;
+        let found = search_frames(reader, from, used_end)?;
+        self.valid_after_count += found.count;
+        self.commit(found.commitment);
         Ok(())
     }
 

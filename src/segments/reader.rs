@@ -98,13 +98,17 @@ impl SegmentReader {
         }
     }
 
-    /// Whether the frame at `lsn`, whose payload is above the limit, is intact: read in pieces.
-    pub(crate) fn is_intact_above_limit(&self, lsn: Lsn) -> Result<bool> {
+    /// Whether the frame at `lsn` is intact, however large it is: read in pieces.
+    pub(crate) fn is_intact(&self, lsn: Lsn) -> Result<bool> {
         const PIECE_BYTES: u64 = 1 << 20;
         let Some(header) = self.read(lsn, FRAME_HEADER_BYTES_U64)?.first_chunk().copied() else {
             return Ok(false);
         };
         let header = FrameHeader::parse(header);
+        let room = self.place.end.since(lsn);
+        if !header.header_holds(self.place.seed, lsn) || header.frame_bytes() > room {
+            return Ok(false);
+        }
         let mut crc = 0;
         let mut at = lsn.plus(FRAME_HEADER_BYTES_U64);
         let end = at.plus(u64::from(header.payload_bytes));

@@ -102,10 +102,9 @@ impl Recovery {
         drop(self.records);
         let finished = start(self.executor.as_ref(), move || {
             let (start, report) = opening.finish(executor)?;
-            let needs_mark = report.rewritten_bytes > 0;
+            let needs_mark = start.needs_mark;
             let core = Core::start(start);
             if needs_mark {
-                // Nothing else commits what was just written anew.
                 core.leave_mark();
             }
             Ok((core, report))

@@ -44,6 +44,10 @@ impl FileStorage {
         if !fs::metadata(directory)?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
         }
+        if fs::read_dir(directory)?.next().is_none() {
+            // Whoever made it may not have synced its own entry, and with that the log would go.
+            platform::Directory::open(&parent_of(directory))?.sync()?;
+        }
         Ok(FileStorage {
             directory: directory.to_path_buf(),
             directory_file: platform::Directory::open(directory)?,
@@ -61,14 +65,21 @@ fn create_durably(directory: &Path) -> io::Result<()> {
     if directory.as_os_str().is_empty() || directory.exists() {
         return Ok(());
     }
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    create_durably(parent)?;
+    let parent = parent_of(directory);
+    create_durably(&parent)?;
     match fs::create_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    platform::Directory::open(parent)?.sync()
+    platform::Directory::open(&parent)?.sync()
+}
+
+fn parent_of(directory: &Path) -> PathBuf {
+    match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        Some(_) => PathBuf::from("."),
+        None => directory.to_path_buf(),
+    }
 }
 
 impl Storage for FileStorage {
@@ -84,8 +95,8 @@ impl Storage for FileStorage {
             let owner_pid = read.ok().and_then(|_| owner.trim().parse().ok());
             return Ok(Locking::Busy { owner_pid });
         };
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        // For people only, so a full disk keeps nobody from opening the log.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Locking::Held(Box::new(file)))
     }
 

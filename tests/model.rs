@@ -1,0 +1,250 @@
+//! The log against the simplest model of it: a vector of records. Random operations, tiny segments.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a mistake in a test must stop it"
+)]
+
+use std::{ops::Bound, time::Duration};
+
+use futures::TryStreamExt;
+use highwater::{Error, Lsn, Wal, storage::MemoryStorage};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Append(Bytes),
+    AppendAndSync(Bytes),
+    Batch(Vec<Bytes>),
+    Enqueue(Bytes),
+    TryEnqueue(Bytes),
+    Sync,
+    SyncTo(prop::sample::Index),
+    Read(prop::sample::Index),
+    ReadBetween(u64),
+    Replay(Bound<prop::sample::Index>, Bound<prop::sample::Index>),
+    CloseAndReopen,
+    DropAndReopen,
+}
+
+/// A payload: so many of one byte. Shown short, when a case fails.
+#[derive(Clone, Copy, Debug)]
+struct Bytes(usize, u8);
+
+impl Bytes {
+    fn get(self) -> Vec<u8> {
+        vec![self.1; self.0]
+    }
+}
+
+fn payload() -> impl Strategy<Value = Bytes> {
+    let bytes = prop_oneof![8 => 0..300usize, 2 => 900..3000usize, 1 => 4000..20_000usize];
+    (bytes, any::<u8>()).prop_map(|(bytes, fill)| Bytes(bytes, fill))
+}
+
+fn bound() -> impl Strategy<Value = Bound<prop::sample::Index>> {
+    prop_oneof![
+        Just(Bound::Unbounded),
+        any::<prop::sample::Index>().prop_map(Bound::Included),
+        any::<prop::sample::Index>().prop_map(Bound::Excluded),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    use Operation as Op;
+    prop_oneof![
+        4 => payload().prop_map(Op::Append),
+        3 => payload().prop_map(Op::AppendAndSync),
+        3 => prop::collection::vec(payload(), 0..5).prop_map(Op::Batch),
+        3 => payload().prop_map(Op::Enqueue),
+        2 => payload().prop_map(Op::TryEnqueue),
+        2 => Just(Op::Sync),
+        1 => any::<prop::sample::Index>().prop_map(Op::SyncTo),
+        2 => any::<prop::sample::Index>().prop_map(Op::Read),
+        1 => (0..40_000u64).prop_map(Op::ReadBetween),
+        2 => (bound(), bound()).prop_map(|(from, to)| Op::Replay(from, to)),
+        1 => Just(Op::CloseAndReopen),
+        1 => Just(Op::DropAndReopen),
+    ]
+}
+
+struct Model {
+    storage: MemoryStorage,
+    wal: Wal,
+    records: Vec<(Lsn, Vec<u8>)>,
+    /// One past the last frame of the last record.
+    end: u64,
+    /// Closed, and nothing was appended since.
+    is_clean: bool,
+}
+
+async fn open(storage: &MemoryStorage) -> Wal {
+    let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+    options.open_with(storage.clone()).await.unwrap()
+}
+
+fn frame_bytes(payload: &[u8]) -> u64 {
+    16 + (payload.len() as u64).next_multiple_of(8)
+}
+
+impl Model {
+    fn push(&mut self, lsn: Lsn, payload: Vec<u8>) {
+        assert!(lsn.as_u64() >= self.end, "{lsn} is before the end {}", self.end);
+        self.end = lsn.as_u64() + frame_bytes(&payload);
+        self.records.push((lsn, payload));
+        self.is_clean = false;
+    }
+
+    fn at(&self, index: prop::sample::Index) -> Option<&(Lsn, Vec<u8>)> {
+        (!self.records.is_empty()).then(|| index.get(&self.records))
+    }
+
+    async fn append(&mut self, operation: Operation) -> highwater::Result<()> {
+        match operation {
+            Operation::Append(payload) => {
+                let payload = payload.get();
+                let lsn = self.wal.append(&payload).await?;
+                assert!(self.wal.watermarks().written > lsn);
+                self.push(lsn, payload);
+            }
+            Operation::AppendAndSync(payload) => {
+                let payload = payload.get();
+                let lsn = self.wal.append_and_sync(&payload).await?;
+                assert!(self.wal.watermarks().synced > lsn);
+                self.push(lsn, payload);
+            }
+            Operation::Batch(payloads) => {
+                let payloads: Vec<_> = payloads.into_iter().map(Bytes::get).collect();
+                let range = self.wal.append_batch(&payloads).await?;
+                let mut at = range.start;
+                for payload in payloads {
+                    let next = Lsn::new(at.as_u64() + frame_bytes(&payload));
+                    self.push(at, payload);
+                    at = next;
+                }
+                assert_eq!(at, range.end);
+            }
+            Operation::Enqueue(payload) => {
+                let payload = payload.get();
+                let ticket = self.wal.enqueue(&payload).await?;
+                ticket.written().await?;
+                self.push(ticket.lsn(), payload);
+            }
+            Operation::TryEnqueue(payload) => match self.wal.try_enqueue(payload.get()) {
+                Ok(ticket) => self.push(ticket.lsn(), payload.get()),
+                // On a storage that never waits only what can't enter the ring finds it full,
+                // or what comes before the next segment is prepared.
+                Err(Error::Full) => {}
+                Err(error) => return Err(error),
+            },
+            _ => unreachable!("not an append"),
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, operation: Operation) -> highwater::Result<()> {
+        match operation {
+            Operation::Sync => {
+                let synced = self.wal.sync().await?;
+                assert!(synced.as_u64() >= self.end && self.wal.watermarks().synced >= synced);
+            }
+            Operation::SyncTo(index) => {
+                if let Some((lsn, _)) = self.at(index) {
+                    self.wal.sync_to(*lsn).await?;
+                    assert!(self.wal.watermarks().synced > *lsn);
+                }
+            }
+            Operation::Read(index) => {
+                if let Some((lsn, payload)) = self.at(index) {
+                    let record = self.wal.read(*lsn).await?;
+                    assert_eq!((record.lsn, &record.payload[..]), (*lsn, &payload[..]));
+                }
+            }
+            Operation::ReadBetween(lsn) => {
+                let lsn = Lsn::new(lsn);
+                if self.records.binary_search_by_key(&lsn, |record| record.0).is_err() {
+                    let refused = self.wal.read(lsn).await;
+                    assert!(
+                        matches!(
+                            refused,
+                            Err(Error::NotABoundary { .. } | Error::OutOfRange { .. })
+                        ),
+                        "{lsn}: {refused:?}"
+                    );
+                }
+            }
+            Operation::Replay(from, to) => self.replay(from, to).await?,
+            Operation::CloseAndReopen => {
+                self.wal.close().await?;
+                self.is_clean = true;
+                self.reopen().await;
+            }
+            Operation::DropAndReopen => self.reopen().await,
+            append => self.append(append).await?,
+        }
+        Ok(())
+    }
+
+    async fn reopen(&mut self) {
+        // The last handle must be gone before the lock is free.
+        let other = MemoryStorage::new();
+        self.wal = open(&other).await;
+        self.wal = open(&self.storage).await;
+        let report = self.wal.recovery();
+        assert_eq!((report.was_closed, &report.cut), (self.is_clean, &None), "{report}");
+        let marks = self.wal.watermarks();
+        assert!(marks.synced == marks.written && marks.written == marks.reserved, "{marks:?}");
+        assert!(marks.synced.as_u64() >= self.end);
+    }
+
+    async fn replay(
+        &self,
+        from: Bound<prop::sample::Index>,
+        to: Bound<prop::sample::Index>,
+    ) -> highwater::Result<()> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        let lsn = |bound: Bound<prop::sample::Index>| bound.map(|index| index.get(&self.records).0);
+        let range = (lsn(from), lsn(to));
+        let found: Vec<_> = self
+            .wal
+            .replay(range)
+            .map_ok(|record| (record.lsn, record.payload.to_vec()))
+            .try_collect()
+            .await?;
+        let within = |(lsn, _): &&(Lsn, Vec<u8>)| std::ops::RangeBounds::contains(&range, lsn);
+        let expected: Vec<_> = self.records.iter().filter(within).cloned().collect();
+        assert_eq!(found, expected);
+        Ok(())
+    }
+}
+
+async fn run(operations: Vec<Operation>) {
+    let storage = MemoryStorage::new();
+    let wal = open(&storage).await;
+    let mut model = Model { storage, wal, records: Vec::new(), end: 0, is_clean: false };
+    for operation in operations {
+        let what = format!("{operation:?}");
+        let applied = tokio::time::timeout(Duration::from_secs(2), model.apply(operation)).await;
+        let applied = applied.unwrap_or_else(|_| panic!("{what} never ends, {:?}", model.wal));
+        applied.unwrap();
+    }
+    model.replay(Bound::Unbounded, Bound::Unbounded).await.unwrap();
+    model.wal.close().await.unwrap();
+    model.is_clean = true;
+    model.reopen().await;
+    model.replay(Bound::Unbounded, Bound::Unbounded).await.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 64, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_log_is_a_vector_of_records(operations in prop::collection::vec(operation(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(run(operations));
+    }
+}

@@ -1,0 +1,322 @@
+//! The system calls behind an acknowledgement, as `strace` saw them: a record is written, then its
+//! file is flushed, then it is acknowledged; and the directory was flushed before.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a mistake in a test must stop it, and what it covered is said"
+)]
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use highwater::Wal;
+
+const MODE: &str = "HIGHWATER_TRACED_MODE";
+const DIRECTORY: &str = "HIGHWATER_TRACED_DIRECTORY";
+
+/// One write to standard error: a line in the trace that says what the child knows by then.
+fn say(what: &str) {
+    std::io::stderr().write_all(format!("<<{what}>>\n").as_bytes()).unwrap();
+}
+
+/// Runs in the child, under `strace`.
+#[test]
+fn child_that_is_traced() {
+    let (Ok(mode), Ok(directory)) = (std::env::var(MODE), std::env::var(DIRECTORY)) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
+        let wal = options.open(directory).await.unwrap();
+        say("OPENED");
+        match mode.as_str() {
+            "append" => {
+                for i in 0..30u8 {
+                    wal.append_and_sync(&vec![i | 1; 5000]).await.unwrap();
+                    say("ACK");
+                }
+            }
+            "sync" => {
+                for i in 0..12u8 {
+                    wal.append(&vec![i | 1; 5000]).await.unwrap();
+                    wal.sync().await.unwrap();
+                    say("ACK");
+                }
+            }
+            "leave" => {
+                for i in 0..3u8 {
+                    wal.append(&vec![i | 1; 5000]).await.unwrap();
+                }
+                // As a crash of the process: nothing is synced, nothing is closed.
+                std::process::exit(0);
+            }
+            _ => {}
+        }
+    });
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum What {
+    Create,
+    /// Bytes of frames: not the header, not zeros, not a mark.
+    Data,
+    Header,
+    Flush,
+    Say(String),
+}
+
+/// A system call: what it did to which path, and the lines of the trace where it began and ended.
+#[derive(Clone, Debug)]
+struct Call {
+    what: What,
+    path: String,
+    began: usize,
+    ended: usize,
+}
+
+/// The calls of a trace made with `-f -y -xx`-less defaults, unfinished ones put together.
+fn calls(trace: &str) -> Vec<Call> {
+    let mut unfinished: BTreeMap<&str, (usize, String)> = BTreeMap::new();
+    let mut calls = Vec::new();
+    for (at, line) in trace.lines().enumerate() {
+        let Some((thread, text)) = line.split_once(' ') else {
+            continue;
+        };
+        let text = text.trim_start();
+        if let Some(begun) = text.strip_suffix("<unfinished ...>") {
+            unfinished.insert(thread, (at, begun.trim_end().to_owned()));
+            continue;
+        }
+        let (began, text) = match text.split_once("resumed>") {
+            Some((_, rest)) => {
+                let (began, begun) = unfinished.remove(thread).unwrap();
+                (began, begun + rest)
+            }
+            None => (at, text.to_owned()),
+        };
+        if let Some((what, path)) = classify(&text) {
+            calls.push(Call { what, path, began, ended: at });
+        }
+    }
+    calls
+}
+
+fn classify(text: &str) -> Option<(What, String)> {
+    let name = text.split('(').next()?;
+    let failed = text.contains(" = -1 ");
+    assert!(!failed || !name.ends_with("sync"), "a flush failed: {text}");
+    if failed {
+        return None;
+    }
+    // `-y` shows a descriptor as `5</path>`.
+    let path = || {
+        let (_, rest) = text.split_once('<')?;
+        Some(rest.split_once('>')?.0.to_owned())
+    };
+    match name {
+        "openat" if text.contains("O_CREAT") => {
+            let (_, result) = text.rsplit_once(" = ")?;
+            let path = result.split_once('<')?.1.split_once('>')?.0;
+            Some((What::Create, path.to_owned()))
+        }
+        "fsync" | "fdatasync" => Some((What::Flush, path()?)),
+        "write" => {
+            let said = text.split_once("<<")?.1.split_once(">>")?.0;
+            Some((What::Say(said.to_owned()), String::new()))
+        }
+        "pwrite64" => {
+            // `…, 5016, 4096) = 5016`
+            let (arguments, _) = text.rsplit_once(')')?;
+            let mut numbers = arguments.rsplit(", ");
+            let offset: u64 = numbers.next()?.parse().ok()?;
+            let bytes: u64 = numbers.next()?.parse().ok()?;
+            let zeros = arguments.contains("\"\\0\\0\\0\\0\\0\\0\\0\\0");
+            match (offset, bytes, zeros) {
+                (_, _, true) | (4096.., ..=24, _) => None,
+                (0, _, _) => Some((What::Header, path()?)),
+                _ => Some((What::Data, path()?)),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Runs the child under `strace`; `None` if that can't be done here.
+fn trace(mode: &str, directory: &Path) -> Option<Vec<Call>> {
+    let found =
+        Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        println!("skipped: there is no strace");
+        return None;
+    }
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let ran = Command::new("strace")
+        .args(["-f", "-y", "-s", "40", "-e", "trace=openat,pwrite64,write,fsync,fdatasync", "-o"])
+        .arg(output.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_is_traced", "--nocapture"])
+        .env(MODE, mode)
+        .env(DIRECTORY, directory)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&ran.stderr).into_owned();
+    if text.contains("ptrace") || text.contains("Operation not permitted") {
+        println!("skipped: strace may not trace here: {text}");
+        return None;
+    }
+    assert!(ran.status.success(), "{text}");
+    let calls = calls(&std::fs::read_to_string(output.path()).unwrap());
+    assert!(calls.iter().any(|call| matches!(call.what, What::Say(_))), "no line of the child");
+    Some(calls)
+}
+
+fn said<'a>(calls: &'a [Call], what: &'a str) -> impl Iterator<Item = &'a Call> {
+    calls.iter().filter(move |call| call.what == What::Say(what.to_owned()))
+}
+
+/// Whether a flush of `path` lies wholly between two lines.
+fn is_flushed(calls: &[Call], path: &str, after: usize, before: usize) -> bool {
+    calls.iter().any(|call| {
+        call.what == What::Flush && call.path == path && call.began > after && call.ended < before
+    })
+}
+
+/// For each acknowledgement: all that was written before it was flushed before it.
+fn check_acknowledgements(calls: &[Call], directory: &Path, expected: usize) -> Result<(), String> {
+    let directory = directory.canonicalize().unwrap().display().to_string();
+    let mut previous = said(calls, "OPENED").next().unwrap().ended;
+    let mut count = 0;
+    for ack in said(calls, "ACK") {
+        let written: Vec<_> =
+            calls.iter().filter(|call| call.what == What::Data && call.began < ack.began).collect();
+        if !written.iter().any(|call| call.began > previous) {
+            return Err(format!("line {}: nothing was written for it", ack.began));
+        }
+        for write in written {
+            if !is_flushed(calls, &write.path, write.ended, ack.began) {
+                return Err(format!("line {}: {write:?} was not flushed", ack.began));
+            }
+            let header = calls
+                .iter()
+                .find(|call| call.what == What::Header && call.path == write.path)
+                .ok_or("a segment without a header")?;
+            if !is_flushed(calls, &write.path, header.ended, ack.began) {
+                return Err(format!("line {}: the header was not flushed", ack.began));
+            }
+            let created = calls
+                .iter()
+                .find(|call| call.what == What::Create && call.path == write.path)
+                .ok_or("a segment that nobody created")?;
+            if !is_flushed(calls, &directory, created.ended, ack.began) {
+                return Err(format!("line {}: the directory was not flushed", ack.began));
+            }
+        }
+        previous = ack.ended;
+        count += 1;
+    }
+    if count != expected {
+        return Err(format!("{count} acknowledgements, not {expected}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn append_and_sync_answers_after_the_flush_of_the_record_and_of_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(calls) = trace("append", directory.path()) else {
+        return;
+    };
+    check_acknowledgements(&calls, directory.path(), 30).unwrap();
+    let segments = calls.iter().filter(|call| call.what == What::Header).count();
+    assert!(segments >= 3, "the log rotated");
+}
+
+#[test]
+fn sync_issues_a_flush() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(calls) = trace("sync", directory.path()) else {
+        return;
+    };
+    check_acknowledgements(&calls, directory.path(), 12).unwrap();
+}
+
+/// Negative control: without any one of the flushes of segments or of the directory, it is seen.
+#[test]
+fn a_trace_without_its_flushes_is_caught() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(calls) = trace("append", directory.path()) else {
+        return;
+    };
+    let path = directory.path().canonicalize().unwrap().display().to_string();
+    let without = |dropped: &dyn Fn(&Call) -> bool| {
+        let kept: Vec<_> = calls
+            .iter()
+            .filter(|call| call.what != What::Flush || !dropped(call))
+            .cloned()
+            .collect();
+        check_acknowledgements(&kept, directory.path(), 30)
+    };
+    assert!(without(&|call| call.path == path).is_err(), "the directory's");
+    assert!(without(&|call| call.path != path).is_err(), "the segments'");
+    // The last record's file is flushed again, after the mark behind it, at the next commit only.
+    let last = calls.iter().rfind(|call| call.what == What::Data).unwrap();
+    let last_alone = |call: &Call| call.path == last.path && call.began > last.ended;
+    assert!(without(&last_alone).is_err(), "the last record's alone");
+}
+
+#[test]
+fn a_new_directory_is_flushed_into_its_parent() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("new");
+    let Some(calls) = trace("append", &directory) else {
+        return;
+    };
+    let opened = said(&calls, "OPENED").next().unwrap();
+    let parent = parent.path().canonicalize().unwrap().display().to_string();
+    assert!(is_flushed(&calls, &parent, 0, opened.began));
+}
+
+/// A process that ended after `mkdir` and before the flush leaves such a directory.
+#[test]
+fn an_empty_directory_found_is_flushed_into_its_parent_before_the_log_counts() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("found");
+    std::fs::create_dir(&directory).unwrap();
+    let Some(calls) = trace("append", &directory) else {
+        return;
+    };
+    let ack = said(&calls, "ACK").next().unwrap();
+    let parent = parent.path().canonicalize().unwrap().display().to_string();
+    assert!(is_flushed(&calls, &parent, 0, ack.began), "its entry may not be durable");
+}
+
+#[test]
+fn what_an_unclosed_log_had_is_written_and_flushed_anew_before_it_opens() {
+    let directory = tempfile::tempdir().unwrap();
+    if trace("leave", directory.path()).is_none() {
+        return;
+    }
+    let Some(calls) = trace("reopen", directory.path()) else {
+        return;
+    };
+    let opened = said(&calls, "OPENED").next().unwrap().began;
+    let written: Vec<_> =
+        calls.iter().filter(|call| call.what == What::Data && call.ended < opened).collect();
+    assert!(!written.is_empty(), "the records were written anew");
+    for write in written {
+        let header =
+            calls.iter().find(|call| call.what == What::Header && call.path == write.path).unwrap();
+        // The frames are durable before the header, which makes them count.
+        assert!(is_flushed(&calls, &write.path, write.ended, header.began), "{write:?}");
+        assert!(is_flushed(&calls, &write.path, header.ended, opened), "{header:?}");
+    }
+}
