@@ -43,6 +43,11 @@
 //!
 //! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.
 
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod error;
 mod executor;
 mod format;

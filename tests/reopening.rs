@@ -122,3 +122,18 @@ async fn recovery_frees_an_unused_segment_before_it_takes_a_new_one() {
     let spare = before.last().unwrap();
     assert!(!storage.list().unwrap().contains(spare), "the unused {spare} is gone");
 }
+
+/// The last group that was synced has no later frame that claims it but the mark: without that,
+/// damage to it would pass for a torn tail and be cut.
+#[tokio::test]
+async fn damage_to_the_last_acknowledged_record_is_corruption() {
+    let storage = MemoryStorage::new();
+    let wal = tiny().open_with(storage.clone()).await.unwrap();
+    wal.append_and_sync(&[1; 100]).await.unwrap();
+    let last = wal.append_and_sync(&[2; 100]).await.unwrap();
+    drop(wal);
+    let name = storage.list().unwrap().remove(0);
+    storage.open(&name).unwrap().write_at(&[9; 8], 4096 + last.as_u64() + 50).unwrap();
+    let error = tiny().open_with(storage).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt { lsn, synced, .. } if lsn == last && synced > last));
+}

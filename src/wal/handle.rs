@@ -330,3 +330,51 @@ impl fmt::Debug for Wal {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::{
+        executor::{Executor, Task},
+        options::Config,
+        recovery::Opening,
+        storage::MemoryStorage,
+    };
+
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    impl Executor for Counting {
+        fn spawn(&self, task: Task) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            task();
+        }
+    }
+
+    /// A trip to the pool is a good part of a lone commit's time.
+    #[tokio::test]
+    async fn a_commit_on_an_idle_log_is_one_job() {
+        let (storage, executor) = (Arc::new(MemoryStorage::new()), Arc::new(Counting::default()));
+        let opening = Opening::begin(storage, Config::default(), true).unwrap();
+        let (start, report) = opening.finish(executor.clone()).unwrap();
+        let wal = Wal::new(Core::start(start), report);
+        for commits in 1..=10 {
+            wal.append_and_sync(b"record").await.unwrap();
+            assert_eq!(executor.0.load(Ordering::Relaxed), commits);
+        }
+    }
+
+    /// Memory would grow with each `timeout` that a server puts around a wait.
+    #[tokio::test]
+    async fn a_wait_that_is_dropped_leaves_no_waiter() {
+        let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
+        for _ in 0..10 {
+            assert!(wal.wait_synced(Lsn::new(1 << 20)).now_or_never().is_none());
+        }
+        assert_eq!(wal.core.synced.waiter_count(), 0);
+    }
+}
