@@ -332,6 +332,7 @@ impl fmt::Debug for Wal {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
