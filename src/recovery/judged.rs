@@ -58,14 +58,14 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     let mut candidates: Vec<Member> = survey.segments.iter().filter_map(valid).collect();
     // Newest parts whose predecessor is gone: above all that is committed they are a torn tail.
     let mut hanging: Vec<Member> = Vec::new();
-    let mut broken = None;
+    let mut broken: Option<Lsn> = None;
     let chain = loop {
         let chain = link_up(&candidates);
         let Some(gap) = chain.broken else { break chain };
         for member in &chain.members {
             scan.commit(member.header.synced);
         }
-        broken = Some((gap, chain.members.first().map(|member| member.sequence)));
+        broken = Some(gap.base);
         let lowest = chain.members.first().map_or(Sequence(0), |member| member.sequence);
         hanging.extend(chain.members);
         candidates.retain(|member| member.sequence < lowest);
@@ -90,7 +90,7 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     scan.walk_members(&chain)?;
     scan.search_members(&hanging)?;
     scan.search_unplaced(&unplaced, &chain, &hanging)?;
-    scan.into_judged(chain, &hanging, &unplaced, broken.map(|(gap, _)| gap.base))
+    scan.into_judged(chain, &hanging, &unplaced, broken)
 }
 
 fn missing(base: Lsn, is_foreign: bool, before: Sequence, synced: Lsn) -> Error {
