@@ -184,7 +184,7 @@ impl Core {
     }
 
     /// The second half: everybody who waits is woken to read why.
-    pub(super) fn tell_stopped(&self) {
+    fn tell_stopped(&self) {
         self.permits.close();
         self.written.wake_all();
         self.synced.wake_all();

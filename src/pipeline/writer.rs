@@ -233,8 +233,9 @@ impl Core {
                 self.prepare_ahead(step.end);
                 Drained::Wrote
             }
-            Err(_) => {
-                self.tell_stopped();
+            Err(error) => {
+                // Said aloud, and everybody woken, once the lock is free.
+                self.stop(error.into_poison());
                 Drained::Stopped
             }
         }

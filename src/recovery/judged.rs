@@ -120,24 +120,35 @@ fn headless(survey: &Survey) -> Error {
 }
 
 impl Scan<'_> {
-    pub(super) fn into_clean(self, chain: Chain, end: Lsn, unplaced: &[&Found]) -> Judged {
-        let (leftovers, warnings) = leftovers(&chain, &[], unplaced, &self.kept_in);
+    fn into_clean(mut self, chain: Chain, end: Lsn, unplaced: &[&Found]) -> Judged {
+        self.end = end;
+        let set_aside = leftovers(&chain, &[], unplaced, &self.kept_in);
+        self.with_verdict(chain, Verdict::CleanClose, None, set_aside)
+    }
+
+    fn with_verdict(
+        self,
+        chain: Chain,
+        verdict: Verdict,
+        cut: Option<Cut>,
+        (leftovers, warnings): (Vec<Leftover>, Vec<Warning>),
+    ) -> Judged {
         Judged {
-            verdict: Verdict::CleanClose,
-            end,
+            chain,
+            verdict,
+            end: self.end,
             records_end: self.records_end,
             commitment: self.commitment,
-            cut: None,
+            cut,
             kept_in: self.kept_in,
             leftovers,
             scanned_bytes: self.scanned_bytes,
             warnings,
             epoch_max: self.epoch_max,
-            chain,
         }
     }
 
-    pub(super) fn into_judged(
+    fn into_judged(
         self,
         chain: Chain,
         hanging: &[Member],
@@ -177,19 +188,7 @@ impl Scan<'_> {
             reason: self.stop.describe(),
             kept_in: Vec::new(),
         });
-        Ok(Judged {
-            verdict,
-            end: self.end,
-            records_end: self.records_end,
-            commitment: self.commitment,
-            cut,
-            kept_in: self.kept_in,
-            leftovers,
-            scanned_bytes: self.scanned_bytes,
-            warnings,
-            epoch_max: self.epoch_max,
-            chain,
-        })
+        Ok(self.with_verdict(chain, verdict, cut, (leftovers, warnings)))
     }
 }
 
