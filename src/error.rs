@@ -174,6 +174,29 @@ pub enum Error {
         lsn: Lsn,
     },
 
+    /// The codec of a [typed](crate::typed) log can't encode an item. Nothing was reserved; the
+    /// item, or the codec, is at fault.
+    #[cfg(feature = "typed")]
+    #[error("the codec can't encode the item: {source}; nothing was appended")]
+    Encode {
+        /// What the codec answered.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The record is whole, and the codec of a [typed](crate::typed) log can't decode it. Read it
+    /// with the codec that wrote it, or as bytes, or skip it.
+    #[cfg(feature = "typed")]
+    #[error(
+        "LSN {lsn}: the record is whole, but the codec can't decode it: {source}; read it with the \
+         codec that wrote it, or as bytes"
+    )]
+    Decode {
+        /// The record's position in the log.
+        lsn: Lsn,
+        /// What the codec answered.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
     /// An earlier write or sync failed, so this handle stopped for good: what the device holds
     /// above the synced mark is unknown until it is read again. Reading goes on. Reopen the log:
     /// opening recovers and reports what survived.

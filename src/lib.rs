@@ -29,6 +29,13 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Features
+//!
+//! - `simulation`: a crash-test kit, for this log and for what is built on it. Nothing else changes.
+//! - `cli`: the command-line tool `highwater`, and `serde::Serialize` for what [`inspect`] gives.
+//! - `typed`: records of a type of one's own, through the codecs of tokio-util.
+//! - `serde`: `typed`, and a ready codec for whatever serde can write.
+//!
 //! # Layout
 //!
 //! In reading order; each module imports only from those above it.
@@ -36,10 +43,13 @@
 //! - `lsn`, `error`, `options`, `watermarks`, `record`: the vocabulary.
 //! - `format`: what the bytes mean. Pure.
 //! - [`storage`]: names and bytes, and the only place that touches a file system.
+//! - `simulation` (a feature): a crash-test kit, for this log and for what is built on it.
 //! - `segments`: the files of a log.
 //! - `pipeline`: ring, writer, syncer, and those who wait for them.
-//! - `replay`, `recovery`: reading, and what opening does.
+//! - `replay`, `follow`, `recovery`: reading, and what opening does.
+//! - [`inspect`]: what stands in a log, read beside its writer.
 //! - `wal`: the handle.
+//! - `typed` (a feature): records of a type of one's own.
 //!
 //! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.
 
@@ -50,27 +60,46 @@ struct Readme;
 
 mod error;
 mod executor;
+mod follow;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod inspect;
 mod lsn;
 mod options;
 mod pipeline;
 mod record;
 mod recovery;
 mod replay;
+#[cfg(feature = "__sabotage")]
+#[doc(hidden)]
+pub mod sabotage;
+#[cfg(not(feature = "__sabotage"))]
+mod sabotage;
 mod segments;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod stats;
 pub mod storage;
 mod sync;
+mod turn;
+#[cfg(feature = "typed")]
+pub mod typed;
 mod wal;
 mod watermarks;
 
 pub use error::{Error, Result};
+pub use follow::Follow;
 pub use lsn::Lsn;
 pub use options::Preallocation;
-pub use pipeline::Payload;
+pub use pipeline::{Payload, Percentiles};
 pub use record::Record;
 pub use recovery::{Cut, RecoveryReport, Warning};
 pub use replay::Replay;
 pub use stats::Stats;
-pub use wal::{Options, Recovered, Recovery, Ticket, Wal};
+pub use wal::{
+    Appended, Durability, Lease, Options, PeriodicSync, Recovered, Recovery, SyncEvery, Ticket,
+    Wal, WalSink,
+};
 pub use watermarks::Watermarks;

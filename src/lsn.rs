@@ -17,6 +17,7 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 /// assert_eq!(Lsn::new(64).to_string(), "64");
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
 pub struct Lsn(u64);
 
 impl Lsn {

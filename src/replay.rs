@@ -100,6 +100,17 @@ impl Records {
         Records { source, executor, next: from, until, reading: None, chunk: None, frame_index: 0 }
     }
 
+    /// Where it ends.
+    pub(crate) fn until(&self) -> Lsn {
+        self.until
+    }
+
+    /// Goes on with another range, once the one before has been yielded.
+    pub(crate) fn go_on(&mut self, from: Lsn, until: Lsn) {
+        self.next = from;
+        self.until = until;
+    }
+
     fn start_reading(&mut self) {
         if self.next < self.until {
             let (source, from, until) = (Arc::clone(&self.source), self.next, self.until);
@@ -172,14 +183,32 @@ pub(crate) struct LiveSource {
     core: Arc<Core>,
     /// The position that a user named: the only one that may be no boundary.
     named: Lsn,
+    /// Whether it goes on when the log was closed: what is below a mark stays where it is.
+    reads_on: bool,
+}
+
+impl LiveSource {
+    fn new(core: &Arc<Core>, named: Lsn) -> Self {
+        LiveSource { core: Arc::clone(core), named, reads_on: false }
+    }
+
+    /// One that `close` doesn't stop.
+    pub(crate) fn reading_on(core: &Arc<Core>, named: Lsn) -> Self {
+        LiveSource { core: Arc::clone(core), named, reads_on: true }
+    }
 }
 
 impl ChunkSource for LiveSource {
     fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
         let core = &self.core;
-        core.status.check_read()?;
-        let Some((info, successor)) = core.segments.find(lsn) else {
-            return Err(Error::OutOfRange { lsn, first: core.first, end: core.written.get() });
+        if !self.reads_on {
+            core.status.check_read()?;
+        }
+        let (first, end) = (core.purge.readable_first(), core.written.get());
+        // Looked for before it is asked whether it may still be there: what was found then is there.
+        let found = core.segments.find(lsn).filter(|_| lsn >= core.purge.readable_first());
+        let Some((info, successor)) = found else {
+            return Err(Error::OutOfRange { lsn, first, end });
         };
         let place = Place {
             seed: info.seed,
@@ -223,10 +252,46 @@ fn explain_named(
     Ok(damage(reader, lsn, stop, synced))
 }
 
+/// Whether a unit begins at `lsn`, where something is written. Blocks.
+pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn) -> Result<bool> {
+    let source = LiveSource { core: Arc::clone(core), named: lsn, reads_on: false };
+    let until = core.written.get();
+    let reader = source.segment_at(lsn, until)?;
+    match reader.read_frame(lsn, until, CHUNK_BYTES)? {
+        Ok((frame, _)) if !matches!(frame.kind, Kind::BatchPart | Kind::BatchEnd) => Ok(true),
+        Err(stop) => match source.explain(&reader, lsn, until, stop) {
+            Error::NotABoundary { .. } => Ok(false),
+            damage => Err(damage),
+        },
+        // The first of its batch, or one of the others?
+        Ok(_) => {
+            let mut at = reader.base;
+            while at < lsn {
+                let chunk = reader.read_chunk(at, until, CHUNK_BYTES)?;
+                let is_unit = chunk.next <= lsn || chunk.frames.iter().any(|f| f.lsn == lsn);
+                if !is_unit || chunk.next == at {
+                    return Ok(false);
+                }
+                if chunk.next > lsn {
+                    return Ok(starts_a_unit(&chunk, lsn));
+                }
+                at = chunk.next;
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// Whether the frame at `lsn` is not within a batch that began before it.
+fn starts_a_unit(chunk: &Chunk, lsn: Lsn) -> bool {
+    let before = chunk.frames.iter().take_while(|frame| frame.lsn < lsn).last();
+    before.is_none_or(|frame| frame.kind != Kind::BatchPart)
+}
+
 /// Reads the record at `lsn`. Blocks.
 pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn) -> Result<Record> {
     const GUESS_BYTES: u64 = 4096;
-    let source = LiveSource { core: Arc::clone(core), named: lsn };
+    let source = LiveSource::new(core, lsn);
     let until = core.written.get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, GUESS_BYTES)? {
@@ -257,17 +322,17 @@ impl Replay {
         let end = core.written.get();
         let from = match range.0 {
             Bound::Included(lsn) | Bound::Excluded(lsn) => lsn,
-            Bound::Unbounded => core.first,
+            Bound::Unbounded => core.purge.first(),
         };
         let mut refused = core.status.check_read().err();
-        if from < core.first || from > end {
-            let first = core.first;
+        let first = core.purge.readable_first();
+        if from < first || from > end {
             refused = refused.or(Some(Error::OutOfRange { lsn: from, first, end }));
         } else if from.as_u64() % 8 != 0 {
             refused = refused.or(Some(Error::NotABoundary { lsn: from }));
         }
         let until = if refused.is_some() { from } else { end };
-        let source = Arc::new(LiveSource { core: Arc::clone(core), named: from });
+        let source = Arc::new(LiveSource::new(core, from));
         let records = Records::new(source, Arc::clone(&core.executor), from, until);
         Replay { records, range, refused }
     }

@@ -1,18 +1,32 @@
-//! The synchronisation primitives of the pipeline: std's, or loom's when it explores interleavings.
+//! The synchronisation primitives of all that runs beside something else: std's, or those of loom or
+//! shuttle when they choose the interleavings.
+//!
+//! Under shuttle everything that can wait for another thread has to come from here, else it stops
+//! the one thread that shuttle runs all others on. What tokio's primitives and `OnceLock` hold
+//! inside is never held across a scheduling point, so those stay as they are.
 
 use std::ops::Deref;
 
-#[cfg(not(loom))]
-pub(crate) use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
-};
-
 #[cfg(loom)]
 pub(crate) use loom::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
+    Condvar, Mutex, MutexGuard, RwLock,
+    atomic::{AtomicBool, AtomicU64, Ordering, fence},
 };
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::{
+        Condvar, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+    thread::sleep,
+};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::sync::{
+    Condvar, Mutex, MutexGuard, RwLock,
+    atomic::{AtomicBool, AtomicU64, Ordering, fence},
+};
+#[cfg(not(shuttle))]
+pub(crate) use std::thread::sleep;
 
 /// A value with cache lines of its own: what one core stores often doesn't slow down what others
 /// read beside it. Two lines of 64 bytes, as processors fetch them in pairs.

@@ -1,7 +1,10 @@
 //! Control records: what the log notes for its own recovery, in the same stream as the records.
 
-/// A control record. The payload is eight bytes, its code in the first and the last, so that the
-/// last word of a control frame is never zero: a clean log is opened by reading back over zeros.
+use crate::lsn::Lsn;
+
+/// A control record. Its payload is eight bytes, or sixteen of which the first eight are a position;
+/// the code stands in the first and the last of the last eight, so that the last word of a control
+/// frame is never zero: a clean log is opened by reading back over zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     /// Says nothing but its own commitment: written when a sync leaves the log idle, since the last
@@ -9,22 +12,36 @@ pub(crate) enum Control {
     Mark,
     /// The log was closed after all before it was synced.
     Close,
+    /// The log begins here: what stands before was truncated.
+    First(Lsn),
 }
 
 pub(crate) const CONTROL_PAYLOAD_BYTES: usize = 8;
+pub(crate) const FIRST_PAYLOAD_BYTES: usize = 16;
 
 impl Control {
-    pub(crate) const fn payload(self) -> [u8; CONTROL_PAYLOAD_BYTES] {
-        let code = match self {
+    const fn code(self) -> u8 {
+        match self {
             Control::Mark => 1,
             Control::Close => 2,
-        };
-        [code, 0, 0, 0, 0, 0, 0, code]
+            Control::First(_) => 3,
+        }
+    }
+
+    pub(crate) fn payload(self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(FIRST_PAYLOAD_BYTES);
+        if let Control::First(lsn) = self {
+            payload.extend_from_slice(&lsn.as_u64().to_le_bytes());
+        }
+        payload.extend_from_slice(&[self.code(), 0, 0, 0, 0, 0, 0, self.code()]);
+        payload
     }
 
     /// `None` for a code that this release doesn't know.
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
-        [Control::Mark, Control::Close].into_iter().find(|control| control.payload() == payload)
+        let first = payload.first_chunk().map(|word| Lsn::new(u64::from_le_bytes(*word)));
+        let known = [Some(Control::Mark), Some(Control::Close), first.map(Control::First)];
+        known.into_iter().flatten().find(|control| control.payload() == payload)
     }
 }
 
@@ -34,10 +51,11 @@ mod tests {
 
     #[test]
     fn controls_survive_the_round_trip_and_unknown_ones_are_told_apart() {
-        for control in [Control::Mark, Control::Close] {
+        for control in [Control::Mark, Control::Close, Control::First(Lsn::new(1 << 40))] {
             assert_eq!(Control::parse(&control.payload()), Some(control));
         }
         assert_eq!(Control::parse(&[9, 0, 0, 0, 0, 0, 0, 9]), None);
+        assert_eq!(Control::parse(&[0; 16]), None);
         assert_eq!(Control::parse(b""), None);
     }
 }

@@ -10,7 +10,10 @@
 //! LSN: a frame counts only where it was written. The payload comes first under `crc32c`, so an
 //! appender computes nearly all of it before it reserves its LSN.
 
-use crate::lsn::Lsn;
+use crate::{
+    lsn::Lsn,
+    sabotage::{self, Sabotage},
+};
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 16;
 pub(crate) const FRAME_HEADER_BYTES_U64: u64 = 16;
@@ -179,8 +182,9 @@ impl FrameHeader {
     fn covered(&self, seed: Seed, lsn: Lsn, check: u16) -> [u8; 24] {
         let (first, _) = FrameHeader { check, ..*self }.to_words();
         let front = u64::from(seed.0) | u64::from(self.lag) << 32;
+        let lsn = if sabotage::is_on(Sabotage::ForgetLsn) { 0 } else { lsn.as_u64() };
         let mut covered = [0; 24];
-        let words = [front, lsn.as_u64(), first];
+        let words = [front, lsn, first];
         for (place, word) in covered.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }

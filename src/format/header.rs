@@ -72,6 +72,32 @@ pub(crate) enum ParsedHeader {
     Damaged,
 }
 
+/// A header's block: what it says, and which of its two copies do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeaderBlock {
+    pub(crate) parsed: ParsedHeader,
+    pub(crate) main_holds: bool,
+    pub(crate) copy_holds: bool,
+}
+
+impl HeaderBlock {
+    /// Judges the first [`SEGMENT_HEADER_BYTES`] of a file, or what there is of them.
+    pub(crate) fn parse(block: &[u8]) -> Self {
+        if block.iter().all(|&byte| byte == 0) {
+            return HeaderBlock {
+                parsed: ParsedHeader::Blank,
+                main_holds: false,
+                copy_holds: false,
+            };
+        }
+        let main = SegmentHeader::parse_one(block);
+        let copy = SegmentHeader::parse_one(block.get(COPY_OFFSET..).unwrap_or_default());
+        let main_holds = main != ParsedHeader::Damaged;
+        let parsed = if main_holds { main } else { copy };
+        HeaderBlock { parsed, main_holds, copy_holds: copy != ParsedHeader::Damaged }
+    }
+}
+
 impl SegmentHeader {
     pub(crate) fn link(&self) -> Link {
         Link { base: self.base, incarnation: self.incarnation }
@@ -115,15 +141,9 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Judges the first [`SEGMENT_HEADER_BYTES`] of a file, or what there is of them.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn parse(block: &[u8]) -> ParsedHeader {
-        if block.iter().all(|&byte| byte == 0) {
-            return ParsedHeader::Blank;
-        }
-        match Self::parse_one(block) {
-            ParsedHeader::Damaged => Self::parse_one(block.get(COPY_OFFSET..).unwrap_or_default()),
-            parsed => parsed,
-        }
+        HeaderBlock::parse(block).parsed
     }
 
     fn parse_one(block: &[u8]) -> ParsedHeader {
@@ -152,7 +172,10 @@ impl SegmentHeader {
     /// Whether the fields can have been written by a log, whatever their checksum says.
     fn is_sound(&self) -> bool {
         let positions = [self.base, self.first, self.synced];
-        self.synced <= self.base
+        // A log never begins above what is synced of it; without a predecessor it begins here.
+        self.first <= self.synced
+            && self.synced <= self.base
+            && (self.previous.is_some() || self.first == self.base)
             && self.incarnation != 0
             && self.file_bytes <= FILE_BYTES_MAX
             && positions.iter().all(|at| at.as_u64() % 8 == 0 && at.as_u64() < LSN_LIMIT)
@@ -248,8 +271,12 @@ pub(crate) mod tests {
 
     #[test]
     fn headers_survive_the_round_trip() {
-        let first = SegmentHeader { previous: None, hint: Some(Lsn::new(8)), ..sample() };
-        for header in [sample(), first] {
+        let hint = Some(Lsn::new(8));
+        let begins = Lsn::new(64);
+        let oldest =
+            SegmentHeader { base: begins, first: begins, synced: begins, hint, ..sample() };
+        let first = SegmentHeader { previous: None, ..oldest };
+        for header in [sample(), oldest, first] {
             assert_eq!(SegmentHeader::parse(&block(&header)), ParsedHeader::Valid(header));
         }
     }
@@ -274,6 +301,8 @@ pub(crate) mod tests {
             SegmentHeader { base: Lsn::new(8196), ..sample() },
             SegmentHeader { first: Lsn::new(1), ..sample() },
             SegmentHeader { synced: Lsn::new(4), ..sample() },
+            SegmentHeader { first: Lsn::new(4104), ..sample() },
+            SegmentHeader { previous: None, ..sample() },
             SegmentHeader { file_bytes: u64::MAX, ..sample() },
         ];
         for header in unsound {

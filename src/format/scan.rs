@@ -4,7 +4,7 @@
 
 use crate::{
     format::{
-        control::Control,
+        control::{Control, FIRST_PAYLOAD_BYTES},
         frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Seed},
     },
     lsn::Lsn,
@@ -84,7 +84,7 @@ pub(crate) struct Place {
     pub(crate) seed: Seed,
     /// Where the segment ends: its successor's base, or the end of its file.
     pub(crate) end: Lsn,
-    /// Payloads above this are not looked at.
+    /// Payloads above this are not looked at, unless they are as short as a control record's.
     pub(crate) record_bytes_max: u64,
 }
 
@@ -162,7 +162,8 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
     if frame_bytes > room {
         return Looked::Stop(Stop::TooLong { payload_bytes });
     }
-    if u64::from(payload_bytes) > place.record_bytes_max {
+    // A limit on records is none on what the log writes for itself.
+    if u64::from(payload_bytes) > place.record_bytes_max.max(FIRST_PAYLOAD_BYTES as u64) {
         return Looked::Stop(Stop::AboveLimit { lsn, payload_bytes });
     }
     let Some(frame) = bytes.get(FRAME_HEADER_BYTES..to_usize(frame_bytes)) else {

@@ -11,6 +11,7 @@ use crate::{
         scan::to_usize,
     },
     lsn::Lsn,
+    sabotage::{self, Sabotage},
 };
 
 /// Bytes of a region, read by position. The pure search doesn't know from where.
@@ -65,6 +66,9 @@ pub(crate) fn search<S: Source>(
                 && header.header_holds(seed, lsn)
         });
         let mut step = FRAME_ALIGN;
+        if let Some(header) = header.filter(|_| sabotage::is_on(Sabotage::TrustLength)) {
+            step = header.frame_bytes();
+        }
         if let Some(header) = candidate {
             let prefixes = match &mut prefixes {
                 Some(prefixes) => prefixes,

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -16,11 +16,8 @@ use crate::{
         scan::to_usize,
     },
     lsn::Lsn,
-    pipeline::{
-        core::{CONTROL_FRAME_BYTES, Core},
-        job::PanicGuard,
-        ring::Reserved,
-    },
+    pipeline::{core::Core, job::PanicGuard, ring::Reserved},
+    sync::Ordering,
 };
 
 /// The bytes of one record.
@@ -260,7 +257,8 @@ impl Core {
         let crc = crc32c::crc32c(&payload);
         let synced = self.synced.get();
         let header = FrameHeader::seal(self.seed, lsn, Kind::Control, payload_bytes, crc, synced);
-        debug_assert_eq!(reserved.end(), lsn.plus(CONTROL_FRAME_BYTES));
+        debug_assert_eq!(reserved.end(), lsn.plus(frame_bytes(bytes as u64)));
+        self.counters.controls.fetch_add(1, Ordering::Relaxed);
         reserved.publish(std::iter::once((header, &payload[..])));
         std::mem::forget(guard);
     }
@@ -297,7 +295,7 @@ impl Core {
     }
 
     /// Room in the ring for `bytes` bytes; waits for it.
-    async fn acquire(self: &Arc<Self>, bytes: u64) -> Result<SemaphorePermit<'_>> {
+    pub(super) async fn acquire(self: &Arc<Self>, bytes: u64) -> Result<SemaphorePermit<'_>> {
         let count = Core::permits_for(bytes);
         match self.permits.try_acquire_many(count) {
             Ok(permit) => return Ok(permit),
@@ -306,6 +304,7 @@ impl Core {
         }
         // The ring is full of frames whose owners may all be waiting for a sync in flight.
         self.kick_writer();
+        let _waits = self.measures.room_wait();
         self.permits.acquire_many(count).await.map_err(|_: AcquireError| self.why_stopped())
     }
 

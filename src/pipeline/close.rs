@@ -8,10 +8,11 @@ use crate::{
     error::{Error, Result},
     format::control::Control,
     pipeline::{
-        core::{CONTROL_FRAME_BYTES, Core},
+        core::{CONTROL_FRAME_BYTES, Core, FIRST_FRAME_BYTES},
         job::Job,
         writer::Drained,
     },
+    sync::Ordering,
 };
 
 impl Core {
@@ -50,6 +51,11 @@ impl Core {
         }
     }
 
+    /// Whether `close` has ended the log, and not a failure.
+    pub(crate) fn was_closed(&self) -> bool {
+        matches!(self.status.check(), Err(Error::Closed { reason: CLOSED }))
+    }
+
     fn finish_close(self: &Arc<Self>) -> Result<()> {
         let closed = self.sync_and_note_close();
         match &closed {
@@ -61,6 +67,17 @@ impl Core {
         self.remove_spare();
         // If it had stopped before, then for that reason.
         closed.or_else(|_| self.status.check())
+    }
+
+    /// A closed log is opened without a look at what comes before its close, so the beginning stands
+    /// right before that if no header tells it. All permits are ours.
+    fn note_first(self: &Arc<Self>) {
+        let is_appended = self.clean_end != Some(self.ring.tail());
+        if is_appended && self.purge.is_untold() && self.status.check().is_ok() {
+            let first = self.purge.first();
+            let reserved = self.ring.reserve(FIRST_FRAME_BYTES);
+            self.publish_control(reserved, Control::First(first));
+        }
     }
 
     /// A closed log keeps no empty file. Not vital: what stays is removed by the next opening.
@@ -75,6 +92,10 @@ impl Core {
     }
 
     fn sync_and_note_close(self: &Arc<Self>) -> Result<()> {
+        // The permits that our own frames give back are for nobody: an append that was let in before we
+        // began to close may still be waiting, and would stand between them or behind the close.
+        self.permits.close();
+        self.note_first();
         self.sync_once()?;
         self.status.check()?;
         let end = self.ring.tail();
@@ -83,6 +104,7 @@ impl Core {
         }
         // All permits are ours, so the close is the last frame, and it claims all before it.
         let reserved = self.ring.reserve(CONTROL_FRAME_BYTES);
+        self.close_frame.store(reserved.lsn().as_u64(), Ordering::Release);
         self.publish_control(reserved, Control::Close);
         while self.ring.drained() < self.ring.tail() {
             if self.drain_once() != Drained::Wrote {

@@ -2,37 +2,45 @@
 
 use std::{
     any::Any,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
-    },
+    sync::{Arc, PoisonError, Weak},
 };
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     error::Error,
     executor::Executor,
     format::{
-        control::CONTROL_PAYLOAD_BYTES,
+        control::{CONTROL_PAYLOAD_BYTES, FIRST_PAYLOAD_BYTES},
         frame::{Seed, frame_bytes},
     },
     lsn::Lsn,
     options::Config,
     pipeline::{
         append::Outside,
+        lock_cell::{LockCell, LockHeld},
         mark::Mark,
+        measures::Measures,
+        open_log::OpenLog,
+        purge::Purge,
         ring::Ring,
+        scheduled::Scheduled,
         space::Space,
+        standing::Standing,
         status::Status,
         writer::{Active, Writer},
     },
     segments::{SegmentInfo, SegmentSet, Sequence},
     storage::Storage,
+    sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, fence},
     watermarks::Watermarks,
 };
 
 pub(crate) const CONTROL_FRAME_BYTES: u64 = frame_bytes(CONTROL_PAYLOAD_BYTES as u64);
+pub(crate) const FIRST_FRAME_BYTES: u64 = frame_bytes(FIRST_PAYLOAD_BYTES as u64);
+
+/// Room that records leave: for one truncation of a log that has no space, and for closing it.
+pub(crate) const CONTROL_ROOM_BYTES: u64 = 2 * FIRST_FRAME_BYTES + CONTROL_FRAME_BYTES;
 
 /// The unit of the ring's permits, so that a ring of a gibibyte fits their 32 bits.
 const PERMIT_BYTES: u64 = 8;
@@ -49,7 +57,7 @@ pub(crate) struct Core {
     pub(crate) log_id: [u8; 16],
     pub(crate) epoch: u64,
     pub(crate) seed: Seed,
-    pub(crate) first: Lsn,
+    pub(crate) purge: Purge,
     pub(crate) ring: Arc<Ring>,
     pub(crate) permits: Semaphore,
     pub(crate) written: Mark,
@@ -58,21 +66,27 @@ pub(crate) struct Core {
     pub(crate) space: Space,
     pub(crate) segments: SegmentSet,
     pub(crate) counters: Counters,
+    pub(crate) measures: Measures,
+    pub(super) standing: Standing,
     /// Held by whoever moves bytes from the ring to a file, and never across a wait for anything
     /// but that I/O. Poisoned by a panic, which stops the log.
     pub(super) writer: Mutex<Writer>,
-    pub(super) writer_scheduled: AtomicBool,
-    pub(super) sync_scheduled: AtomicBool,
+    pub(super) writer_scheduled: Scheduled,
+    pub(super) sync_scheduled: Scheduled,
     /// The highest position that anybody wants synced.
     pub(super) sync_demand: AtomicU64,
     /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
     pub(super) trailing_mark: AtomicU64,
+    /// Where the close frame stands (`u64::MAX` for none yet).
+    pub(super) close_frame: AtomicU64,
     /// Where the last clean close was written; while it is the end, the log is still clean.
     pub(super) clean_end: Option<Lsn>,
     /// A unit too large for the ring, and where it stands (`u64::MAX` for none).
     pub(super) outside: Mutex<Option<Outside>>,
     pub(super) outside_at: AtomicU64,
     reserved_shown: AtomicU64,
+    /// What jobs hold: while there is one, the log is not abandoned.
+    pub(super) open: Weak<OpenLog>,
     lock: LockCell,
     is_watched: AtomicBool,
     /// `None` once the log has stopped.
@@ -87,6 +101,8 @@ pub(crate) struct Start {
     pub(crate) log_id: [u8; 16],
     pub(crate) epoch: u64,
     pub(crate) first: Lsn,
+    /// What the active segment's header says of it.
+    pub(crate) known_first: Lsn,
     /// The end of the log: all below is in the files and synced.
     pub(crate) end: Lsn,
     pub(crate) is_clean: bool,
@@ -101,6 +117,8 @@ pub(crate) struct Start {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) frames: AtomicU64,
+    /// Control frames among them, counted when they are published.
+    pub(crate) controls: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) syncs: AtomicU64,
@@ -108,11 +126,15 @@ pub(crate) struct Counters {
 }
 
 impl Core {
-    pub(crate) fn start(start: Start) -> Arc<Self> {
+    pub(crate) fn start(start: Start) -> Arc<OpenLog> {
+        OpenLog::new(|open| Core::new(start, open))
+    }
+
+    fn new(start: Start, open: Weak<OpenLog>) -> Self {
         let active_capacity =
             start.config.segment_bytes - crate::format::header::SEGMENT_HEADER_BYTES;
         // At most half a segment less a control record, as the arithmetic of `space` demands.
-        let half = (active_capacity - CONTROL_FRAME_BYTES) / 2;
+        let half = (active_capacity - CONTROL_ROOM_BYTES) / 2;
         let ring_bytes = start.config.ring_bytes.min(half);
         let ring_bytes = 1 << ring_bytes.ilog2();
         let (ring, drainer) = Ring::new(ring_bytes, start.end);
@@ -125,7 +147,7 @@ impl Core {
             written: start.end,
             reserved: start.end,
         };
-        Arc::new(Core {
+        Core {
             segments: SegmentSet::new(Arc::clone(&start.storage), start.segments),
             storage: start.storage,
             executor: start.executor,
@@ -133,7 +155,7 @@ impl Core {
             log_id: start.log_id,
             epoch: start.epoch,
             seed: Seed::new(start.log_id, start.epoch),
-            first: start.first,
+            purge: Purge::new(start.first, start.known_first),
             ring,
             permits: Semaphore::new(permits),
             written: Mark::new(start.end),
@@ -141,19 +163,23 @@ impl Core {
             status: Status::default(),
             space,
             counters: Counters::default(),
+            measures: Measures::default(),
+            standing: Standing::new(),
             writer: Mutex::new(Writer::new(drainer, start.active)),
-            writer_scheduled: AtomicBool::new(false),
-            sync_scheduled: AtomicBool::new(false),
+            writer_scheduled: Scheduled::new(),
+            sync_scheduled: Scheduled::new(),
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
+            close_frame: AtomicU64::new(u64::MAX),
             clean_end: start.is_clean.then_some(start.end),
             outside: Mutex::new(None),
             outside_at: AtomicU64::new(u64::MAX),
             reserved_shown: AtomicU64::new(start.end.as_u64()),
+            open,
             lock: LockCell::new(start.lock),
             is_watched: AtomicBool::new(false),
             watch: Mutex::new(Some(watch::Sender::new(marks))),
-        })
+        }
     }
 
     /// The permits for `bytes` bytes of the ring.
@@ -169,10 +195,10 @@ impl Core {
     /// without any lock held.
     pub(crate) fn stop(&self, cause: Error) {
         if cause.is_closed() {
-            tracing::debug!(%cause, "the log is closed");
+            tracing::debug!(log = self.storage.location(), %cause, "the log is closed");
             self.lock.release_when_idle();
         } else {
-            tracing::error!(%cause, "the log has stopped");
+            tracing::error!(log = self.storage.location(), %cause, "the log has stopped");
         }
         self.set_stopped(cause);
         self.tell_stopped();
@@ -194,6 +220,13 @@ impl Core {
         drop(self.watch().take());
     }
 
+    /// Nobody is left who could move the marks: those who wait for more are woken to read so.
+    pub(super) fn abandon(&self) {
+        self.status.abandon();
+        self.written.wake_all();
+        self.synced.wake_all();
+    }
+
     /// How many turns a job takes before it hands over to a new one, which in place would only nest.
     pub(super) fn turns(&self, turn_count: u32) -> u32 {
         if self.executor.runs_in_place() { u32::MAX } else { turn_count }
@@ -207,6 +240,18 @@ impl Core {
         if mark.plus(CONTROL_FRAME_BYTES) == tail { mark } else { tail }
     }
 
+    /// `lsn`, or the end of the log's own newest frames if they begin there: nobody has to read
+    /// those to learn that no record is in them.
+    pub(crate) fn past_control(&self, lsn: Lsn) -> Lsn {
+        let mut at = lsn;
+        for control in [&self.trailing_mark, &self.close_frame] {
+            if control.load(Ordering::Acquire) == at.as_u64() {
+                at = at.plus(CONTROL_FRAME_BYTES);
+            }
+        }
+        at
+    }
+
     pub(crate) fn watermarks(&self) -> Watermarks {
         // Read in this order: each can only have grown since the one before was read.
         let synced = self.synced.get();
@@ -215,7 +260,7 @@ impl Core {
         let reserved = self.records_end().max(synced).as_u64();
         let shown = self.reserved_shown.fetch_max(reserved, Ordering::AcqRel);
         let reserved = Lsn::new(reserved.max(shown));
-        Watermarks { first: self.first, synced, written: written.min(reserved), reserved }
+        Watermarks { first: self.purge.first(), synced, written: written.min(reserved), reserved }
     }
 
     fn watch(&self) -> MutexGuard<'_, Option<watch::Sender<Watermarks>>> {
@@ -241,8 +286,10 @@ impl Core {
             return;
         }
         if let Some(sender) = self.watch().as_ref() {
+            // Under our lock, so that what is shown never goes back; not under the channel's, which
+            // those who look at it wait for.
+            let now = self.watermarks();
             sender.send_if_modified(|shown| {
-                let now = self.watermarks();
                 let changed = now != *shown;
                 *shown = now;
                 changed
@@ -256,108 +303,5 @@ impl Core {
 
     pub(super) fn hold_lock(&self) -> Option<LockHeld<'_>> {
         self.lock.hold()
-    }
-}
-
-/// The lock on the directory, which outlives every job that runs.
-#[derive(Debug)]
-pub(super) struct LockCell {
-    state: Mutex<LockState>,
-    left: Condvar,
-    freed: Notify,
-}
-
-struct LockState {
-    /// `None` if the user asked for no lock.
-    lock: Option<Box<dyn Any + Send + Sync>>,
-    /// No further job begins.
-    released: bool,
-    is_free: bool,
-    job_count: usize,
-}
-
-impl std::fmt::Debug for LockState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LockState")
-            .field("released", &self.released)
-            .field("job_count", &self.job_count)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Keeps the lock while a job runs.
-pub(super) struct LockHeld<'a>(&'a LockCell);
-
-impl LockCell {
-    fn new(lock: Option<Box<dyn Any + Send + Sync>>) -> Self {
-        LockCell {
-            state: Mutex::new(LockState { lock, released: false, is_free: false, job_count: 0 }),
-            left: Condvar::new(),
-            freed: Notify::new(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, LockState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hold(&self) -> Option<LockHeld<'_>> {
-        let mut state = self.state();
-        if state.released {
-            return None;
-        }
-        state.job_count += 1;
-        Some(LockHeld(self))
-    }
-
-    /// Lets no further job begin, and frees the lock when the last one has ended.
-    pub(super) fn release_when_idle(&self) {
-        let mut state = self.state();
-        state.released = true;
-        if state.job_count == 0 {
-            self.free(&mut state);
-        }
-    }
-
-    fn free(&self, state: &mut LockState) {
-        state.lock = None;
-        state.is_free = true;
-        self.freed.notify_waiters();
-    }
-
-    /// As [`LockCell::release_when_idle`], and resolves when the lock is free.
-    pub(super) async fn release(&self) {
-        self.release_when_idle();
-        loop {
-            let freed = self.freed.notified();
-            futures::pin_mut!(freed);
-            // Registered before the state is read, so that no change is missed.
-            freed.as_mut().enable();
-            if self.state().is_free {
-                return;
-            }
-            freed.await;
-        }
-    }
-
-    /// Lets no further job begin, waits for all but the caller's and frees the lock. Blocks.
-    pub(super) fn release_from_last_job(&self) {
-        let mut state = self.state();
-        state.released = true;
-        while state.job_count > 1 {
-            state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.free(&mut state);
-    }
-}
-
-impl Drop for LockHeld<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.job_count -= 1;
-        if state.released && state.job_count == 0 {
-            self.0.free(&mut state);
-        }
-        self.0.left.notify_all();
     }
 }

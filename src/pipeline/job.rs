@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{error::Error, pipeline::core::Core};
+use crate::{
+    error::Error,
+    pipeline::{core::Core, open_log::OpenLog},
+};
 
 type Work = Box<dyn FnOnce(&Arc<Core>) + Send>;
 
@@ -10,12 +13,14 @@ type Work = Box<dyn FnOnce(&Arc<Core>) + Send>;
 /// down, it panicked), the log stops and every waiter is answered.
 pub(crate) struct Job {
     core: Arc<Core>,
+    /// A job may move the marks: while it is there, the log isn't abandoned.
+    _open: Option<Arc<OpenLog>>,
     work: Option<Work>,
 }
 
 impl Job {
     pub(crate) fn new(core: Arc<Core>, work: impl FnOnce(&Arc<Core>) + Send + 'static) -> Self {
-        Job { core, work: Some(Box::new(work)) }
+        Job { _open: core.open.upgrade(), core, work: Some(Box::new(work)) }
     }
 
     /// Hands the job to the log's executor.

@@ -31,7 +31,18 @@ struct Queue {
 struct Waiter {
     target: Lsn,
     id: u64,
+    rank: Rank,
     waker: Option<Waker>,
+}
+
+/// Who is woken first when a mark has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    /// Those who wait for a position of their own: appends and syncs.
+    Writer,
+    /// Those who read whatever comes. Any mark is news to all of them, so without this they would
+    /// stand before everybody else, and each commit would wait for their wake-ups.
+    Reader,
 }
 
 /// A place in a mark's queue, kept by the waiting future.
@@ -39,6 +50,7 @@ struct Waiter {
 pub(crate) struct WaiterId {
     target: Lsn,
     id: u64,
+    rank: Rank,
 }
 
 impl Mark {
@@ -65,6 +77,26 @@ impl Mark {
         waiter: &mut Option<WaiterId>,
         waker: &Waker,
     ) -> bool {
+        self.register_as(Rank::Writer, target, waiter, waker)
+    }
+
+    /// As [`Mark::register`], woken behind those who don't wait as readers.
+    pub(crate) fn register_reader(
+        &self,
+        target: Lsn,
+        waiter: &mut Option<WaiterId>,
+        waker: &Waker,
+    ) -> bool {
+        self.register_as(Rank::Reader, target, waiter, waker)
+    }
+
+    fn register_as(
+        &self,
+        rank: Rank,
+        target: Lsn,
+        waiter: &mut Option<WaiterId>,
+        waker: &Waker,
+    ) -> bool {
         if self.get() >= target {
             return true;
         }
@@ -74,7 +106,7 @@ impl Mark {
         }
         match waiter {
             Some(id) => queue.update(*id, waker),
-            None => *waiter = Some(queue.insert(target, waker)),
+            None => *waiter = Some(queue.insert(rank, target, waker)),
         }
         false
     }
@@ -90,7 +122,7 @@ impl Mark {
         all.into_iter().for_each(Waker::wake);
     }
 
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(crate) fn waiter_count(&self) -> usize {
         let queue = lock(&self.queue);
         queue.waiters.len() - queue.gone_count
@@ -103,10 +135,10 @@ fn lock(queue: &Mutex<Queue>) -> impl std::ops::DerefMut<Target = Queue> + '_ {
 }
 
 impl Queue {
-    fn insert(&mut self, target: Lsn, waker: &Waker) -> WaiterId {
+    fn insert(&mut self, rank: Rank, target: Lsn, waker: &Waker) -> WaiterId {
         let id = self.next_id;
         self.next_id += 1;
-        let waiter = Waiter { target, id, waker: Some(waker.clone()) };
+        let waiter = Waiter { target, id, rank, waker: Some(waker.clone()) };
         // Nearly always the last place: targets grow as LSNs do.
         let in_order = self.waiters.back().is_none_or(|last| last.target <= target);
         if in_order {
@@ -115,7 +147,7 @@ impl Queue {
             let place = self.waiters.partition_point(|other| other.target <= target);
             self.waiters.insert(place, waiter);
         }
-        WaiterId { target, id }
+        WaiterId { target, id, rank }
     }
 
     fn find(&mut self, id: WaiterId) -> Option<&mut Waiter> {
@@ -136,7 +168,8 @@ impl Queue {
                 let place = self
                     .waiters
                     .partition_point(|other| (other.target, other.id) < (id.target, id.id));
-                let waiter = Waiter { target: id.target, id: id.id, waker: Some(waker.clone()) };
+                let WaiterId { target, id, rank } = id;
+                let waiter = Waiter { target, id, rank, waker: Some(waker.clone()) };
                 self.waiters.insert(place, waiter);
             }
         }
@@ -154,12 +187,15 @@ impl Queue {
     fn take_reached(&mut self, mark: Lsn) -> Vec<Waker> {
         let count = self.waiters.partition_point(|waiter| waiter.target <= mark);
         let mut wakers = Vec::with_capacity(count);
+        let mut readers = Vec::new();
         for waiter in self.waiters.drain(..count) {
-            match waiter.waker {
-                Some(waker) => wakers.push(waker),
-                None => self.gone_count -= 1,
+            match (waiter.waker, waiter.rank) {
+                (Some(waker), Rank::Writer) => wakers.push(waker),
+                (Some(waker), Rank::Reader) => readers.push(waker),
+                (None, _) => self.gone_count -= 1,
             }
         }
+        wakers.append(&mut readers);
         wakers
     }
 }
@@ -202,6 +238,23 @@ mod tests {
     }
 
     #[test]
+    fn readers_are_woken_last() {
+        struct Note(&'static str, Arc<Mutex<Vec<&'static str>>>);
+        impl std::task::Wake for Note {
+            fn wake(self: Arc<Self>) {
+                self.1.lock().unwrap().push(self.0);
+            }
+        }
+        let (mark, order) = (Mark::new(Lsn::ZERO), Arc::default());
+        let waker = |name| Waker::from(Arc::new(Note(name, Arc::clone(&order))));
+        mark.register_reader(Lsn::new(1), &mut None, &waker("reader"));
+        mark.register(Lsn::new(4), &mut None, &waker("first"));
+        mark.register(Lsn::new(8), &mut None, &waker("second"));
+        mark.advance(Lsn::new(8));
+        assert_eq!(*order.lock().unwrap(), ["first", "second", "reader"]);
+    }
+
+    #[test]
     fn those_who_gave_up_leave_no_trace() {
         let mark = Mark::new(Lsn::ZERO);
         let waker = Waker::noop();
@@ -228,3 +281,7 @@ mod tests {
         assert!(mark.register(Lsn::new(8), &mut id, &waker));
     }
 }
+
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_tests;

@@ -7,13 +7,26 @@ mod append;
 mod close;
 mod core;
 mod job;
+mod lock_cell;
+#[cfg(test)]
+#[cfg(loom)]
+mod loom_tests;
 mod mark;
+mod measures;
+mod open_log;
+mod purge;
 mod ring;
+mod scheduled;
 mod space;
+mod standing;
 mod status;
 mod syncer;
 mod writer;
 
 pub use append::Payload;
-pub(crate) use core::{CONTROL_FRAME_BYTES, Core, Start};
+pub(crate) use append::Span;
+pub(crate) use core::{CONTROL_FRAME_BYTES, Core, FIRST_FRAME_BYTES, Start};
+pub(crate) use mark::{Mark, WaiterId};
+pub use measures::Percentiles;
+pub(crate) use open_log::OpenLog;
 pub(crate) use writer::{Active, incarnation};

@@ -18,7 +18,7 @@
 //! an overwritten frame. This module holds the crate's only unsafe code.
 
 #![cfg_attr(
-    not(loom),
+    not(any(loom, shuttle)),
     expect(unsafe_code, reason = "the ring's bytes are shared by position, not by reference")
 )]
 
@@ -125,7 +125,8 @@ impl Ring {
         Reserved { ring: self, lsn, bytes }
     }
 
-    /// Whether a unit is published at the drainer's position.
+    /// Whether a unit is published at the drainer's position. While somebody drains it may say no,
+    /// whatever stands behind what is being zeroed: whoever relies on it is asked again afterwards.
     pub(crate) fn is_ready(&self) -> bool {
         let drained = Lsn::new(self.drained.load(Ordering::Acquire));
         self.word(drained).load(Ordering::Acquire) != 0
@@ -207,6 +208,11 @@ impl Drainer {
         self.at
     }
 
+    /// As [`Ring::is_ready`], and exact, as nobody else drains.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ring.word(self.at).load(Ordering::Acquire) != 0
+    }
+
     /// Looks for published units: up to about `wanted_bytes`, never more than `room_bytes`.
     pub(crate) fn take(&mut self, wanted_bytes: u64, room_bytes: u64) -> Taken {
         let mut end = self.at;
@@ -252,7 +258,7 @@ impl Drainer {
     }
 
     /// Gives the taken units to `write`, in one or two pieces, in order.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) fn read_taken<E>(
         &self,
         mut write: impl FnMut(Lsn, &[u8]) -> Result<(), E>,
@@ -274,7 +280,8 @@ impl Drainer {
         if second.is_empty() { Ok(()) } else { write(self.at.plus(before_wrap as u64), second) }
     }
 
-    #[cfg(loom)]
+    /// As above, for words that are more than their eight bytes.
+    #[cfg(any(loom, shuttle))]
     pub(crate) fn read_taken<E>(
         &self,
         mut write: impl FnMut(Lsn, &[u8]) -> Result<(), E>,

@@ -2,7 +2,7 @@
 //!
 //! An append may reserve while the tail is at most `limit`. All reservations made after a check
 //! passed are by holders of permits, so they exceed the limit by at most the ring's capacity R,
-//! and 2 R + C fit into a segment, with C for the control record that closes the log. Hence:
+//! and 2 R + C fit into a segment, with C for the control records that end the log. Hence:
 //!
 //! - without a spare, `limit` = end of the active segment − R − C: everything fits into it;
 //! - with one, `limit` = end of the active + capacity of the spare − 2 R − C: what doesn't fit, and
@@ -13,9 +13,9 @@
 //!
 //! So a full device is found here, while preparing, before anything is reserved.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{Arc, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::Notify;
@@ -25,10 +25,12 @@ use crate::{
     format::header::SEGMENT_HEADER_BYTES,
     lsn::Lsn,
     pipeline::{
-        core::{CONTROL_FRAME_BYTES, Core},
+        core::{CONTROL_ROOM_BYTES, Core},
         job::Job,
     },
     segments::{SegmentFile, Sequence, prepare},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    turn::lock_over_io,
 };
 
 /// The spare is prepared when this part of the active segment is used: late enough that a small log
@@ -102,7 +104,7 @@ impl Space {
             None => (state.active_end, self.ring_bytes),
             Some(spare) => (state.active_end.plus(spare.capacity()), 2 * self.ring_bytes),
         };
-        let limit = end.plus(1).as_u64().saturating_sub(margin + CONTROL_FRAME_BYTES);
+        let limit = end.plus(1).as_u64().saturating_sub(margin + CONTROL_ROOM_BYTES);
         self.limit.store(limit, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -123,7 +125,7 @@ impl Space {
     /// Whether a unit of `bytes` at `tail`, with nothing else in flight, has its place for sure.
     fn has_room_for(&self, tail: Lsn, bytes: u64) -> bool {
         let state = self.state();
-        let bytes = bytes.saturating_add(CONTROL_FRAME_BYTES);
+        let bytes = bytes.saturating_add(CONTROL_ROOM_BYTES);
         tail.plus(bytes) <= state.active_end
             || state.spare.as_ref().is_some_and(|spare| spare.capacity() >= bytes)
     }
@@ -143,7 +145,7 @@ impl Space {
 
     /// Takes the spare away for good, when the log is closed; waits for one being prepared.
     pub(super) fn discard_spare(&self) -> Option<Spare> {
-        let _prepared = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _prepared = lock_over_io(&self.preparing).unwrap_or_else(PoisonError::into_inner);
         self.take_spare(0)
     }
 
@@ -164,6 +166,7 @@ impl Core {
             Some(bytes) => self.space.has_room_for(self.ring.tail(), bytes),
         };
         let mut awaited = None;
+        let mut wait = None;
         loop {
             if is_there() {
                 return Ok(());
@@ -182,11 +185,14 @@ impl Core {
                     return Err(error.clone());
                 }
             }
-            let bytes = unit_bytes.map_or(0, |bytes| bytes.saturating_add(CONTROL_FRAME_BYTES));
+            let bytes = unit_bytes.map_or(0, |bytes| bytes.saturating_add(CONTROL_ROOM_BYTES));
             match self.request_spare(bytes) {
                 // Run in place, it may be over already.
                 Some(attempt) if awaited.is_none() => awaited = Some(attempt),
-                _ => changed.await,
+                _ => {
+                    wait.get_or_insert_with(|| self.measures.room_wait());
+                    changed.await;
+                }
             }
         }
     }
@@ -211,19 +217,26 @@ impl Core {
                 return;
             }
             let prepared = core.prepare_spare(bytes);
+            let had_stopped = core.status.check().is_err();
+            let failure = prepared.err().map(|error| core.judge(error));
             let mut state = core.space.state();
             state.scheduled = false;
-            state.failure = prepared.err().map(|error| (attempt, error));
-            let fatal = state.failure.as_ref().map(|(_, error)| error.clone());
+            let had_failed = state.failure.is_some();
+            state.failure = failure.clone().map(|error| (attempt, error));
             drop(state);
-            match fatal {
+            let log = core.storage.location();
+            match failure {
                 Some(error @ Error::NoSpace { .. }) => {
-                    tracing::warn!(%error, "appends that need the next segment are refused");
+                    tracing::warn!(log, %error, "appends that need the next segment are refused");
                     core.space.wake_all();
                 }
-                Some(_) if core.status.check().is_err() => {}
-                Some(error) => core.stop(error.into_poison()),
+                Some(_) if had_stopped => {}
+                // Said aloud, and everybody woken, once the lock is free.
+                Some(error) => core.stop(error),
                 None => {
+                    if had_failed {
+                        tracing::info!(log, "there is space again: appends go on");
+                    }
                     core.space.wake_all();
                     // The mark of an idle log may have waited for this room.
                     core.leave_mark();
@@ -232,6 +245,16 @@ impl Core {
         });
         job.spawn();
         Some(attempt)
+    }
+
+    /// What those who wait for a spare are told of a failure to prepare one: all but a full device
+    /// stops the log, and it has stopped before anybody can read why.
+    fn judge(&self, error: Error) -> Error {
+        if matches!(error, Error::NoSpace { .. }) {
+            return error;
+        }
+        self.set_stopped(error.into_poison());
+        self.why_stopped()
     }
 
     /// Asks for the spare once the active segment is used far enough.
@@ -245,9 +268,11 @@ impl Core {
 
     /// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks.
     pub(crate) fn prepare_spare(&self, bytes: u64) -> Result<()> {
-        let _one_at_a_time = self.space.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time =
+            lock_over_io(&self.space.preparing).unwrap_or_else(PoisonError::into_inner);
         // A log that is closed gets no new files.
         self.status.check()?;
+        let began = Instant::now();
         let needed = bytes.saturating_add(SEGMENT_HEADER_BYTES).next_multiple_of(512);
         let file_bytes = needed.max(self.config.segment_bytes);
         let (small, sequence) = {
@@ -277,6 +302,10 @@ impl Core {
                 .map(Arc::new)
                 .map_err(|error| (error, None)),
         };
+        if let Ok(file) = &prepared {
+            let (segment, time) = (file.name(), began.elapsed());
+            tracing::debug!(segment, bytes = file_bytes, ?time, "prepared the next segment");
+        }
         let mut state = self.space.state();
         let (spare, result) = match prepared {
             Ok(file) => (Some(Spare { file, bytes: file_bytes }), Ok(())),

@@ -1,15 +1,16 @@
 //! Whether the log still works, and if not, why: the first cause is kept for everybody.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::OnceLock;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sync::{AtomicBool, Ordering},
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Status {
     closing: AtomicBool,
+    abandoned: AtomicBool,
     stopped: OnceLock<Error>,
 }
 
@@ -43,6 +44,15 @@ impl Status {
 
     pub(crate) fn begin_closing(&self) {
         self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether nobody is left who could append or sync.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
     }
 
     /// Keeps the first cause.

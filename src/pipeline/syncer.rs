@@ -7,10 +7,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,6 +21,9 @@ use crate::{
         mark::{Mark, WaiterId},
         writer::Drained,
     },
+    sabotage::{self, Sabotage},
+    sync::Ordering,
+    turn::lock_over_io,
 };
 
 /// After so many flushes a job hands over to a new one, so that it never holds up a shutdown.
@@ -36,14 +36,9 @@ impl Core {
         self.start_sync_if_wanted();
     }
 
-    /// The counterpart of the end of `sync_job`: demand, published words and written bytes are
-    /// stored before the fence here, `sync_scheduled` is cleared before the fence there.
+    /// Called by whoever has stored what `wants_sync` looks for: demand, or written bytes.
     pub(super) fn start_sync_if_wanted(self: &Arc<Self>) {
-        fence(Ordering::SeqCst);
-        if self.wants_sync()
-            && !self.sync_scheduled.load(Ordering::Relaxed)
-            && !self.sync_scheduled.swap(true, Ordering::AcqRel)
-        {
+        if self.sync_scheduled.claim(|| self.wants_sync()) {
             Job::new(Arc::clone(self), Core::sync_job).spawn();
         }
     }
@@ -60,15 +55,17 @@ impl Core {
         for _ in 0..self.turns(SYNCS_PER_JOB) {
             if self.wants_sync() {
                 if let Err(error) = self.sync_once() {
+                    if sabotage::blame(&error) {
+                        self.synced.wake_all();
+                        continue;
+                    }
                     self.stop(error.into_poison());
                     return;
                 }
                 continue;
             }
             self.leave_mark();
-            self.sync_scheduled.store(false, Ordering::Release);
-            fence(Ordering::SeqCst);
-            if !self.wants_sync() || self.sync_scheduled.swap(true, Ordering::AcqRel) {
+            if !self.sync_scheduled.let_go(|| self.wants_sync()) {
                 return;
             }
         }
@@ -79,6 +76,7 @@ impl Core {
     /// these apart, which is enough: the mark moves to what was written before the flush began.
     pub(super) fn sync_once(self: &Arc<Self>) -> Result<()> {
         let goal = self.ring.tail();
+        let queue_bytes = goal.since(self.ring.drained());
         while self.ring.drained() < goal {
             match self.drain_once() {
                 Drained::Wrote => {}
@@ -87,28 +85,35 @@ impl Core {
             }
         }
         // Taken before the flush: what is written while it runs is not covered by it.
-        let unsynced = match self.writer.lock() {
-            Ok(writer) => writer.unsynced(),
+        let (unsynced, record_count) = match lock_over_io(&self.writer) {
+            Ok(writer) => (writer.unsynced(), self.written_record_count()),
             Err(_) => return self.status.check(),
         };
         let written = unsynced.end;
         if written <= self.synced.get() {
             return Ok(());
         }
+        if sabotage::is_on(Sabotage::AcknowledgeBeforeFlush) {
+            self.synced.advance(written);
+        }
         // Oldest first: `synced` covers older segments before it passes into a newer one.
         if let Some(sealed) = &unsynced.sealed {
-            sealed.sync_data()?;
-            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-            if let Ok(mut writer) = self.writer.lock() {
+            self.flush(sealed)?;
+            if let Ok(mut writer) = lock_over_io(&self.writer) {
                 writer.sealed_is_synced(sealed);
             }
         }
-        unsynced.active.sync_data()?;
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.flush(&unsynced.active)?;
         self.status.check()?;
+        let later = sabotage::is_on(Sabotage::MarkLaterByte);
+        let written = if later { self.ring.drained() } else { written };
+        // Before anybody is woken, who may look.
+        self.measures.synced(record_count, queue_bytes);
+        self.standing.asked(record_count);
         // Another job may have written these bytes and not have said so yet.
         self.written.advance(written);
         self.synced.advance(written);
+        self.carry_out_truncations(written);
         self.publish_marks();
         Ok(())
     }
@@ -134,8 +139,9 @@ impl Core {
             return;
         };
         permit.forget();
-        self.publish_control(reserved, Control::Mark);
+        // Before anybody can see the frame: who comes to it knows that it needn't be read.
         self.trailing_mark.store(synced.as_u64(), Ordering::Release);
+        self.publish_control(reserved, Control::Mark);
         self.kick_writer_after_mark();
     }
 
@@ -196,7 +202,9 @@ impl Future for Reached<'_> {
         }
         // After registering: a stop that comes later wakes us.
         match this.core.status.check() {
-            Ok(()) => Poll::Pending,
+            Ok(()) => {
+                sabotage::take_blamed().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
+            }
             Err(error) => Poll::Ready(Err(error)),
         }
     }

@@ -3,10 +3,7 @@
 //! Whoever finds work takes the writer's lock and does it: a write job, or a sync job on its way to
 //! the flush. The lock is only ever held by running code, so nobody waits for a job that is queued.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering, fence},
-};
+use std::sync::Arc;
 
 use crate::{
     error::Result,
@@ -19,6 +16,8 @@ use crate::{
         ring::{Drainer, Taken},
     },
     segments::{SegmentFile, SegmentInfo},
+    sync::{AtomicU64, Ordering},
+    turn::lock_over_io,
 };
 
 /// One write call takes about this much: more hardly makes it cheaper, and waits longer.
@@ -158,7 +157,7 @@ impl Writer {
         // At most two segments are ever unsynced: recovery looks no further back. Usually the
         // background has synced it long ago.
         if let Some(sealed) = &self.sealed {
-            sealed.sync_data()?;
+            core.flush(sealed)?;
             self.sealed = None;
         }
         let spare = loop {
@@ -171,26 +170,29 @@ impl Writer {
         let random = core.storage.random().map_err(|error| {
             crate::error::Error::io("drawing random bytes in", core.storage.location(), None, error)
         })?;
+        let (synced, first) = core.synced_and_first();
         let header = SegmentHeader {
             log_id: core.log_id,
             base,
             epoch: core.epoch,
             incarnation: incarnation(random),
             previous: Some(self.active.link),
-            first: core.first,
-            synced: core.synced.get().min(base),
+            first,
+            synced: synced.min(base),
             created_unix_ms: core.storage.unix_ms(),
             hint: None,
             file_bytes: spare.bytes,
         };
         // Before any of its frames, so that `written` never passes into a segment without one.
         spare.file.write_at(&header.block(), 0)?;
+        core.purge.told(first);
         let next = Active { file: spare.file, link: header.link(), bytes: spare.bytes };
         let info = SegmentInfo { sequence: next.file.sequence(), base, seed: core.seed };
         core.segments.push(info, Arc::clone(&next.file));
         core.space.rotated(base, next.end());
         core.counters.rotations.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(segment = next.file.name(), %base, "rotated");
+        let sealed = self.active.file.name();
+        tracing::debug!(segment = next.file.name(), %base, sealed, "rotated");
         self.sealed = Some(std::mem::replace(&mut self.active, next).file);
         Ok(())
     }
@@ -207,7 +209,7 @@ impl Core {
     pub(super) fn drain_once(self: &Arc<Self>) -> Drained {
         let step = {
             // A panic under the lock left the writer half way; the job's guard stops the log.
-            let Ok(mut writer) = self.writer.lock() else {
+            let Ok(mut writer) = lock_over_io(&self.writer) else {
                 return Drained::Stopped;
             };
             if self.status.check().is_err() {
@@ -228,6 +230,7 @@ impl Core {
                     // The sealed segment is synced in the background, at once.
                     self.sync_demand.fetch_max(step.end.as_u64(), Ordering::AcqRel);
                 }
+                self.follow_orders(step.end);
                 // Somebody may have been waiting for a sync behind a frame that was not published.
                 self.start_sync_if_wanted();
                 self.prepare_ahead(step.end);
@@ -241,15 +244,10 @@ impl Core {
         }
     }
 
-    /// Has what is published written, by the job that is at it or by a new one.
-    ///
-    /// The caller stored its frame's word before; the job clears `writer_scheduled` and then looks
-    /// for such a word. With a fence on both sides one of them sees the other's store.
+    /// Has what is published written, by the job that is at it or by a new one. The caller stored
+    /// its frame's word before.
     pub(crate) fn kick_writer(self: &Arc<Self>) {
-        fence(Ordering::SeqCst);
-        if !self.writer_scheduled.load(Ordering::Relaxed)
-            && !self.writer_scheduled.swap(true, Ordering::AcqRel)
-        {
+        if self.writer_scheduled.claim(|| true) {
             Job::new(Arc::clone(self), Core::write_job).spawn();
         }
     }
@@ -260,9 +258,7 @@ impl Core {
                 Drained::Wrote => {}
                 Drained::Stopped => return,
                 Drained::Idle => {
-                    self.writer_scheduled.store(false, Ordering::Release);
-                    fence(Ordering::SeqCst);
-                    if !self.has_published() || self.writer_scheduled.swap(true, Ordering::AcqRel) {
+                    if !self.writer_scheduled.let_go(|| self.has_left()) {
                         return;
                     }
                 }
@@ -271,7 +267,17 @@ impl Core {
         Job::new(Arc::clone(self), Core::write_job).spawn();
     }
 
-    /// Whether there is something to write.
+    /// As `has_published`, and exact: nobody else drains while this looks. A sync job that is just
+    /// zeroing what it took hides what was published behind it, and doesn't come back for that.
+    fn has_left(&self) -> bool {
+        // A panic under the lock stops the log.
+        lock_over_io(&self.writer).is_ok_and(|writer| {
+            let at = writer.drainer.at().as_u64();
+            writer.drainer.is_ready() || self.outside_at.load(Ordering::Acquire) == at
+        })
+    }
+
+    /// Whether there is something to write. While somebody drains it may say no, whatever there is.
     pub(super) fn has_published(&self) -> bool {
         self.ring.is_ready()
             || self.outside_at.load(Ordering::Acquire) == self.ring.drained().as_u64()

@@ -34,12 +34,14 @@ impl Member {
 }
 
 /// What the headers say.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Chain {
     /// The log, oldest first.
     pub(crate) members: Vec<Member>,
     /// Where the log begins.
     pub(crate) first: Lsn,
+    /// Segments that lie before the beginning: a removal was interrupted.
+    pub(crate) purged: Vec<Member>,
     /// Segments that a cut, or a removal, had done away with.
     pub(crate) dead: Vec<Member>,
     /// The newest members name a predecessor that isn't there: they hang in the air.
@@ -54,8 +56,9 @@ pub(crate) struct Broken {
     pub(crate) is_foreign: bool,
 }
 
-/// Walks back from the newest of `found`, which is in the order of the sequence.
-pub(crate) fn link_up(found: &[Member]) -> Chain {
+/// Walks back from the newest of `found`, which is in the order of the sequence. The log begins at
+/// `first` or later: what control records tell, where headers don't know it yet.
+pub(crate) fn link_up(found: &[Member], first: Lsn) -> Chain {
     let mut chain = Chain::default();
     let mut older = found.iter().rev();
     let Some(newest) = older.next() else {
@@ -63,7 +66,7 @@ pub(crate) fn link_up(found: &[Member]) -> Chain {
     };
     let mut oldest = *newest;
     let mut is_foreign = false;
-    chain.first = oldest.header.first;
+    chain.first = oldest.header.first.max(first);
     chain.members.push(oldest);
     for candidate in older {
         let header = &candidate.header;
@@ -97,6 +100,18 @@ pub(crate) fn link_up(found: &[Member]) -> Chain {
     chain
 }
 
+impl Chain {
+    /// The log begins at `first`: members that end there or before are none any more.
+    pub(crate) fn begin_at(&mut self, first: Lsn) {
+        self.first = self.first.max(first);
+        let begins_later =
+            |pair: &[Member]| pair.last().is_some_and(|next| next.header.base > self.first);
+        let purged = self.members.windows(2).position(begins_later);
+        let count = purged.unwrap_or(self.members.len().saturating_sub(1));
+        self.purged.extend(self.members.drain(..count));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +140,7 @@ mod tests {
 
     /// The members' sequences, the dead ones' and where the chain is broken.
     fn outcome(rows: &[Row]) -> (Vec<u64>, Vec<u64>, Option<u64>) {
-        let chain = link_up(&members(rows));
+        let chain = link_up(&members(rows), Lsn::ZERO);
         let sequences = |of: &[Member]| of.iter().map(|member| member.sequence.0).collect();
         let broken = chain.broken.map(|broken| broken.base.as_u64());
         (sequences(&chain.members), sequences(&chain.dead), broken)
@@ -167,7 +182,7 @@ mod tests {
             (3, 200, 1, 13, Some((100, 12)), 0),
         ]);
         rows[1].header.log_id = [0xff; 16];
-        let broken = link_up(&rows).broken;
+        let broken = link_up(&rows, Lsn::ZERO).broken;
         assert_eq!(broken, Some(Broken { base: Lsn::new(100), is_foreign: true }));
     }
 }

@@ -80,8 +80,9 @@ impl Scan<'_> {
         let before = chain.members.iter().rfind(|member| member.sequence < found.sequence);
         let Some(before) = before.or(chain.members.first()) else { return Ok(false) };
         let seed = Seed::new(before.header.log_id, before.header.epoch);
-        let mut successors = hanging.iter().rev().filter(|member| member.sequence > found.sequence);
-        let named = successors.next().and_then(|member| member.header.previous);
+        let successors = hanging.iter().filter(|member| member.sequence > found.sequence);
+        let successor = successors.min_by_key(|member| member.sequence);
+        let named = successor.and_then(|member| member.header.previous);
         let base = match named {
             Some(link) => link.base,
             None => self.find_base(found, seed, before)?.unwrap_or(self.end),
@@ -151,7 +152,9 @@ impl Scan<'_> {
         let capacity = reader.place.end.since(base);
         while base <= before.file_end() {
             if header.header_holds(seed, base) && header.frame_bytes() <= capacity {
-                reader = SegmentReader { base, ..reader };
+                // The file's end moves along with its base.
+                let place = Place { end: base.plus(capacity), ..reader.place };
+                reader = SegmentReader { base, place, ..reader };
                 if reader.is_intact(base)? {
                     return Ok(Some(base));
                 }

@@ -12,6 +12,7 @@ use crate::{
         scan::Scan,
         survey::{Found, Survey},
     },
+    sabotage::{self, Sabotage},
     segments::Sequence,
     storage::Storage,
 };
@@ -59,16 +60,25 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     // Newest parts whose predecessor is gone: above all that is committed they are a torn tail.
     let mut hanging: Vec<Member> = Vec::new();
     let mut broken: Option<Lsn> = None;
-    let chain = loop {
-        let chain = link_up(&candidates);
+    let mut first = None;
+    let mut chain = loop {
+        let chain = link_up(&candidates, first.unwrap_or(Lsn::ZERO));
         let Some(gap) = chain.broken else { break chain };
-        for member in &chain.members {
-            scan.commit(member.header.synced);
+        if first.is_none() {
+            // Removed, perhaps, by a truncation that no header knows yet.
+            first = Some(scan.told_first(&chain)?);
+            continue;
         }
+        // What hangs is none of the log, and what it tells of its beginning neither.
+        first = None;
         broken = Some(gap.base);
         let lowest = chain.members.first().map_or(Sequence(0), |member| member.sequence);
-        hanging.extend(chain.members);
-        candidates.retain(|member| member.sequence < lowest);
+        // Those of them that nothing links too: what they claim was claimed.
+        let above = candidates.partition_point(|member| member.sequence < lowest);
+        for member in candidates.drain(above..) {
+            scan.commit(member.header.synced);
+            hanging.push(member);
+        }
         if candidates.is_empty() || gap.is_foreign {
             return Err(missing(gap.base, gap.is_foreign, lowest, scan.commitment));
         }
@@ -84,12 +94,14 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     let is_whole = hanging.is_empty() && scan.all_zero(&unplaced)?;
     if is_whole {
         if let Some(end) = scan.clean_end(&newest)? {
+            chain.begin_at(scan.first);
             return Ok(scan.into_clean(chain, end, &unplaced));
         }
     }
     scan.walk_members(&chain)?;
     scan.search_members(&hanging)?;
     scan.search_unplaced(&unplaced, &chain, &hanging)?;
+    chain.begin_at(scan.first);
     scan.into_judged(chain, &hanging, &unplaced, broken)
 }
 
@@ -149,19 +161,25 @@ impl Scan<'_> {
     }
 
     fn into_judged(
-        self,
+        mut self,
         chain: Chain,
         hanging: &[Member],
         unplaced: &[&Found],
         broken_at: Option<Lsn>,
     ) -> Result<Judged> {
-        let verdict = judge(&Evidence {
+        if sabotage::is_on(Sabotage::ReuseLsn) {
+            self.end = self.commitment.min(self.end);
+        }
+        let mut verdict = judge(&Evidence {
             end: self.end,
             commitment: self.commitment,
             blank_from_end: self.cut_bytes == 0,
             valid_after_count: self.valid_after_count,
             closed: self.closed,
         });
+        if sabotage::is_on(Sabotage::TrustPageCache) && verdict == Verdict::CleanEnd {
+            verdict = Verdict::CleanClose;
+        }
         let segment = self.stopped_in.as_ref().map(|reader| reader.file.name().to_owned());
         let segment = segment.unwrap_or_default();
         let offset = self.stopped_in.as_ref().map_or(0, |reader| reader.offset(self.end));
@@ -173,6 +191,11 @@ impl Scan<'_> {
             };
             let (lsn, synced) = (self.end, self.commitment);
             return Err(Error::Corrupt { lsn, segment, offset, synced, reason: reason.to_owned() });
+        }
+        if !self.commitment_is_boundary(&chain)? {
+            let (lsn, synced) = (self.commitment, self.commitment);
+            let reason = "what is claimed to be synced ends within a unit".to_owned();
+            return Err(Error::Corrupt { lsn, segment, offset, synced, reason });
         }
         let (leftovers, mut warnings) = leftovers(&chain, hanging, unplaced, &self.kept_in);
         warnings.insert(0, Warning::UncleanShutdown);
@@ -217,7 +240,8 @@ fn leftovers(
         let mut dead = chain.dead.iter().filter(|member| member.header.base >= chain.first);
         kept_in.contains(&sequence) || dead.any(|member| member.sequence == sequence)
     };
-    for (sequence, what) in dead.chain(hanging).chain(headless) {
+    let purged = chain.purged.iter().map(|member| (member.sequence, "the log begins later"));
+    for (sequence, what) in purged.chain(dead).chain(hanging).chain(headless) {
         let (is_kept, is_empty) = (was_cut(sequence), is_empty(sequence));
         leftovers.push(Leftover { sequence, is_kept, is_empty });
         warnings.push(Warning::Leftover { name: sequence.file_name(), what });

@@ -15,7 +15,9 @@ mod survey;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
+pub(crate) use chain::{Chain, Member, link_up};
 pub use report::{Cut, RecoveryReport, Warning};
+pub(crate) use survey::{list, read_header};
 
 use crate::{
     error::{Error, Result},
@@ -30,11 +32,12 @@ use crate::{
     pipeline::Start,
     recovery::{
         judged::{Judged, judge_log},
-        survey::{Survey, list, survey},
+        survey::{Survey, survey},
     },
     replay::{ChunkSource, damage},
     segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence, is_kept_cut},
     storage::{Locking, Storage},
+    turn::pause,
 };
 
 /// A log that was found and judged, and not changed yet.
@@ -52,26 +55,12 @@ pub(crate) struct Opening {
 impl Opening {
     /// Locks, reads and judges. Blocks; changes nothing but the lock file.
     pub(crate) fn begin(storage: Arc<dyn Storage>, config: Config, lock: bool) -> Result<Self> {
+        // What is said of single files below belongs to this log.
+        let _opening = tracing::debug_span!("opening", log = storage.location()).entered();
         // Before the lock, which leaves a file: not in a directory that is none of ours.
         refuse_foreign(storage.as_ref())?;
         let lock = if lock { Some(take_lock(storage.as_ref())?) } else { None };
-        let survey = survey(storage.as_ref())?;
-        let mut report = RecoveryReport { warnings: survey.warnings.clone(), ..Default::default() };
-        let judged = if rebuild::is_uncreated(storage.as_ref(), &survey)? {
-            report.is_new = true;
-            None
-        } else {
-            let judged = judge_log(storage.as_ref(), &survey, &config)?;
-            report.was_closed = judged.verdict == Verdict::CleanClose;
-            report.first = judged.chain.first;
-            report.end = judged.end;
-            report.committed = judged.commitment;
-            report.segment_count = judged.chain.members.len();
-            report.scanned_bytes = judged.scanned_bytes;
-            report.cut = judged.cut.clone();
-            report.warnings.extend(judged.warnings.iter().cloned());
-            Some(judged)
-        };
+        let Looked { survey, judged, report } = look(storage.as_ref(), &config)?;
         Ok(Opening { storage, config, lock, judged, survey, report })
     }
 
@@ -91,6 +80,7 @@ impl Opening {
     /// Makes the log writable: creates it, goes on in its active segment or begins a new epoch.
     /// Blocks.
     pub(crate) fn finish(mut self, executor: Arc<dyn Executor>) -> Result<(Start, RecoveryReport)> {
+        let _opening = tracing::debug_span!("opening", log = self.storage.location()).entered();
         let mut report = std::mem::take(&mut self.report);
         let ready = match &self.judged {
             None => rebuild::create(self.storage.as_ref(), &self.config, &self.survey)?,
@@ -116,6 +106,7 @@ impl Opening {
             log_id: ready.log_id,
             epoch: ready.epoch,
             first: report.first,
+            known_first: ready.known_first,
             end: report.end,
             is_clean: report.was_closed,
             active: ready.active,
@@ -131,8 +122,40 @@ impl Opening {
     }
 }
 
+/// What reading alone says of a log.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    survey: Survey,
+    /// `None` if there is no log yet.
+    pub(crate) judged: Option<Judged>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// Reads and judges. Blocks; changes nothing and takes no lock: the one judge of opening and of
+/// inspecting.
+pub(crate) fn look(storage: &dyn Storage, config: &Config) -> Result<Looked> {
+    let survey = survey(storage)?;
+    let mut report = RecoveryReport { warnings: survey.warnings.clone(), ..Default::default() };
+    let judged = if rebuild::is_uncreated(storage, &survey)? {
+        report.is_new = true;
+        None
+    } else {
+        let judged = judge_log(storage, &survey, config)?;
+        report.was_closed = judged.verdict == Verdict::CleanClose;
+        report.first = judged.chain.first;
+        report.end = judged.end;
+        report.committed = judged.commitment;
+        report.segment_count = judged.chain.members.len();
+        report.scanned_bytes = judged.scanned_bytes;
+        report.cut = judged.cut.clone();
+        report.warnings.extend(judged.warnings.iter().cloned());
+        Some(judged)
+    };
+    Ok(Looked { survey, judged, report })
+}
+
 /// A directory that holds files, and none of a log.
-fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
+pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
     let names = list(storage)?;
     let is_foreign = |name: &&String| Sequence::parse(name).is_none() && !is_kept_cut(name);
     match names.iter().find(is_foreign) {
@@ -155,7 +178,7 @@ fn take_lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>> {
                     && !storage.is_nonblocking()
                     && pause_ms <= LOCK_PAUSE_MS_MAX =>
             {
-                std::thread::sleep(Duration::from_millis(pause_ms));
+                pause(Duration::from_millis(pause_ms));
                 pause_ms *= 2;
             }
             Ok(Locking::Busy { owner_pid }) => {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use crate::{
     error::{Error, Result},
     format::{
+        control::Control,
         frame::{FrameHeader, Kind, Seed, frame_bytes},
         header::{SEGMENT_HEADER_BYTES, SegmentHeader},
         scan::{Place, Stop, to_usize},
     },
     lsn::Lsn,
     options::Config,
-    pipeline::{Active, CONTROL_FRAME_BYTES, incarnation},
+    pipeline::{Active, CONTROL_FRAME_BYTES, FIRST_FRAME_BYTES, incarnation},
     recovery::{
         chain::Member,
         judged::{Judged, Leftover},
@@ -28,6 +29,8 @@ const CHUNK_BYTES: u64 = 1 << 20;
 pub(crate) struct Ready {
     pub(crate) log_id: [u8; 16],
     pub(crate) epoch: u64,
+    /// What the active segment's header says of the first LSN.
+    pub(crate) known_first: Lsn,
     pub(crate) active: Active,
     pub(crate) segments: Vec<SegmentInfo>,
 }
@@ -91,8 +94,10 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
         file.write_at(&newest.header.block(), 0)?;
     }
     let offset = close.since(base) + SEGMENT_HEADER_BYTES;
-    let mut frame = vec![0; to_usize(CONTROL_FRAME_BYTES)];
-    file.read_at(&mut frame, offset)?;
+    // Framed anew, not read again: a read that goes wrong now must not become what is durable.
+    let mut frame = Vec::new();
+    let seed = Seed::new(newest.header.log_id, newest.header.epoch);
+    push_frame(&mut frame, seed, close, Kind::Control, &Control::Close.payload(), close);
     file.write_at(&frame, offset)?;
     file.sync_data()?;
     clear(storage, &judged.leftovers)?;
@@ -102,6 +107,7 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
     Ok(Ready {
         log_id: newest.header.log_id,
         epoch: newest.header.epoch,
+        known_first: newest.header.first,
         active,
         segments: infos(&judged.chain.members),
     })
@@ -129,7 +135,8 @@ pub(crate) fn begin_epoch(
     let used = all.map(|member| member.sequence);
     let last = used.chain(judged.leftovers.iter().map(|leftover| leftover.sequence)).max();
     // With room for the mark behind it, and for a close.
-    let needed = judged.end.since(base) + SEGMENT_HEADER_BYTES + 2 * CONTROL_FRAME_BYTES;
+    let needed =
+        judged.end.since(base) + SEGMENT_HEADER_BYTES + 2 * CONTROL_FRAME_BYTES + FIRST_FRAME_BYTES;
     let file_bytes = needed.next_multiple_of(512).max(config.segment_bytes);
     let sequence = last.unwrap_or(newest.sequence).next();
     // Prepared and never used: removed first, as the device may be full.
@@ -235,7 +242,8 @@ fn commit(
     let seed = Seed::new(header.log_id, header.epoch);
     segments.push(SegmentInfo { sequence: file.sequence(), base: header.base, seed });
     let active = Active { file: Arc::new(file), link: header.link(), bytes: header.file_bytes };
-    Ok(Ready { log_id: header.log_id, epoch: header.epoch, active, segments })
+    let (log_id, epoch, known_first) = (header.log_id, header.epoch, header.first);
+    Ok(Ready { log_id, epoch, known_first, active, segments })
 }
 
 /// Removes what is no part of the log, or renames it where it holds bytes that were cut. Begun

@@ -39,6 +39,7 @@ pub struct RecoveryReport {
 /// None of them had been acknowledged as synced by anything that survived. They are kept in the
 /// files named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Cut {
     /// Where the log was cut: the first LSN that is gone.
@@ -60,6 +61,7 @@ pub struct Cut {
 
 /// Something suspicious that opening met, and that does no harm as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Warning {
     /// The log wasn't closed: its process ended or its machine stopped.

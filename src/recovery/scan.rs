@@ -12,7 +12,7 @@ use crate::{
     },
     lsn::Lsn,
     options::Config,
-    pipeline::CONTROL_FRAME_BYTES,
+    pipeline::{CONTROL_FRAME_BYTES, FIRST_FRAME_BYTES},
     recovery::chain::{Chain, Member},
     replay::damage,
     segments::{Region, SegmentFile, SegmentReader, Sequence},
@@ -45,11 +45,34 @@ fn is_clean_close(frame: &FrameAt) -> bool {
     frame.control == Some(Control::Close) && frame.commitment == Some(frame.lsn)
 }
 
+/// What the control record right before a close says of the beginning of the log, if it is one that
+/// does: a log that is closed notes it there unless its newest header knows.
+fn first_before(reader: &SegmentReader, close: Lsn) -> Result<Lsn> {
+    let at = Lsn::new(close.as_u64().saturating_sub(FIRST_FRAME_BYTES));
+    if at < reader.base {
+        return Ok(Lsn::ZERO);
+    }
+    let frame = reader.read_frame(at, close, FIRST_FRAME_BYTES)?;
+    Ok(frame.map_or(Lsn::ZERO, |(frame, _)| first_told_by(&frame)))
+}
+
+/// Where a frame says that the log begins: never above what it knows to be synced.
+fn first_told_by(frame: &FrameAt) -> Lsn {
+    match frame.control {
+        Some(Control::First(first)) if frame.commitment >= Some(first) => first,
+        _ => Lsn::ZERO,
+    }
+}
+
 /// What has been read so far, and what it says.
 pub(super) struct Scan<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) config: &'a Config,
     pub(super) commitment: Lsn,
+    /// The highest first LSN that a control record tells.
+    pub(super) first: Lsn,
+    /// Where the walk began, and where it is.
+    pub(super) start: Lsn,
     pub(super) end: Lsn,
     pub(super) stop: Stop,
     pub(super) stopped_in: Option<SegmentReader>,
@@ -73,6 +96,8 @@ impl<'a> Scan<'a> {
             storage,
             config,
             commitment: Lsn::ZERO,
+            first: Lsn::ZERO,
+            start: Lsn::ZERO,
             end: Lsn::ZERO,
             stop: Stop::Blank,
             stopped_in: None,
@@ -119,8 +144,20 @@ impl<'a> Scan<'a> {
         if is_close {
             self.commit(close);
             self.scanned_bytes += CONTROL_FRAME_BYTES;
+            self.first = self.first.max(first_before(&reader, close)?);
         }
         Ok(is_close.then_some(used_end))
+    }
+
+    /// Where control records say that the log of these members begins.
+    pub(super) fn told_first(&self, chain: &Chain) -> Result<Lsn> {
+        let mut ahead = Scan::new(self.storage, self.config);
+        if let Some(newest) = chain.members.last() {
+            if ahead.clean_end(newest)?.is_none() {
+                ahead.walk_members(chain)?;
+            }
+        }
+        Ok(ahead.first)
     }
 
     /// Walks the members from the newest header's synced mark on, and searches past where the walk
@@ -129,6 +166,7 @@ impl<'a> Scan<'a> {
         let oldest = chain.members.first().map_or(Lsn::ZERO, |member| member.header.base);
         let newest = chain.members.last().map_or(Lsn::ZERO, |member| member.header.synced);
         self.end = newest.max(oldest).max(chain.first);
+        self.start = self.end;
         let successors = chain.members.iter().skip(1).map(|next| Some(next.header.base));
         let mut is_past = false;
         for (member, successor) in chain.members.iter().zip(successors.chain([None])) {
@@ -160,6 +198,7 @@ impl<'a> Scan<'a> {
             self.dirty_padding_count += chunk.dirty_padding_count;
             for frame in &chunk.frames {
                 self.commitment = self.commitment.max(frame.commitment.unwrap_or(Lsn::ZERO));
+                self.first = self.first.max(first_told_by(frame));
                 if frame.kind != Kind::Control {
                     self.records_end = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
                 }
@@ -176,6 +215,37 @@ impl<'a> Scan<'a> {
                     return if error.is_corrupt() { Ok(Stop::BadChecksum) } else { Err(error) };
                 }
                 Some(stop) => return Ok(stop),
+            }
+        }
+    }
+
+    /// Whether a unit begins at the commitment, from which on all is written anew: no release claims
+    /// any other position.
+    pub(super) fn commitment_is_boundary(&self, chain: &Chain) -> Result<bool> {
+        let lsn = self.commitment;
+        if lsn == self.start || lsn >= self.end {
+            return Ok(true);
+        }
+        let after = chain.members.partition_point(|member| member.header.base <= lsn);
+        let Some(member) = after.checked_sub(1).and_then(|at| chain.members.get(at)) else {
+            return Ok(false);
+        };
+        let end = chain.members.get(after).map_or(self.end, |next| next.header.base);
+        let reader = self.reader(member, Some(end))?;
+        match reader.read_frame(lsn, end, CONTROL_FRAME_BYTES)? {
+            Ok((frame, _)) if !matches!(frame.kind, Kind::BatchPart | Kind::BatchEnd) => Ok(true),
+            Err(_) => Ok(false),
+            // The first of its batch, or one of the others?
+            Ok(_) => {
+                let mut at = self.start.max(reader.base);
+                while at < lsn {
+                    let chunk = reader.read_chunk(at, lsn, CHUNK_BYTES)?;
+                    if chunk.next == at {
+                        return Ok(false);
+                    }
+                    at = chunk.next;
+                }
+                Ok(true)
             }
         }
     }

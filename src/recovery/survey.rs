@@ -4,7 +4,7 @@
 use crate::{
     error::{Error, Result},
     format::{
-        header::{ParsedHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION},
+        header::{HeaderBlock, ParsedHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION},
         scan::to_usize,
     },
     lsn::Lsn,
@@ -64,12 +64,17 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
     Ok(survey)
 }
 
+/// What stands at the beginning of a segment file.
+pub(crate) fn read_header(file: &SegmentFile) -> Result<HeaderBlock> {
+    let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
+    let read = file.read_at(&mut block, 0)?;
+    Ok(HeaderBlock::parse(block.get(..read).unwrap_or_default()))
+}
+
 fn look(storage: &dyn Storage, sequence: Sequence) -> Result<Found> {
     let file = SegmentFile::open(storage, sequence)?;
     let segment = file.name().to_owned();
-    let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
-    let read = file.read_at(&mut block, 0)?;
-    let (header, is_blank) = match SegmentHeader::parse(block.get(..read).unwrap_or_default()) {
+    let (header, is_blank) = match read_header(&file)?.parsed {
         ParsedHeader::Valid(header) => (Some(header), false),
         ParsedHeader::Blank => (None, true),
         ParsedHeader::Damaged => (None, false),

@@ -1,11 +1,14 @@
 //! One open segment file: positional calls whose errors say where, and a sync that never lies.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::{
     error::{Error, Result},
+    sabotage::{self, Sabotage},
     segments::name::Sequence,
     storage::{Storage, StorageFile, read_full, uninterrupted, write_full},
+    sync::Mutex,
+    turn::lock_over_io,
 };
 
 /// A segment file, open for as long as somebody uses it.
@@ -85,14 +88,20 @@ impl SegmentFile {
     }
 
     fn sync_once(&self, sync: impl Fn(&dyn StorageFile) -> std::io::Result<()>) -> Result<()> {
-        let mut failure = self.sync_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = lock_over_io(&self.sync_failure).unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = failure.as_ref() {
             return Err(error.clone());
         }
-        uninterrupted(|| sync(self.file.as_ref())).map_err(|error| {
+        uninterrupted(|| sync(self.file.as_ref())).or_else(|error| {
             let error = Error::io("syncing", &self.name, None, error);
+            if sabotage::is_on(Sabotage::RetryFailedFlush) {
+                return sync(self.file.as_ref()).or(Err(error));
+            }
+            if sabotage::is_on(Sabotage::BlameOneWaiter) {
+                return Err(error);
+            }
             *failure = Some(error.clone());
-            error
+            Err(error)
         })
     }
 

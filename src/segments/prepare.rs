@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, Result},
     options::Preallocation,
+    sabotage::{self, Sabotage},
     segments::{file::SegmentFile, name::Sequence},
     storage::{Storage, uninterrupted},
 };
@@ -28,6 +29,9 @@ pub(crate) fn prepare(
         SegmentFile::create(storage, sequence).map_err(|error| error.or_no_space(&name, bytes))?;
     let filled = fill(&file, bytes, preallocation).and_then(|()| {
         file.sync_all()?;
+        if sabotage::is_on(Sabotage::SkipDirectoryFlush) {
+            return Ok(());
+        }
         uninterrupted(|| storage.sync_dir())
             .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
     });

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError},
 };
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     lsn::Lsn,
     segments::{file::SegmentFile, name::Sequence},
     storage::Storage,
+    sync::{Mutex, RwLock},
 };
 
 /// Open files kept for reading; others are opened when they are read.
@@ -41,6 +42,25 @@ impl SegmentSet {
     pub(crate) fn push(&self, info: SegmentInfo, file: Arc<SegmentFile>) {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(info);
         self.keep_open(file);
+    }
+
+    /// Whether the oldest segment ends at `lsn` or before, and isn't the only one.
+    pub(crate) fn has_below(&self, lsn: Lsn) -> bool {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.get(1).is_some_and(|second| second.base <= lsn)
+    }
+
+    /// Takes the oldest segment away, if [`has_below`](SegmentSet::has_below) says so. Who has it
+    /// open can still read it.
+    pub(crate) fn take_below(&self, lsn: Lsn) -> Option<SegmentInfo> {
+        let oldest = {
+            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            let is_below = segments.get(1).is_some_and(|second| second.base <= lsn);
+            is_below.then(|| segments.remove(0))
+        }?;
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|file| file.sequence() != oldest.sequence);
+        Some(oldest)
     }
 
     pub(crate) fn count(&self) -> usize {

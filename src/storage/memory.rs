@@ -3,13 +3,11 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError},
 };
 
 use super::{Locking, Storage, StorageFile};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, RwLock};
 
 /// Files in memory. Clones share them, so a log can be closed and opened again.
 ///
@@ -66,7 +64,8 @@ impl Storage for MemoryStorage {
     }
 
     fn is_nonblocking(&self) -> bool {
-        true
+        // Under shuttle jobs are threads of their own, so that they run beside all else.
+        !cfg!(shuttle)
     }
 
     fn lock(&self) -> io::Result<Locking> {

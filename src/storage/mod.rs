@@ -10,6 +10,7 @@ mod rw;
 use std::{any::Any, fmt, io};
 
 pub use file::FileStorage;
+pub(crate) use file::ReadOnlyDirectory;
 pub use memory::MemoryStorage;
 pub(crate) use rw::{read_full, uninterrupted, write_full};
 

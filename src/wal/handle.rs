@@ -12,13 +12,15 @@ use tokio::sync::watch;
 use crate::{
     error::{Error, Result},
     executor::start,
+    follow::{Below, Follow},
     lsn::Lsn,
-    pipeline::{Core, Payload},
+    pipeline::{OpenLog, Payload},
     record::Record,
     recovery::RecoveryReport,
-    replay::{Replay, read_record},
+    replay::{Replay, is_boundary, read_record},
     stats::Stats,
     wal::{
+        lease::Lease,
         options::{Options, RUNTIME_GONE},
         recover::Recovery,
         ticket::Ticket,
@@ -40,8 +42,8 @@ use crate::{
 /// After a write or a sync has failed, nothing succeeds again on this log but reading: every call
 /// and every waiter gets [`Error::Poisoned`]. Reopen it to learn what survived. When the last
 /// handle is dropped without [`close`](Wal::close), what was appended is still written, and not
-/// synced, and the directory's lock is freed when that is done; tickets and streams are handles in
-/// this sense.
+/// synced, and the directory's lock is freed when that is done; tickets and replays are handles in
+/// this sense. A [`Follow`] ends then.
 ///
 /// *Cancel-safe* means here: dropping a future before it resolves has either appended nothing or
 /// the whole record or batch, and leaves neither a gap nor a waiter behind. Which of the two can be
@@ -63,13 +65,17 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Wal {
-    core: Arc<Core>,
+    core: Arc<OpenLog>,
     report: Arc<RecoveryReport>,
 }
 
 impl Wal {
-    pub(crate) fn new(core: Arc<Core>, report: RecoveryReport) -> Self {
+    pub(crate) fn new(core: Arc<OpenLog>, report: RecoveryReport) -> Self {
         Wal { core, report: Arc::new(report) }
+    }
+
+    pub(super) fn core(&self) -> &Arc<OpenLog> {
+        &self.core
     }
 
     /// Opens the log in `directory` with the default settings, creating both if they aren't there.
@@ -232,7 +238,7 @@ impl Wal {
         self.core.status.check_new()?;
         let end = self.core.records_end();
         if lsn >= end {
-            return Err(Error::OutOfRange { lsn, first: self.core.first, end });
+            return Err(Error::OutOfRange { lsn, first: self.core.purge.first(), end });
         }
         self.core.wait_synced(lsn.plus(1)).await
     }
@@ -277,7 +283,7 @@ impl Wal {
     ///
     /// Cancel-safe: it only reads.
     pub async fn read(&self, lsn: Lsn) -> Result<Record> {
-        let (first, end) = (self.core.first, self.core.records_end());
+        let (first, end) = (self.core.purge.readable_first(), self.core.records_end());
         if lsn < first || lsn >= end {
             return Err(Error::OutOfRange { lsn, first, end });
         }
@@ -298,6 +304,131 @@ impl Wal {
     pub fn replay(&self, range: impl RangeBounds<Lsn>) -> Replay {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         Replay::new(&self.core, range)
+    }
+
+    /// Has the log begin at `lsn`: what stands before it is dropped. Resolves when that is durable;
+    /// the files that hold nothing else are removed in the background, oldest first. `lsn` is the
+    /// LSN of a record, which is kept, or the end of the log, which drops all. A position at which
+    /// the log has begun already, or before, changes nothing.
+    ///
+    /// Safe beside appends, syncs and readers; it waits for nobody but the flush that it shares
+    /// with all others. What is being read from below `lsn` may still give what it had read ahead,
+    /// then [`Error::OutOfRange`]; [`Wal::retain`] holds what a reader still needs. A log on a full
+    /// device can be truncated too, which is how it gets space again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] above the end, [`Error::NotABoundary`] where no record or batch
+    /// begins: nothing is changed. [`Error::NoSpace`] if the last truncation gave no space either.
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the log as it was, or truncated as soon as a later flush makes it
+    /// so; call it again to know.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # use highwater::{Wal, storage::MemoryStorage};
+    /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
+    /// wal.append(b"covered by a checkpoint").await?;
+    /// let kept = wal.append(b"not yet").await?;
+    /// wal.truncate_before(kept).await?;
+    /// assert_eq!(wal.watermarks().first, kept);
+    /// # Ok(()) }
+    /// ```
+    pub async fn truncate_before(&self, lsn: Lsn) -> Result<()> {
+        self.core.status.check_new()?;
+        let (first, end) = (self.core.purge.first(), self.core.records_end());
+        if lsn > end {
+            return Err(Error::OutOfRange { lsn, first, end });
+        }
+        if lsn.as_u64() % 8 != 0 {
+            return Err(Error::NotABoundary { lsn });
+        }
+        if first < lsn && lsn < end {
+            self.core.reach_written(lsn.plus(1)).await?;
+            let core = Arc::clone(&self.core);
+            let checked = start(self.core.executor.as_ref(), move || is_boundary(&core, lsn));
+            if !checked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })?? {
+                return Err(Error::NotABoundary { lsn });
+            }
+        }
+        self.core.begin_at(lsn).await
+    }
+
+    /// Keeps what stands from `lsn` on readable, and its files in place, until the lease is dropped,
+    /// whatever is truncated meanwhile: for a slow reader, or an archive. It holds as long as the
+    /// log is open, not longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] if `lsn` can't be read any more, or lies above the end;
+    /// [`Error::Closed`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # use highwater::{Wal, storage::MemoryStorage};
+    /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
+    /// let old = wal.append(b"still to be archived").await?;
+    /// let lease = wal.retain(old)?;
+    /// wal.truncate_before(wal.append(b"new").await?).await?;
+    /// assert_eq!(wal.read(old).await?.payload, "still to be archived");
+    /// drop(lease);
+    /// assert!(wal.read(old).await.is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn retain(&self, lsn: Lsn) -> Result<Lease> {
+        Lease::new(&self.core, lsn)
+    }
+
+    /// Streams the durable records from `from` on, and goes on live with those that become durable,
+    /// without a gap or a duplicate: each is below the synced mark when it is yielded, so no crash
+    /// takes back what was seen. For replicas, consumers, materialized views.
+    ///
+    /// `from` is a record's LSN, a mark, or a [`Follow::position`]: `watermarks().first` for all,
+    /// `watermarks().reserved` for what is ordered from now on. It may be above the mark; then it
+    /// begins when the mark gets there.
+    ///
+    /// What is followed is chosen by the method, not by a setting of the stream: it can't be changed
+    /// half way, and stands where the guarantee is relied on.
+    ///
+    /// # Errors
+    ///
+    /// As the stream's only item: [`Error::OutOfRange`] if `from` is below the log's first position
+    /// or beyond its end; [`Error::NotABoundary`] if no record begins there, which can only be told
+    /// when the mark has passed it; [`Error::Closed`]. How it ends later is in [`Follow`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # use highwater::{Wal, storage::MemoryStorage};
+    /// use futures::{FutureExt, TryStreamExt};
+    ///
+    /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
+    /// let mut follower = wal.follow(wal.watermarks().first);
+    /// let lsn = wal.append("in the page cache").await?;
+    /// assert!(follower.try_next().now_or_never().is_none());
+    /// wal.sync().await?;
+    /// assert_eq!(follower.try_next().await?.map(|record| record.lsn), Some(lsn));
+    /// # Ok(()) }
+    /// ```
+    pub fn follow(&self, from: Lsn) -> Follow {
+        Follow::new(&self.core, from, Below::Synced)
+    }
+
+    /// As [`Wal::follow`], with each record as soon as it is written: earlier by a flush, and a loss
+    /// of power may take back what was seen, always as a suffix of the log. For those who can take
+    /// that back too: caches, tails for the eye.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::follow`].
+    pub fn follow_written(&self, from: Lsn) -> Follow {
+        Follow::new(&self.core, from, Below::Written)
     }
 
     /// What the log has done since it was opened.
@@ -342,6 +473,7 @@ mod tests {
     use crate::{
         executor::{Executor, Task},
         options::Config,
+        pipeline::Core,
         recovery::Opening,
         storage::MemoryStorage,
     };
@@ -376,6 +508,29 @@ mod tests {
         for _ in 0..10 {
             assert!(wal.wait_synced(Lsn::new(1 << 20)).now_or_never().is_none());
         }
+        assert_eq!(wal.core.synced.waiter_count(), 0);
+    }
+
+    /// However often it is polled and woken, a follower has one place in the queue, and none in the
+    /// end.
+    #[tokio::test]
+    async fn a_follower_has_one_place_in_the_queue() {
+        use futures::StreamExt;
+        let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
+        let mut followers: Vec<_> = (0..10).map(|_| wal.follow(Lsn::ZERO)).collect();
+        for _ in 0..100 {
+            for follower in &mut followers {
+                assert!(follower.next().now_or_never().is_none());
+                assert!(follower.next().now_or_never().is_none());
+            }
+            assert_eq!(wal.core.synced.waiter_count(), 10);
+            wal.append_and_sync(b"record").await.unwrap();
+            for follower in &mut followers {
+                follower.next().await.unwrap().unwrap();
+            }
+        }
+        followers.iter_mut().for_each(|follower| drop(follower.next().now_or_never()));
+        drop(followers);
         assert_eq!(wal.core.synced.waiter_count(), 0);
     }
 }

@@ -1,12 +1,20 @@
 //! The handle: a thin async surface over the pipeline. The only place that starts threads' work.
 
+mod appended;
 mod handle;
+mod lease;
 mod options;
 mod pool;
 mod recover;
+mod sink;
+mod sync_every;
 mod ticket;
 
+pub use appended::{Appended, Durability};
 pub use handle::Wal;
+pub use lease::Lease;
 pub use options::Options;
 pub use recover::{Recovered, Recovery};
+pub use sink::WalSink;
+pub use sync_every::{PeriodicSync, SyncEvery};
 pub use ticket::Ticket;

@@ -13,7 +13,7 @@ use crate::{
     options::{Config, Preallocation},
     recovery::Opening,
     storage::{FileStorage, Storage},
-    wal::{handle::Wal, pool::Pool, recover::Recovery},
+    wal::{handle::Wal, pool::pool, recover::Recovery},
 };
 
 /// The settings with which a log is opened. Nothing is checked or touched before it is.
@@ -138,7 +138,7 @@ impl Options {
     pub async fn recover(self, directory: impl AsRef<Path>) -> Result<Recovery> {
         let config = self.config.check()?;
         let directory = directory.as_ref().to_path_buf();
-        let executor: Arc<dyn Executor> = Arc::new(Pool(self.handle()?));
+        let executor = pool(self.io_handle.as_ref())?;
         let lock = self.lock;
         let begun = start(executor.as_ref(), move || {
             let storage = create_storage(&directory)?;
@@ -162,21 +162,13 @@ impl Options {
         let executor: Arc<dyn Executor> = if storage.is_nonblocking() {
             Arc::new(InPlace)
         } else {
-            Arc::new(Pool(self.handle()?))
+            pool(self.io_handle.as_ref())?
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let lock = self.lock;
         let begun = start(executor.as_ref(), move || Opening::begin(storage, config, lock));
         let opening = begun.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
         Ok(Recovery::new(opening, executor))
-    }
-
-    fn handle(&self) -> Result<Handle> {
-        match &self.io_handle {
-            Some(handle) => Ok(handle.clone()),
-            None => Handle::try_current()
-                .map_err(|_| Error::Closed { reason: "opened outside of a tokio runtime" }),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{error::Result, lsn::Lsn, pipeline::Core};
+use crate::{error::Result, lsn::Lsn, pipeline::OpenLog};
 
 /// A record that has its place in the log, and can be waited for.
 ///
@@ -20,13 +20,13 @@ use crate::{error::Result, lsn::Lsn, pipeline::Core};
 /// ```
 #[derive(Clone)]
 pub struct Ticket {
-    core: Arc<Core>,
+    core: Arc<OpenLog>,
     lsn: Lsn,
     end: Lsn,
 }
 
 impl Ticket {
-    pub(crate) fn new(core: Arc<Core>, lsn: Lsn, end: Lsn) -> Self {
+    pub(crate) fn new(core: Arc<OpenLog>, lsn: Lsn, end: Lsn) -> Self {
         Ticket { core, lsn, end }
     }
 

@@ -1,14 +1,14 @@
-//! The ring under every interleaving: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_tests`.
+//! The ring under every interleaving of two appenders and the drainer.
 
 use std::convert::Infallible;
 
 use super::*;
-use crate::format::frame::Seed;
+use crate::{format::frame::Seed, pipeline::loom_tests::explore};
 
 /// Two appenders and the drainer over one and a half laps: what is taken is whole and in order.
 #[test]
 fn publish_and_drain() {
-    loom::model(|| {
+    explore(|| {
         let (ring, mut drainer) = Ring::new(64, Lsn::ZERO);
         let appenders: Vec<_> = (0..2u8)
             .map(|who| {

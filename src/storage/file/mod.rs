@@ -3,12 +3,15 @@
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(windows, path = "windows.rs")]
 mod platform;
+mod read_only;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
+
+pub(crate) use read_only::ReadOnlyDirectory;
 
 use super::{Locking, Storage, StorageFile};
 
@@ -74,6 +77,18 @@ fn create_durably(directory: &Path) -> io::Result<()> {
     platform::Directory::open(&parent)?.sync()
 }
 
+/// The names in a log's directory, without that of the lock file.
+fn names_in(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != LOCK_FILE {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 fn parent_of(directory: &Path) -> PathBuf {
     match directory.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -101,14 +116,7 @@ impl Storage for FileStorage {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != LOCK_FILE {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        names_in(&self.directory)
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {

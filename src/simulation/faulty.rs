@@ -1,0 +1,277 @@
+//! The decorator that makes a storage's faults happen.
+
+use std::{fmt, io, sync::Arc};
+
+use crate::{
+    simulation::{
+        event::{Event, Op, Wrote},
+        fault::{Faults, Verdict},
+        image::SECTOR_BYTES,
+        random::Random,
+    },
+    storage::{Locking, Storage, StorageFile},
+    turn,
+};
+
+/// A storage, in memory or on real files, whose operations meet [`Faults`]; made by
+/// [`Faults::over`].
+pub struct Faulty<S> {
+    inner: S,
+    faults: Faults,
+    is_on_pool: bool,
+}
+
+impl<S> Faulty<S> {
+    pub(super) fn new(inner: S, faults: Faults) -> Self {
+        Faulty { inner, faults, is_on_pool: false }
+    }
+
+    /// Has the log run its I/O on the runtime's pool, whatever the storage says.
+    #[must_use]
+    pub fn on_pool(mut self) -> Self {
+        self.is_on_pool = true;
+        self
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Faulty").field(&self.inner).finish()
+    }
+}
+
+impl<S: Storage> Storage for Faulty<S> {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    /// In a simulation every operation is a point at which others may run, so the log's I/O gets
+    /// threads.
+    fn is_nonblocking(&self) -> bool {
+        self.inner.is_nonblocking() && !self.is_on_pool && turn::simulated().is_none()
+    }
+
+    fn lock(&self) -> io::Result<Locking> {
+        self.inner.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.faults.meet(Op::Create, name)?;
+        let file = self.inner.create(name)?;
+        self.faults.push(|| Event::Created { file: name.to_owned() });
+        Ok(FaultyFile::boxed(name, Arc::from(file), &self.faults))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.faults.meet(Op::Open, name)?;
+        let file = self.inner.open(name)?;
+        self.faults.push(|| Event::Opened { file: name.to_owned() });
+        Ok(FaultyFile::boxed(name, Arc::from(file), &self.faults))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        if matches!(self.faults.meet(Op::Remove, name)?, Verdict::Ignore) {
+            return Ok(());
+        }
+        self.inner.remove(name)?;
+        self.faults.push(|| Event::Removed { file: name.to_owned() });
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if matches!(self.faults.meet(Op::Rename, from)?, Verdict::Ignore) {
+            return Ok(());
+        }
+        self.inner.rename(from, to)?;
+        self.faults.push(|| Event::Renamed { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let begin = self.faults.push(|| Event::SyncDirBegan);
+        let done = match self.faults.meet(Op::SyncDir, "") {
+            Ok(Verdict::Ignore) => Ok(()),
+            Ok(_) => self.inner.sync_dir(),
+            Err(error) => Err(error),
+        };
+        let done = done.and_then(|()| self.faults.leave(Op::SyncDir, ""));
+        self.faults.push(|| Event::SyncDirEnded { begin, ok: done.is_ok() });
+        done
+    }
+
+    fn random(&self) -> io::Result<[u8; 16]> {
+        self.inner.random()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.inner.unix_ms()
+    }
+}
+
+/// Called when a fault fails a sync: what the file does then.
+pub(super) type OnFailedSync = Box<dyn Fn() + Send + Sync>;
+
+pub(super) struct FaultyFile {
+    name: String,
+    inner: Arc<dyn StorageFile>,
+    faults: Faults,
+    on_failed_sync: Option<OnFailedSync>,
+}
+
+impl fmt::Debug for FaultyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FaultyFile").field(&self.name).field(&self.inner).finish()
+    }
+}
+
+impl FaultyFile {
+    pub(super) fn new(name: &str, inner: Arc<dyn StorageFile>, faults: &Faults) -> Self {
+        FaultyFile { name: name.to_owned(), inner, faults: faults.clone(), on_failed_sync: None }
+    }
+
+    fn boxed(name: &str, inner: Arc<dyn StorageFile>, faults: &Faults) -> Box<dyn StorageFile> {
+        Box::new(Self::new(name, inner, faults))
+    }
+
+    pub(super) fn on_failed_sync(mut self, then: OnFailedSync) -> Self {
+        self.on_failed_sync = Some(then);
+        self
+    }
+
+    fn resize(
+        &self,
+        bytes: u64,
+        resize: impl Fn(&dyn StorageFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !matches!(self.faults.meet(Op::Resize, &self.name)?, Verdict::Ignore) {
+            resize(self.inner.as_ref())?;
+        }
+        self.faults.push(|| Event::Resized { file: self.name.clone(), bytes });
+        Ok(())
+    }
+
+    fn sync(&self, sync: impl Fn(&dyn StorageFile) -> io::Result<()>) -> io::Result<()> {
+        let begin = self.faults.push(|| Event::SyncBegan { file: self.name.clone() });
+        let done = match self.faults.meet(Op::Sync, &self.name) {
+            Ok(Verdict::Ignore) => Ok(()),
+            Ok(_) => sync(self.inner.as_ref()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.on_failed_sync.iter().for_each(|then| then());
+                Err(error)
+            }
+        };
+        let done = done.and_then(|()| self.faults.leave(Op::Sync, &self.name));
+        let (file, ok) = (self.name.clone(), done.is_ok());
+        self.faults.push(|| Event::SyncEnded { file, begin, ok });
+        done
+    }
+
+    /// Does a write in the way that was decided, and says how many bytes it claims to have written.
+    fn write(&self, verdict: Verdict, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        match verdict {
+            Verdict::Go(limit) => self.inner.write_at(bytes.get(..limit).unwrap_or(bytes), offset),
+            Verdict::Ignore => Ok(bytes.len()),
+            Verdict::FlipBit(bit) => {
+                let mut wrong = bytes.to_vec();
+                flip_bit(&mut wrong, bit);
+                self.inner.write_at(&wrong, offset)
+            }
+            Verdict::Stale(random) => self.write_some_sectors(random, bytes, offset),
+            Verdict::Misdirect(mut random) => {
+                let sector = SECTOR_BYTES as u64;
+                let sectors = usize::try_from(self.inner.len()? / sector).unwrap_or(usize::MAX);
+                let place = random.below(sectors) as u64 * sector + offset % sector;
+                self.inner.write_at(bytes, place)?;
+                Ok(bytes.len())
+            }
+            Verdict::LandLate(after) => {
+                self.faults.orphans().add(&self.inner, bytes, offset, after);
+                self.faults.push(|| Event::Failed { op: Op::Write, file: self.name.clone() });
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    fn write_some_sectors(
+        &self,
+        mut random: Random,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + done as u64;
+            let in_sector = SECTOR_BYTES - usize::try_from(at).unwrap_or(0) % SECTOR_BYTES;
+            let piece = rest.get(..in_sector).unwrap_or(rest);
+            if random.one_in(2) {
+                self.inner.write_at(piece, at)?;
+            }
+            done += piece.len();
+        }
+        Ok(bytes.len())
+    }
+}
+
+fn flip_bit(bytes: &mut [u8], bit: usize) {
+    let index = bit / 8 % bytes.len().max(1);
+    if let Some(byte) = bytes.get_mut(index) {
+        *byte ^= 1 << (bit % 8);
+    }
+}
+
+impl StorageFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let verdict = self.faults.meet(Op::Read, &self.name)?;
+        self.faults.push(|| Event::Read { file: self.name.clone(), offset });
+        let limit = if let Verdict::Go(limit) = verdict { limit } else { usize::MAX };
+        let limit = limit.min(buffer.len());
+        let buffer = buffer.get_mut(..limit).unwrap_or_default();
+        let count = self.inner.read_at(buffer, offset)?;
+        if let Verdict::FlipBit(bit) = verdict {
+            flip_bit(buffer.get_mut(..count).unwrap_or_default(), bit);
+        }
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let verdict = self.faults.meet(Op::Write, &self.name)?;
+        let count = self.write(verdict, bytes, offset)?;
+        self.faults.leave(Op::Write, &self.name)?;
+        self.faults.push(|| {
+            let written = bytes.get(..count).unwrap_or_default();
+            Event::Wrote(Wrote {
+                file: self.name.clone(),
+                offset,
+                count,
+                head: written.iter().take(64).copied().collect(),
+                is_blank: written.iter().all(|&byte| byte == 0),
+            })
+        });
+        Ok(count)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.resize(bytes, |file| file.set_len(bytes))
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        self.resize(bytes, |file| file.reserve(bytes))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync(|file| file.sync_data())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync(|file| file.sync_all())
+    }
+}

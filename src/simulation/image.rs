@@ -1,0 +1,250 @@
+//! What is on a simulated disk, and what of it a loss of power leaves.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
+
+use crate::simulation::random::Random;
+
+/// What a disk writes whole or not at all, in bytes. (A sector on its way may still be torn, as a
+/// disk that is worse than most does it.)
+pub const SECTOR_BYTES: usize = 512;
+
+/// How much of what was not synced survives a loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survival {
+    /// Only what was synced.
+    Nothing,
+    /// All of it: the power went, and everything had just been written back.
+    Everything,
+    /// Each sector, length and directory entry by itself, as the seed decides; some sectors torn.
+    Random(u64),
+}
+
+/// Everything on a disk at one moment: for each file what is on the medium and what is only in the
+/// page cache, and the directory entries apart from both.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    inodes: Vec<Inode>,
+    entries: Entries,
+    durable_entries: Entries,
+    /// Changes of the directory since it was synced.
+    changes: Vec<Change>,
+}
+
+/// The number of a file, which it keeps whatever its name is.
+pub(super) type InodeNumber = usize;
+
+type Entries = BTreeMap<String, InodeNumber>;
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    durable: Arc<Vec<u8>>,
+    volatile: Arc<Vec<u8>>,
+    /// Sectors whose content in the page cache is not on the medium.
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Create(String, InodeNumber),
+    Remove(String),
+    Rename(String, String),
+}
+
+impl Image {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The names of all files, as the running system sees them.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    /// The bytes of a file, as the running system sees them.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let inode = self.inodes.get(*self.entries.get(name)?)?;
+        Some(inode.volatile.as_slice())
+    }
+
+    /// Puts a file there, durably, in place of any with that name: for damage done by hand.
+    pub fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        let bytes = Arc::new(bytes);
+        let inode = Inode { durable: Arc::clone(&bytes), volatile: bytes, dirty: BTreeSet::new() };
+        self.inodes.push(inode);
+        self.entries.insert(name.to_owned(), self.inodes.len() - 1);
+        self.sync_entries();
+    }
+
+    /// Takes a file away, durably.
+    pub fn delete(&mut self, name: &str) {
+        self.entries.remove(name);
+        self.sync_entries();
+    }
+
+    /// What a loss of power leaves of this, as the next start of the system finds it.
+    #[must_use]
+    pub fn crash(&self, survival: Survival) -> Image {
+        let mut fate = Fate::new(survival);
+        let mut entries = self.durable_entries.clone();
+        for change in &self.changes {
+            if fate.is_kept() {
+                apply(&mut entries, change);
+            }
+        }
+        let inodes = self.inodes.iter().map(|inode| inode.crash(&mut fate)).collect();
+        Image { inodes, durable_entries: entries.clone(), entries, changes: Vec::new() }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<InodeNumber> {
+        self.entries.get(name).copied()
+    }
+
+    pub(super) fn add_inode(&mut self) -> InodeNumber {
+        self.inodes.push(Inode::default());
+        self.inodes.len() - 1
+    }
+
+    pub(super) fn change(&mut self, change: Change) {
+        apply(&mut self.entries, &change);
+        self.changes.push(change);
+    }
+
+    pub(super) fn sync_entries(&mut self) {
+        self.durable_entries = self.entries.clone();
+        self.changes.clear();
+    }
+
+    pub(super) fn file(&self, number: InodeNumber) -> &[u8] {
+        self.inodes.get(number).map_or(&[], |inode| inode.volatile.as_slice())
+    }
+
+    /// The bytes of all files that have a name or had one: what is open takes space too.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.entries.values().map(|&number| self.file(number).len() as u64).sum()
+    }
+
+    pub(super) fn write(&mut self, number: InodeNumber, new: &[u8], start: usize) {
+        let Some(inode) = self.inodes.get_mut(number) else { return };
+        let end = start + new.len();
+        let bytes = Arc::make_mut(&mut inode.volatile);
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        if let Some(place) = bytes.get_mut(start..end) {
+            place.copy_from_slice(new);
+        }
+        inode.dirty.extend(start / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+    }
+
+    pub(super) fn set_len(&mut self, number: InodeNumber, length: usize) {
+        let Some(inode) = self.inodes.get_mut(number) else { return };
+        let before = inode.volatile.len();
+        Arc::make_mut(&mut inode.volatile).resize(length, 0);
+        // What is cut off may be read again, as zeros, once the file is longer.
+        inode.dirty.extend(length / SECTOR_BYTES..before.div_ceil(SECTOR_BYTES));
+    }
+
+    /// Writes a file's length and dirty sectors back, those that `is_kept` lets through; nothing is
+    /// dirty then.
+    pub(super) fn write_back(&mut self, number: InodeNumber, mut is_kept: impl FnMut() -> bool) {
+        let Some(inode) = self.inodes.get_mut(number) else { return };
+        let volatile = Arc::clone(&inode.volatile);
+        let durable = Arc::make_mut(&mut inode.durable);
+        if durable.len() != volatile.len() && is_kept() {
+            durable.resize(volatile.len(), 0);
+        }
+        for sector in std::mem::take(&mut inode.dirty) {
+            if is_kept() {
+                copy_sector(durable, &volatile, sector, SECTOR_BYTES);
+            }
+        }
+    }
+}
+
+impl Inode {
+    fn crash(&self, fate: &mut Fate) -> Inode {
+        let mut bytes = (*self.durable).clone();
+        if self.volatile.len() != bytes.len() {
+            bytes.resize(fate.length(bytes.len(), self.volatile.len()), 0);
+        }
+        for &sector in &self.dirty {
+            copy_sector(&mut bytes, &self.volatile, sector, fate.sector_bytes());
+        }
+        let bytes = Arc::new(bytes);
+        Inode { durable: Arc::clone(&bytes), volatile: bytes, dirty: BTreeSet::new() }
+    }
+}
+
+/// The front of a torn sector is new, the rest is old.
+fn copy_sector(to: &mut [u8], from: &[u8], sector: usize, count: usize) {
+    let start = sector * SECTOR_BYTES;
+    let end = (start + count).min(to.len()).min(from.len());
+    if let (Some(to), Some(from)) = (to.get_mut(start..end), from.get(start..end)) {
+        to.copy_from_slice(from);
+    }
+}
+
+fn apply(entries: &mut Entries, change: &Change) {
+    match change {
+        Change::Create(name, inode) => drop(entries.insert(name.clone(), *inode)),
+        Change::Remove(name) => drop(entries.remove(name)),
+        Change::Rename(from, to) => {
+            if let Some(inode) = entries.remove(from) {
+                entries.insert(to.clone(), inode);
+            }
+        }
+    }
+}
+
+/// Draws what survives. In some crashes most of it does, in others little.
+struct Fate {
+    survival: Survival,
+    random: Random,
+    kept_in_eight: usize,
+}
+
+impl Fate {
+    fn new(survival: Survival) -> Self {
+        let seed = if let Survival::Random(seed) = survival { seed } else { 0 };
+        let mut random = Random::new(seed);
+        let kept_in_eight = 1 + random.below(7);
+        Fate { survival, random, kept_in_eight }
+    }
+
+    fn is_kept(&mut self) -> bool {
+        match self.survival {
+            Survival::Nothing => false,
+            Survival::Everything => true,
+            Survival::Random(_) => self.random.below(8) < self.kept_in_eight,
+        }
+    }
+
+    /// How many bytes of a sector arrived.
+    fn sector_bytes(&mut self) -> usize {
+        if matches!(self.survival, Survival::Random(_)) && self.random.one_in(10) {
+            return self.random.below(SECTOR_BYTES);
+        }
+        if self.is_kept() { SECTOR_BYTES } else { 0 }
+    }
+
+    /// A length on its way: the old one, the new one, or one between them.
+    fn length(&mut self, old: usize, new: usize) -> usize {
+        if matches!(self.survival, Survival::Random(_)) && self.random.one_in(6) {
+            let (low, high) = (old.min(new), old.max(new));
+            return low + self.random.below(high - low);
+        }
+        if self.is_kept() { new } else { old }
+    }
+}
+
+pub(super) fn to_usize(value: u64) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::ErrorKind::StorageFull.into())
+}
