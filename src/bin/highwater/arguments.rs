@@ -1,0 +1,116 @@
+//! What may stand on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use highwater::Lsn;
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater stat data/log                    a picture of the segments and the marks
+  highwater verify data/log && echo whole    reads everything; 0 only if all of it is whole
+  highwater inspect --json data/log | jq .verdict
+  highwater dump data/log --from 4096 --to 8192 --as hex
+
+No command changes a byte or takes the log's lock: a log in use is read as it stood at one moment.";
+
+const STATUSES: &str = "\
+Exit status:
+  0  whole: closed, or ends cleanly without having been closed, or there is no log yet
+  1  torn tail: unsynced bytes at the end, which opening cuts and keeps
+  2  corrupt: bytes that were durable are wrong or gone
+  3  unsupported: intact, and written by a newer release
+  4  could not be read; also wrong usage of a path, such as a directory that is no log
+The highest one counts. Wrong arguments are 64.
+
+Examples:
+  highwater verify data/log
+  highwater verify --quiet data/log || echo \"status $?\"";
+
+/// Looks inside a highwater log.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Describes each segment, its header and what it holds, and what opening would say
+    #[command(after_help = "Example:\n  highwater inspect data/log")]
+    Inspect(LogOptions),
+    /// Prints the frames, oldest first, also intact ones past damage
+    #[command(after_help = "\
+Examples:
+  highwater dump data/log
+  highwater dump data/log --from 4096 --as hex
+  highwater dump data/log --as json | jq -r 'select(.kind == \"record\") | .text'")]
+    Dump(DumpOptions),
+    /// Reads every byte of the log and says by its exit status whether it is whole
+    #[command(after_help = STATUSES)]
+    Verify(VerifyOptions),
+    /// Draws segments and marks, to be read at a glance
+    #[command(after_help = "Example:\n  highwater stat data/log")]
+    Stat(LogOptions),
+    /// Prints a completion script for a shell
+    #[command(after_help = "Example:\n  highwater completions bash > \
+                            ~/.local/share/bash-completion/completions/highwater")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    #[command(after_help = "Example:\n  highwater man | man -l -")]
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogOptions {
+    /// The log's directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Says nothing but by the exit status, and errors
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Begins at this LSN
+    #[arg(long, value_name = "LSN")]
+    pub(crate) from: Option<Lsn>,
+    /// Ends before this LSN
+    #[arg(long, value_name = "LSN")]
+    pub(crate) to: Option<Lsn>,
+    /// How payloads are printed
+    #[arg(long = "as", value_enum, value_name = "FORM", default_value = "text")]
+    pub(crate) form: Form,
+}
+
+impl DumpOptions {
+    pub(crate) fn form(&self) -> Form {
+        if self.log.json { Form::Json } else { self.form }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// A line each, the payload escaped
+    Text,
+    /// A line each, and the payload's bytes in rows of sixteen
+    Hex,
+    /// A JSON object each
+    Json,
+}

@@ -1,0 +1,120 @@
+//! Standard output: buffered, coloured on a terminal alone, and closed by a reader without a panic.
+
+use std::{
+    env, fmt,
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
+    path::Path,
+};
+
+use clap::builder::styling::{AnsiColor, Style};
+use highwater::inspect::Snapshot;
+
+/// Why a command could not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Log(highwater::Error),
+    Output(io::Error),
+}
+
+impl From<highwater::Error> for Failure {
+    fn from(error: highwater::Error) -> Self {
+        Failure::Log(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Failure::Output(error.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Log(highwater::Error::NotALog { path, found }) => {
+                write!(
+                    f,
+                    "{path}: not a log: it holds `{found}` and no segment; name the directory with the .wal files"
+                )
+            }
+            Failure::Log(error @ highwater::Error::Io { source, .. }) => {
+                write!(f, "{error}{}", advice(source.kind()))
+            }
+            Failure::Log(error) => error.fmt(f),
+            Failure::Output(error) => write!(f, "writing the output: {error}"),
+        }
+    }
+}
+
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; name the directory of a log",
+        io::ErrorKind::NotADirectory => "; name the directory, not one of its files",
+        io::ErrorKind::PermissionDenied => "; run as a user who may read the log's files",
+        _ => "",
+    }
+}
+
+pub(crate) type Answer = Result<u8, Failure>;
+
+pub(crate) fn snapshot(directory: &Path) -> Result<Snapshot, Failure> {
+    Ok(Snapshot::of_directory(directory)?)
+}
+
+/// The colours of what is good, what is to be looked at, what is bad, and what matters less.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Paint {
+    pub(crate) good: Style,
+    pub(crate) odd: Style,
+    pub(crate) bad: Style,
+    pub(crate) dim: Style,
+    pub(crate) strong: Style,
+}
+
+impl Paint {
+    fn new() -> Self {
+        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        if !io::stdout().is_terminal() || is_set("NO_COLOR") || is_dumb {
+            return Self::default();
+        }
+        Paint {
+            good: AnsiColor::Green.on_default(),
+            odd: AnsiColor::Yellow.on_default(),
+            bad: AnsiColor::Red.on_default().bold(),
+            dim: Style::new().dimmed(),
+            strong: Style::new().bold(),
+        }
+    }
+}
+
+pub(crate) type Out = BufWriter<StdoutLock<'static>>;
+
+pub(crate) fn open() -> (Out, Paint) {
+    (BufWriter::with_capacity(256 << 10, io::stdout().lock()), Paint::new())
+}
+
+/// One JSON document.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let (mut out, _) = open();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// A note that the answer may be older than the log.
+pub(crate) fn note_owner(out: &mut Out, paint: Paint, pid: Option<u32>) -> io::Result<()> {
+    let Some(pid) = pid else { return Ok(()) };
+    let odd = paint.odd;
+    writeln!(
+        out,
+        "{odd}note{odd:#}: in use by process {pid}: seen as it stood at one moment; an end that looks \
+         torn may be a write on its way"
+    )
+}

@@ -1,0 +1,55 @@
+//! A bar on standard error, for what takes longer than a second.
+
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Progress {
+    begun: Instant,
+    bytes: u64,
+    total_bytes: u64,
+    bar: Option<ProgressBar>,
+    is_wanted: bool,
+}
+
+impl Progress {
+    /// `is_wanted`: nothing else is printed that the bar would stand in the way of.
+    pub(crate) fn new(total_bytes: u64, is_wanted: bool) -> Self {
+        let is_wanted = is_wanted && io::stderr().is_terminal();
+        Progress { begun: Instant::now(), bytes: 0, total_bytes, bar: None, is_wanted }
+    }
+
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if !self.is_wanted || (self.bar.is_none() && self.begun.elapsed() < PATIENCE) {
+            return;
+        }
+        let total_bytes = self.total_bytes;
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar =
+                ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr());
+            let template = "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+            // A template that doesn't parse costs its looks alone.
+            bar.set_style(
+                ProgressStyle::with_template(template)
+                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar
+        });
+        bar.set_position(self.bytes);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
