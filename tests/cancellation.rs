@@ -17,11 +17,13 @@ use std::{
     time::Duration,
 };
 
-use highwater::{Lsn, Wal, storage::MemoryStorage};
+use highwater::{
+    Lsn, Wal,
+    simulation::{Event, Faults, Gate, Op},
+    storage::MemoryStorage,
+};
 use support::{
-    Bell, PATIENCE, RING_PAYLOAD_BYTES, assert_ring_is_whole,
-    faulty::{Faults, Gate, Op},
-    records, small, within,
+    Bell, PATIENCE, RING_PAYLOAD_BYTES, assert_ring_is_whole, reached, records, small, within,
 };
 
 /// Polls `future` up to `polls` times and drops it if it is still pending then. After each poll but
@@ -65,7 +67,7 @@ impl Held {
         // Takes all permits; at the beginning of a lap, so that it is one write.
         let blocking =
             within("room", wal.enqueue(vec![1; RING_PAYLOAD_BYTES])).await.unwrap().lsn();
-        writes.reached(1).await;
+        reached(&writes, 1).await;
         Held { wal, memory, faults, writes, blocking }
     }
 
@@ -234,7 +236,7 @@ async fn whoever_closes_second_waits_for_the_lock_as_well() {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory.clone()).on_pool()).await.unwrap();
     // Enough for a spare, whose removal is what closing does last.
-    while faults.count(|event| matches!(event, support::faulty::Event::Created { .. })) < 2 {
+    while faults.count(|event| matches!(event, Event::Created { .. })) < 2 {
         wal.append_and_sync(&[1; 400]).await.unwrap();
     }
     let gate = faults.on(Op::Remove).gate();
@@ -242,7 +244,7 @@ async fn whoever_closes_second_waits_for_the_lock_as_well() {
         let wal = wal.clone();
         async move { wal.close().await }
     });
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     let mut second = Box::pin(wal.close());
     let early = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
     let reopened = small().open_with(memory.clone()).await.map(drop);

@@ -14,12 +14,12 @@ use std::{fs, io::ErrorKind, path::Path, process::Command};
 use futures::{StreamExt, TryStreamExt, future::join_all};
 use highwater::{
     Error, Lsn, Wal, Warning,
+    simulation::{Event, Faults, Op},
     storage::{FileStorage, MemoryStorage, Storage},
 };
 use support::{
-    MARK_BYTES, RING_PAYLOAD_BYTES, assert_ring_is_whole, cause,
-    faulty::{Event, Faults, Op},
-    open_when_free, records, settled, small, within,
+    MARK_BYTES, RING_PAYLOAD_BYTES, assert_ring_is_whole, cause, open_when_free, reached, records,
+    settled, small, within,
 };
 
 const EIO: i32 = 5;
@@ -50,7 +50,7 @@ async fn poison_with_everybody_waiting(gated: Op, arm: impl Fn(&Faults), code: O
         let wal = wal.clone();
         async move { wal.append_and_sync(&[8; 100]).await }
     });
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     let ticket = wal.enqueue(b"enqueued").await.unwrap();
     let (written, synced) = (ticket.written(), ticket.synced());
     let others = join_all((0..8).map(|_| wal.append_and_sync(b"other")));
@@ -203,7 +203,7 @@ async fn no_other_job_writes_after_a_failed_write() {
         faults.on(Op::Write).once().fail_os(EIO);
         let mut sync = Box::pin(wal.append_and_sync(b"first"));
         assert!(futures::poll!(&mut sync).is_pending());
-        gate.reached(1).await;
+        reached(&gate, 1).await;
         let mut append = Box::pin(wal.append(b"second"));
         assert!(futures::poll!(&mut append).is_pending());
         // The second job needs a moment to get to the door; that it does is not asserted.
@@ -233,7 +233,7 @@ async fn closing_a_stopped_log_frees_its_lock() {
     let gate = faults.on(Op::Sync).once().gate();
     let mut hanging = Box::pin(wal.append_and_sync(b"x"));
     assert!(futures::poll!(&mut hanging).is_pending());
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     faults.on(Op::Write).once().fail_os(EIO);
     within("append", wal.append(b"y")).await.unwrap_err();
     within("the sync that hangs", hanging).await.unwrap_err();
@@ -260,7 +260,7 @@ async fn those_who_watch_are_told_that_the_log_has_stopped() {
         let wal = wal.clone();
         async move { wal.append_and_sync(b"y").await }
     });
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     watching.mark_unchanged();
     gate.open();
     append.await.unwrap().unwrap_err();
@@ -301,7 +301,7 @@ async fn a_group_fails_as_a_whole() {
         let wal = wal.clone();
         async move { wal.append_and_sync(b"leader").await }
     });
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     let mut group = Box::pin(join_all((0..20).map(|_| wal.append_and_sync(b"group"))));
     assert!(futures::poll!(&mut group).is_pending());
     gate.open();

@@ -10,20 +10,20 @@
     reason = "a mistake in a test must stop it"
 )]
 
-mod disk;
-
 use std::{fmt::Write, path::PathBuf};
 
-use disk::{CrashDisk, Image, Survival};
 use futures::TryStreamExt;
-use highwater::{Error, Wal};
+use highwater::{
+    Error, Wal,
+    simulation::{Disk, Image, Survival},
+};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(future)
 }
 
-async fn open(disk: &CrashDisk) -> highwater::Result<Wal> {
+async fn open(disk: &Disk) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     options.open_with(disk.clone()).await
 }
@@ -32,7 +32,7 @@ async fn open(disk: &CrashDisk) -> highwater::Result<Wal> {
 fn dump(image: &Image) -> String {
     let mut text = String::new();
     for name in image.names() {
-        let bytes = image.bytes(&name);
+        let bytes = image.bytes(&name).unwrap();
         writeln!(text, "file {name}, {} bytes", bytes.len()).unwrap();
         let mut before: &[u8] = &[];
         let mut repeats = false;
@@ -61,7 +61,7 @@ fn dump(image: &Image) -> String {
 
 /// The files of a dump. A `*` fills up to the next row; one is never the last row of a file.
 fn parse(text: &str) -> Image {
-    let mut image = CrashDisk::new(0).image();
+    let mut image = Disk::new(0).image();
     let mut file: Option<(String, Vec<u8>)> = None;
     let (mut row, mut next, mut repeats) = (Vec::new(), 0, false);
     for line in text.lines() {
@@ -127,7 +127,7 @@ async fn fill(wal: &Wal) {
 
 /// Records, a batch, marks, a rotation and a close.
 fn closed() -> Image {
-    let disk = CrashDisk::new(7);
+    let disk = Disk::new(7);
     block_on(async {
         let wal = open(&disk).await.unwrap();
         fill(&wal).await;
@@ -138,12 +138,12 @@ fn closed() -> Image {
 
 /// The same without the close, recovered: two epochs.
 fn recovered() -> Image {
-    let disk = CrashDisk::new(7);
+    let disk = Disk::new(7);
     block_on(async {
         let wal = open(&disk).await.unwrap();
         fill(&wal).await;
         drop(wal);
-        let disk = CrashDisk::with(disk.image().crash(Survival::Everything), 8);
+        let disk = Disk::with_image(disk.image().crash(Survival::Everything), 8);
         drop(open(&disk).await.unwrap());
         disk.image()
     })
@@ -153,7 +153,7 @@ fn recovered() -> Image {
 fn next_version() -> Image {
     let mut image = closed();
     let name = image.names()[0].clone();
-    let mut bytes = image.bytes(&name).to_vec();
+    let mut bytes = image.bytes(&name).unwrap().to_vec();
     bytes[8..10].copy_from_slice(&2u16.to_le_bytes());
     bytes[12..16].copy_from_slice(&124u32.to_le_bytes());
     bytes[112..120].copy_from_slice(b"newfield");
@@ -178,7 +178,7 @@ fn what_is_written_is_the_golden_file_byte_for_byte() {
 #[test]
 fn the_golden_files_are_read_back() {
     for (name, image) in [("v1_closed.txt", closed()), ("v1_recovered.txt", recovered())] {
-        let disk = CrashDisk::with(parse(&golden(name, &dump(&image))), 9);
+        let disk = Disk::with_image(parse(&golden(name, &dump(&image))), 9);
         let found: Vec<Vec<u8>> = block_on(async {
             let wal = open(&disk).await.unwrap();
             assert_eq!(wal.recovery().was_closed, name == "v1_closed.txt");
@@ -193,7 +193,7 @@ fn the_golden_files_are_read_back() {
 #[test]
 fn the_next_version_is_refused_and_left_alone() {
     let golden = golden("next_version.txt", &dump(&next_version()));
-    let disk = CrashDisk::with(parse(&golden), 9);
+    let disk = Disk::with_image(parse(&golden), 9);
     let refused = block_on(open(&disk));
     assert!(
         matches!(

@@ -18,15 +18,24 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use highwater::{Lsn, Wal};
+use highwater::{Error, Lsn, Wal};
 
 const DIRECTORY: &str = "HIGHWATER_KILLED_DIRECTORY";
 const ROUND: &str = "HIGHWATER_KILLED_ROUND";
 const TASKS: u64 = 12;
 
+/// Waits for the lock: whoever had the log before frees it when its last job has ended.
 async fn open(directory: &Path) -> Wal {
-    let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
-    options.open(directory).await.unwrap()
+    let started = Instant::now();
+    loop {
+        let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
+        match options.open(directory).await {
+            Err(Error::Locked { .. }) if started.elapsed() < Duration::from_secs(2) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// `round task number`, and bytes that follow from them.

@@ -12,16 +12,19 @@ use std::{
     path::Path,
 };
 
-const RANKS: [&[&str]; 9] = [
-    &["error", "lsn", "options", "watermarks", "record", "sync"],
+const RANKS: [&[&str]; 12] = [
+    &["error", "lsn", "options", "watermarks", "record", "sabotage", "sync", "turn"],
     &["format"],
     &["storage", "executor"],
+    &["simulation"],
     &["segments"],
     &["pipeline"],
-    &["replay"],
+    &["replay", "follow"],
     &["recovery"],
+    &["inspect"],
     &["stats"],
-    &["wal"],
+    &["wal", "fuzzing"],
+    &["typed"],
 ];
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -172,7 +175,9 @@ fn module(file: &str) -> &str {
 fn violations(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     let mut edges: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for (file, text) in sources.iter().filter(|(file, _)| file != "lib.rs") {
+    // The tool is a crate of its own: the compiler lets it see the public interface alone.
+    let is_ranked = |file: &str| file != "lib.rs" && !file.starts_with("bin/");
+    for (file, text) in sources.iter().filter(|(file, _)| is_ranked(file)) {
         let from = module(file);
         let Some(from_rank) = rank(from) else {
             found.push(format!("{file}: the module `{from}` has no rank"));

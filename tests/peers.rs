@@ -20,13 +20,10 @@ use std::{
 use futures::future::join_all;
 use highwater::{
     Error, Lsn, Wal,
+    simulation::{self, Disk, Event, Faults, Op, Promises, Random, Simulation, Survival, Wrote},
     storage::{MemoryStorage, Storage},
 };
-use support::{
-    cause,
-    faulty::{Event, Faults, Op, Wrote},
-    open_when_free, records, settled, small, within,
-};
+use support::{cause, open_when_free, reached, records, settled, small, within};
 
 const EIO: i32 = 5;
 const HEADER_BYTES: u64 = 4096;
@@ -76,7 +73,7 @@ fn check(events: &[Event]) -> Result<u64, String> {
                     segment.written[start..end].fill(now);
                 }
             }
-            Event::Noted { synced } => {
+            Event::Noted { note: synced } => {
                 check_mark(&segments, directory_synced, noted, *synced)
                     .map_err(|problem| format!("event {now}, synced = {synced}: {problem}"))?;
                 noted = noted.max(*synced);
@@ -134,7 +131,7 @@ fn the_checker_itself_sees_each_kind_of_lie() {
         Event::SyncBegan { file: file() },
         wrote(HEADER_BYTES + 64, 64, 0),
         Event::SyncEnded { file: file(), begin: 6, ok: true },
-        Event::Noted { synced: 64 },
+        Event::Noted { note: 64 },
     ];
     assert_eq!(check(&honest), Ok(64));
     let doctored = |at: usize, event: Event| {
@@ -142,9 +139,9 @@ fn the_checker_itself_sees_each_kind_of_lie() {
         events[at] = event;
         check(&events).unwrap_err()
     };
-    let too_far = doctored(9, Event::Noted { synced: 65 });
+    let too_far = doctored(9, Event::Noted { note: 65 });
     assert!(too_far.contains("no sync began after the byte at 64"), "{too_far}");
-    let never = doctored(9, Event::Noted { synced: 129 });
+    let never = doctored(9, Event::Noted { note: 129 });
     assert!(never.contains("no sync began"), "{never}");
     let failed = doctored(8, Event::SyncEnded { file: file(), begin: 6, ok: false });
     assert!(failed.contains("no sync began after the byte at 0"), "{failed}");
@@ -163,7 +160,7 @@ async fn commit(wal: &Wal, faults: &Faults, payload: Vec<u8>) -> Lsn {
     let lsn = within("commit", wal.append_and_sync(payload)).await.unwrap();
     let synced = wal.watermarks().synced;
     assert!(synced > lsn);
-    faults.note(synced);
+    faults.note(synced.as_u64());
     lsn
 }
 
@@ -177,13 +174,13 @@ async fn row_01_a_segment_written_to_during_its_sync_is_synced_again() {
     let gate = faults.on(Op::Sync).file(|name| name == FIRST_SEGMENT).once().gate();
     let mut during = Box::pin(wal.append_and_sync(vec![2; 100]));
     assert!(futures::poll!(&mut during).is_pending());
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     while wal.stats().rotation_count == 0 {
         within("append during a sync", wal.append(vec![3; 500])).await.unwrap();
     }
     gate.open();
     within("the sync", during).await.unwrap();
-    faults.note(wal.watermarks().synced);
+    faults.note(wal.watermarks().synced.as_u64());
     for i in 0..10 {
         commit(&wal, &faults, vec![4 + i; 700]).await;
     }
@@ -211,7 +208,7 @@ async fn row_01_every_byte_below_synced_was_written_before_its_sync() {
         task.unwrap();
     }
     assert!(wal.stats().rotation_count > 5);
-    faults.note(within("sync", wal.sync()).await.unwrap());
+    faults.note(within("sync", wal.sync()).await.unwrap().as_u64());
     assert!(check(&faults.events()).unwrap() > 60_000);
 }
 
@@ -227,7 +224,7 @@ async fn row_03_recovered_bytes_are_synced_before_they_count() {
         let wal =
             small().open_with(if on_pool { storage.on_pool() } else { storage }).await.unwrap();
         assert!(wal.sync().await.unwrap() > lsn);
-        faults.note(wal.watermarks().synced);
+        faults.note(wal.watermarks().synced.as_u64());
         assert!(check(&faults.events()).unwrap() > lsn.as_u64());
         assert_eq!(wal.read(lsn).await.unwrap().payload, vec![2; 50]);
     }
@@ -247,7 +244,7 @@ async fn row_04_the_directory_is_synced_before_synced_passes_into_a_new_segment(
             }
         }
     });
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(wal.stats().rotation_count, 0, "no entry, no use of the file");
     gate.open();
@@ -456,7 +453,7 @@ async fn row_13_after_a_failed_sync_nobody_is_left_waiting() {
         tokio::spawn(async move { wal.append_and_sync(b"x").await })
     };
     let mut waiters = vec![spawn(), spawn()];
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     waiters.extend([spawn(), spawn()]);
     tokio::task::yield_now().await;
     gate.open();
@@ -538,7 +535,7 @@ async fn row_17_syncs_are_shared_by_those_who_come_and_wait_for_no_clock() {
     let gate = faults.on(Op::Sync).once().gate();
     let mut leader = Box::pin(wal.append_and_sync(b"leader"));
     assert!(futures::poll!(&mut leader).is_pending());
-    gate.reached(1).await;
+    reached(&gate, 1).await;
     let mut group = Box::pin(join_all((0..30).map(|_| wal.append_and_sync(b"x"))));
     assert!(futures::poll!(&mut group).is_pending());
     gate.open();
@@ -571,4 +568,138 @@ async fn row_17_a_job_that_dies_is_no_line_in_a_log_file() {
             within("close", wal.close()).await.unwrap_err();
         }
     }
+}
+
+/// Every four bytes of a log as the largest number: lengths, counts, positions, checksums.
+#[test]
+fn row_16_bytes_from_the_disk_are_checked_before_they_are_believed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let disk = Disk::new(1);
+    let mut expected = Vec::new();
+    runtime.block_on(async {
+        let wal = small().open_with(disk.clone()).await.unwrap();
+        for i in 0..12u8 {
+            let payload = vec![i + 1; 40];
+            expected.push((wal.append_and_sync(&payload).await.unwrap(), payload));
+        }
+    });
+    let image = disk.image();
+    for name in image.names() {
+        let used = image.bytes(&name).unwrap().iter().rposition(|&byte| byte != 0).unwrap_or(0);
+        for at in (0..used).step_by(4) {
+            let mut bytes = image.bytes(&name).unwrap().to_vec();
+            bytes[at..at + 4].fill(0xff);
+            let mut damaged = image.clone();
+            damaged.put(&name, bytes);
+            runtime.block_on(async {
+                match small().open_with(Disk::with_image(damaged, 1)).await {
+                    Err(Error::Corrupt { .. } | Error::UnsupportedVersion { .. }) => {}
+                    Err(error) => panic!("{name}, {at}: {error}"),
+                    Ok(wal) => {
+                        let found = records(&wal).await;
+                        assert_eq!(found, expected[..found.len()], "{name}, {at}");
+                        let lost = found.len() < expected.len();
+                        assert!(!lost || wal.recovery().cut.is_some(), "{name}, {at}: unsaid");
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// A task is dropped with its append under way, then the handle, and the log is opened again at
+/// once: what the old handle's jobs still write lands before the new one begins, or not at all.
+#[test]
+fn row_18_the_io_of_a_dropped_future_is_never_an_orphan() {
+    let mut late_count = 0;
+    simulation::for_each_seed(300, |seed| {
+        let disk = Disk::new(seed);
+        disk.faults().on(Op::Write).one_in(2).delay(Duration::from_millis(1));
+        let (acknowledged, attempted) = Simulation::new(seed).run(async {
+            let mut random = Random::new(seed);
+            let (mut acknowledged, mut attempted) = (Vec::new(), Vec::new());
+            for round in 0..4u8 {
+                // Waits for the lock, which the old handle's last job frees.
+                let wal = small().open_with(disk.clone()).await.unwrap();
+                let payload = vec![round + 1; 100];
+                acknowledged.push((wal.append_and_sync(&payload).await.unwrap(), payload));
+                for i in (0..4).take(random.below(4)) {
+                    let payload = vec![0x80 | round << 3 | i; 300];
+                    attempted.push(payload.clone());
+                    let wal = wal.clone();
+                    let task = simulation::spawn(async move { wal.append(&payload).await });
+                    simulation::yield_now().await;
+                    task.abort();
+                }
+                drop(wal);
+                let dropped_at = disk.operation_count();
+                for _ in 0..random.below(4) {
+                    simulation::yield_now().await;
+                }
+                late_count += u64::from(disk.operation_count() > dropped_at);
+            }
+            (acknowledged, attempted)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let found = runtime.block_on(async {
+            records(&small().open_with(disk.crash(Survival::Everything)).await.unwrap()).await
+        });
+        for record in &acknowledged {
+            assert!(found.contains(record), "{} was acknowledged", record.0);
+        }
+        for record in found.iter().filter(|record| !acknowledged.contains(record)) {
+            assert!(attempted.contains(&record.1), "never appended: {record:?}");
+        }
+    });
+    assert!(late_count > 0, "no I/O of a dropped handle was ever late: nothing was tested");
+}
+
+/// Each call that promises stable storage, and a loss of power the moment it has returned.
+#[test]
+fn row_20_nothing_is_acknowledged_before_it_is_durable() {
+    simulation::for_each_seed(100, |seed| {
+        let disk = Disk::new(seed);
+        let promises = Promises::new(&disk);
+        let (lsns, images) = Simulation::new(seed).run(async {
+            let wal = small().open_with(disk.clone()).await.unwrap();
+            let other = wal.clone();
+            // Somebody else's writes and rotations are under way all the time.
+            simulation::spawn(async move { while other.append(vec![7; 900]).await.is_ok() {} });
+            let (mut lsns, mut images) = (Vec::new(), Vec::new());
+            for way in 0..6 {
+                let lsn = match way {
+                    0 => wal.append_and_sync("durable").await.unwrap(),
+                    _ => wal.append("durable").await.unwrap(),
+                };
+                let end = Lsn::new(lsn.as_u64() + 24);
+                match way {
+                    0 => {}
+                    1 => assert!(wal.sync().await.unwrap() >= end),
+                    2 => wal.sync_to(lsn).await.unwrap(),
+                    3 => wal.enqueue("").await.unwrap().synced().await.unwrap(),
+                    4 => futures::join!(wal.wait_synced(lsn), wal.sync()).0.unwrap(),
+                    _ => {
+                        let mut marks = wal.watch();
+                        let (reached, synced) =
+                            futures::join!(marks.wait_for(|marks| marks.synced >= end), wal.sync());
+                        assert!(reached.is_ok() && synced.is_ok());
+                    }
+                }
+                assert!(wal.watermarks().synced >= end, "way {way}");
+                promises.make(lsn);
+                lsns.push(lsn);
+                images.push((disk.operation_count(), disk.image()));
+            }
+            (lsns, images)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for (operation, image) in images {
+            let crashed = Disk::with_image(image.crash(Survival::Nothing), seed);
+            let wal = runtime.block_on(small().open_with(crashed)).unwrap();
+            for lsn in promises.made_by(operation) {
+                let record = runtime.block_on(wal.read(lsn)).unwrap();
+                assert_eq!(record.payload, "durable", "{lsn} of {lsns:?}");
+            }
+        }
+    });
 }

@@ -18,13 +18,10 @@ use std::{
 use futures::future::join_all;
 use highwater::{
     Error, Options, Wal,
+    simulation::{Faults, Op},
     storage::{FileStorage, MemoryStorage},
 };
-use support::{
-    assert_ring_is_whole,
-    faulty::{Faults, Op},
-    records, small, within,
-};
+use support::{assert_ring_is_whole, reached, records, small, within};
 use tokio::runtime::{Builder, Runtime};
 
 fn current_thread() -> Runtime {
@@ -229,7 +226,7 @@ fn dropping_the_last_handle_writes_what_was_ordered_and_frees_the_lock() {
                 let ticket = wal.try_enqueue(vec![i; 60]).unwrap();
                 expected.push((ticket.lsn(), vec![i; 60]));
             }
-            gate.reached(1).await;
+            reached(&gate, 1).await;
             drop(wal);
             // The job in flight has the lock.
             let early = small().open(directory.path()).await;

@@ -7,8 +7,6 @@
     reason = "each test binary uses its own part, and a test that can't go on panics"
 )]
 
-pub(crate) mod faulty;
-
 use std::{
     future::Future,
     sync::{
@@ -20,7 +18,7 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use highwater::{Error, Lsn, Options, Wal};
+use highwater::{Error, Lsn, Options, Wal, simulation::Gate};
 
 /// Long enough for a slow machine; a test that gets here has found a hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
@@ -39,6 +37,11 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
         Ok(answer) => answer,
         Err(_) => panic!("{what}: no answer"),
     }
+}
+
+/// Waits until `count` operations have come to a gate.
+pub(crate) async fn reached(gate: &Gate, count: u64) {
+    within("nothing came to the gate", gate.reached(count)).await;
 }
 
 /// Everything in the log, through `replay`.

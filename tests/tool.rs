@@ -1,0 +1,256 @@
+//! The command-line tool as a process: what it prints, word for word (`tests/tool/*.txt`), and its
+//! exit statuses. `HIGHWATER_GOLDEN=write` writes the expected output anew; read the difference.
+
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a mistake in a test must stop it"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use highwater::{
+    Wal,
+    simulation::{Disk, Image, Survival},
+};
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Two segments and a spare, by a seed: ids, dates and all.
+fn image(is_closed: bool) -> Image {
+    let disk = Disk::new(11);
+    block_on(async {
+        let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+        let wal = options.open_with(disk.clone()).await.unwrap();
+        wal.append(b"plain text, \x1b[31mescaped").await.unwrap();
+        wal.append(&[0xff, 0x00, 0x9b]).await.unwrap();
+        wal.append_batch([b"all of this".as_slice(), b"or", b"nothing"]).await.unwrap();
+        wal.sync().await.unwrap();
+        for i in 0..5u8 {
+            wal.append(vec![b'a' + i; 900]).await.unwrap();
+        }
+        if is_closed {
+            wal.close().await.unwrap();
+        } else {
+            wal.sync().await.unwrap();
+            wal.append(b"the last").await.unwrap();
+            drop(wal);
+        }
+    });
+    disk.image().crash(Survival::Everything)
+}
+
+fn first() -> String {
+    format!("{:020}.wal", 1)
+}
+
+fn edited(image: &Image, name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Image {
+    let mut bytes = image.bytes(name).unwrap().to_vec();
+    edit(&mut bytes);
+    let mut image = image.clone();
+    image.put(name, bytes);
+    image
+}
+
+/// Where `needle` stands in a file.
+fn find(image: &Image, name: &str, needle: &[u8]) -> usize {
+    let bytes = image.bytes(name).unwrap();
+    bytes.windows(needle.len()).position(|window| window == needle).unwrap()
+}
+
+/// The files of an image in a directory of the real file system.
+struct Directory {
+    parent: tempfile::TempDir,
+}
+
+impl Directory {
+    fn new(image: &Image) -> Self {
+        let directory = Directory { parent: tempfile::tempdir().unwrap() };
+        fs::create_dir(directory.path()).unwrap();
+        for name in image.names() {
+            fs::write(directory.path().join(&name), image.bytes(&name).unwrap()).unwrap();
+        }
+        directory
+    }
+
+    fn path(&self) -> PathBuf {
+        self.parent.path().join("log")
+    }
+}
+
+fn tool(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    let (name, options) = arguments.split_first().unwrap();
+    command.arg(name).arg(directory).args(options).env_remove("NO_COLOR");
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// All that a run gave, without what differs from machine to machine.
+fn told(directory: &Path, arguments: &[&str]) -> String {
+    let output = tool(directory, arguments);
+    let text = |bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec()).unwrap().replace(&directory.display().to_string(), "DIR")
+    };
+    let mut told = format!("$ highwater {} DIR {}\n", arguments[0], arguments[1..].join(" "));
+    told.push_str(&text(&output.stdout));
+    if !output.stderr.is_empty() {
+        told.push_str(&format!("-- standard error\n{}", text(&output.stderr)));
+    }
+    told.push_str(&format!("-- status {}\n\n", output.status.code().unwrap()));
+    told
+}
+
+fn assert_golden(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tool").join(name);
+    if std::env::var("HIGHWATER_GOLDEN").is_ok_and(|value| value == "write") {
+        fs::write(&path, made).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap().replace("\r\n", "\n");
+    if made != golden {
+        let differs = made.lines().zip(golden.lines()).find(|(made, golden)| made != golden);
+        panic!("{name} differs, first (now, golden): {differs:#?}\n{made}");
+    }
+}
+
+fn golden(name: &str, image: &Image, commands: &[&[&str]]) {
+    let directory = Directory::new(image);
+    let told: String =
+        commands.iter().map(|arguments| told(&directory.path(), arguments)).collect();
+    assert_golden(name, &told);
+}
+
+const ALL: [&[&str]; 3] = [&["verify"], &["stat"], &["inspect"]];
+
+#[test]
+fn an_intact_log() {
+    golden("closed.txt", &image(true), &ALL);
+    golden("unclosed.txt", &image(false), &ALL);
+    golden("json.txt", &image(true), &[&["inspect", "--json"], &["verify", "--json"]]);
+}
+
+#[test]
+fn dumps_of_every_form() {
+    let range = ["dump", "--to", "168"];
+    let forms = ["text", "hex", "json"].map(|form| [range.as_slice(), &["--as", form]].concat());
+    let mut commands: Vec<&[&str]> = forms.iter().map(Vec::as_slice).collect();
+    commands.push(&["dump", "--from", "64", "--to", "140"]);
+    commands.push(&["dump", "--from", "1000000"]);
+    golden("dump.txt", &image(true), &commands);
+}
+
+#[test]
+fn a_damaged_payload_is_shown_with_what_is_intact_past_it() {
+    let intact = image(true);
+    let at = find(&intact, &first(), b"or");
+    let damaged = edited(&intact, &first(), |bytes| bytes[at] ^= 1);
+    let dump: &[&str] = &["dump", "--to", "168"];
+    golden("damaged.txt", &damaged, &[&["verify"], &["inspect"], dump, &["verify", "--quiet"]]);
+}
+
+#[test]
+fn a_torn_tail() {
+    let intact = image(false);
+    let newest = intact
+        .names()
+        .into_iter()
+        .rfind(|name| name.ends_with(".wal") && intact.bytes(name).unwrap()[..8] != [0; 8]);
+    let newest = newest.unwrap();
+    let at = find(&intact, &newest, b"the last");
+    let torn = edited(&intact, &newest, |bytes| bytes[at] ^= 1);
+    golden("torn.txt", &torn, &ALL);
+}
+
+#[test]
+fn headers_that_are_damaged_missing_or_newer() {
+    let intact = image(true);
+    let main = edited(&intact, &first(), |bytes| bytes[20] ^= 1);
+    golden("one_header.txt", &main, &[&["verify"], &["stat"]]);
+    let both = edited(&intact, &first(), |bytes| bytes[..4096].fill(7));
+    golden("headless.txt", &both, &[&["verify"], &["stat"], &["dump", "--to", "100"]]);
+    let mut missing = intact.clone();
+    missing.delete(&first());
+    golden("missing.txt", &missing, &[&["verify"], &["stat"]]);
+    let newer = edited(&intact, &first(), |bytes| {
+        bytes[8] = 2;
+        let crc = crc32c::crc32c(&bytes[..112]);
+        bytes[112..116].copy_from_slice(&crc.to_le_bytes());
+    });
+    golden("newer.txt", &newer, &[&["verify"], &["stat"]]);
+}
+
+#[test]
+fn what_is_no_log_is_said_so() {
+    let mut foreign = Image::new();
+    foreign.put("notes.txt", b"hello".to_vec());
+    golden("not_a_log.txt", &foreign, &ALL);
+    golden("empty.txt", &Image::new(), &ALL);
+    let directory = Directory::new(&foreign);
+    let missing = told(&directory.path().join("missing"), &["verify"]);
+    let file = told(&directory.path().join("notes.txt"), &["verify"]);
+    if cfg!(unix) {
+        assert_golden("nowhere.txt", &format!("{missing}{file}"));
+    }
+}
+
+#[test]
+fn a_log_in_use_is_read_beside_its_writer() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("log");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let wal = Wal::open(&path).await.unwrap();
+        wal.append_and_sync(b"seen").await.unwrap();
+        let output = tool(&path, &["verify"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let is_noted = text.contains(&format!("in use by process {}", std::process::id()));
+        assert!(is_noted || !cfg!(target_os = "linux"), "{text}");
+        let dumped = tool(&path, &["dump"]);
+        assert!(String::from_utf8(dumped.stdout).unwrap().contains("seen"));
+        wal.append(b"and the writer goes on").await.unwrap();
+        wal.close().await.unwrap();
+    });
+}
+
+#[test]
+fn wrong_arguments_have_a_status_of_their_own() {
+    let run = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_highwater")).args(arguments).output().unwrap()
+    };
+    assert_eq!(run(&["verify"]).status.code(), Some(64));
+    assert_eq!(run(&["dump", ".", "--from", "x"]).status.code(), Some(64));
+    for arguments in [&["--help"][..], &["--version"], &["verify", "--help"], &["man"]] {
+        let output = run(arguments);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
+    }
+    let help = String::from_utf8(run(&["verify", "--help"]).stdout).unwrap();
+    for status in ["0  whole", "1  torn", "2  corrupt", "3  unsupported", "4  could not"] {
+        assert!(help.contains(status), "{help}");
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success() && output.stdout.len() > 1000, "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let directory = Directory::new(&image(true));
+    for arguments in [&["dump"][..], &["inspect"], &["verify"], &["stat", "--json"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        command.arg(arguments[0]).arg(directory.path()).args(&arguments[1..]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
+    }
+}
