@@ -1,0 +1,276 @@
+//! What happens to a directory: damage that no checksum survives, and forgeries that all do.
+
+use arbitrary::Arbitrary;
+
+use crate::{
+    aim::{Name, Spot, Value, frame_offsets},
+    directory::Directory,
+    script::{Payload, Script},
+    seal::{self, Fields, HEADER_BLOCK_BYTES, HEADER_BYTES, HEADER_COPY_OFFSET, Seed, word},
+};
+
+#[derive(Arbitrary, Clone, Debug)]
+pub enum Mutation {
+    Flip {
+        file: u8,
+        spot: Spot,
+        bit: u8,
+    },
+    Write {
+        file: u8,
+        spot: Spot,
+        bytes: Vec<u8>,
+    },
+    Zero {
+        file: u8,
+        spot: Spot,
+        sectors: u8,
+    },
+    Truncate {
+        file: u8,
+        spot: Spot,
+    },
+    Extend {
+        file: u8,
+        bytes: u16,
+        fill: u8,
+    },
+    Remove {
+        file: u8,
+    },
+    Rename {
+        file: u8,
+        to: Name,
+    },
+    Copy {
+        file: u8,
+        to: Name,
+    },
+    Swap {
+        file: u8,
+        with: u8,
+    },
+    Splice {
+        file: u8,
+        spot: Spot,
+        from: u8,
+        from_spot: Spot,
+        bytes: u16,
+    },
+    Create {
+        name: Name,
+        bytes: Vec<u8>,
+        zeros: u16,
+    },
+    /// A field of the header, both copies sealed again.
+    Header {
+        file: u8,
+        field: u8,
+        value: Value,
+    },
+    /// A frame in place of another, sealed.
+    Frame {
+        file: u8,
+        frame: u8,
+        kind: u8,
+        flags: u8,
+        lag: u16,
+        epoch: u8,
+        bytes: Option<Payload>,
+    },
+    /// The segment as a recovery leaves it that ended before its header.
+    Headless {
+        file: u8,
+        copy_too: bool,
+    },
+    /// A segment of another log.
+    Foreign {
+        script: Script,
+        file: u8,
+        to: Name,
+    },
+}
+
+impl Mutation {
+    fn file(&self) -> u8 {
+        match *self {
+            Mutation::Flip { file, .. }
+            | Mutation::Write { file, .. }
+            | Mutation::Zero { file, .. }
+            | Mutation::Truncate { file, .. }
+            | Mutation::Extend { file, .. }
+            | Mutation::Remove { file }
+            | Mutation::Rename { file, .. }
+            | Mutation::Copy { file, .. }
+            | Mutation::Swap { file, .. }
+            | Mutation::Splice { file, .. }
+            | Mutation::Header { file, .. }
+            | Mutation::Frame { file, .. }
+            | Mutation::Headless { file, .. }
+            | Mutation::Foreign { file, .. } => file,
+            Mutation::Create { .. } => 0,
+        }
+    }
+
+    pub fn apply(&self, directory: &mut Directory) {
+        if let Mutation::Create { name, bytes, zeros } = self {
+            let mut bytes = bytes.clone();
+            bytes.resize(bytes.len() + usize::from(*zeros) % 9000, 0);
+            directory.0.insert(name.get(), bytes);
+            return;
+        }
+        let Some(name) = directory.pick(self.file()) else { return };
+        if let Mutation::Header { field, value, .. } = self {
+            let value = value.get(directory);
+            edit_header(directory.0.get_mut(&name).unwrap(), *field, value);
+        } else if !self.moves(directory, &name) {
+            let source = match self {
+                Mutation::Splice { from, .. } => directory.pick(*from).unwrap(),
+                _ => name.clone(),
+            };
+            let source = directory.0[&source].clone();
+            self.edit(directory.0.get_mut(&name).unwrap(), &source);
+        }
+    }
+
+    /// Whole files; says whether it was about such.
+    fn moves(&self, directory: &mut Directory, name: &str) -> bool {
+        let files = &mut directory.0;
+        match self {
+            Mutation::Remove { .. } => drop(files.remove(name)),
+            Mutation::Rename { to, .. } => {
+                let bytes = files.remove(name).unwrap();
+                files.insert(to.get(), bytes);
+            }
+            Mutation::Copy { to, .. } => {
+                let bytes = files[name].clone();
+                files.insert(to.get(), bytes);
+            }
+            Mutation::Swap { with, .. } => {
+                let other = files.keys().nth(usize::from(*with) % files.len()).unwrap().clone();
+                let bytes = files[name].clone();
+                let bytes = files.insert(other, bytes).unwrap();
+                files.insert(name.to_owned(), bytes);
+            }
+            Mutation::Foreign { script, file, to } => {
+                let foreign = script.run(9);
+                let theirs = foreign.pick(*file).unwrap();
+                files.insert(to.get(), foreign.0[&theirs].clone());
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn edit(&self, file: &mut Vec<u8>, source: &[u8]) {
+        match self {
+            Mutation::Flip { spot, bit, .. } => {
+                let at = spot.offset(file);
+                file.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << (bit % 8));
+            }
+            Mutation::Write { spot, bytes, .. } => {
+                let at = spot.offset(file);
+                overwrite(file, at, bytes);
+            }
+            Mutation::Zero { spot, sectors, .. } => {
+                let at = spot.offset(file);
+                overwrite(file, at, &vec![0; 512 * (1 + usize::from(sectors % 8))]);
+            }
+            Mutation::Truncate { spot, .. } => file.truncate(spot.offset(file)),
+            Mutation::Extend { bytes, fill, .. } => {
+                file.resize(file.len() + usize::from(*bytes) % 9000, *fill);
+            }
+            Mutation::Splice { spot, from_spot, bytes, .. } => {
+                let from = from_spot.offset(source).min(source.len());
+                let end = source.len().min(from + usize::from(*bytes) % 3000);
+                let at = spot.offset(file);
+                overwrite(file, at, &source[from..end]);
+            }
+            Mutation::Frame { frame, kind, flags, lag, epoch, bytes, .. } => {
+                let bytes = bytes.map(Payload::bytes);
+                forge(file, *frame, (*kind, *flags, *lag, *epoch), bytes);
+            }
+            Mutation::Headless { copy_too, .. } => {
+                let end = if *copy_too { HEADER_BLOCK_BYTES } else { HEADER_COPY_OFFSET };
+                overwrite(file, 0, &vec![0; end]);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Never beyond the file's end.
+fn overwrite(file: &mut [u8], at: usize, bytes: &[u8]) {
+    for (to, from) in file.iter_mut().skip(at).zip(bytes) {
+        *to = *from;
+    }
+}
+
+fn edit_header(file: &mut [u8], field: u8, value: u64) {
+    for start in [0, HEADER_COPY_OFFSET] {
+        let Some(copy) = file.get_mut(start..start + HEADER_BYTES) else { continue };
+        match field % 13 {
+            10 => copy[8..10].copy_from_slice(&value.to_le_bytes()[..2]),
+            11 => copy[10..12].copy_from_slice(&value.to_le_bytes()[..2]),
+            12 => copy[12..16].copy_from_slice(&value.to_le_bytes()[..4]),
+            field => {
+                let at = 32 + usize::from(field) * 8;
+                copy[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        seal::reseal_header(copy);
+    }
+}
+
+/// Puts a frame where one begins, or behind the last.
+fn forge(
+    file: &mut [u8],
+    frame: u8,
+    (kind, flags, lag, epoch): (u8, u8, u16, u8),
+    bytes: Option<Vec<u8>>,
+) {
+    let (Some(base), Some(own_epoch)) = (word(file, 32), word(file, 40)) else { return };
+    let mut offsets = frame_offsets(file);
+    let end = offsets.last().map_or(HEADER_BLOCK_BYTES, |&last| {
+        last + 16 + (word(file, last).unwrap() as u32 as usize).next_multiple_of(8)
+    });
+    offsets.push(end);
+    let at = offsets[usize::from(frame) % offsets.len()];
+    let length = word(file, at).unwrap_or(0) as u32 as usize;
+    let same = file.get(at + 16..at + 16 + length).unwrap_or_default().to_vec();
+    let payload = match kind % 8 {
+        6 => seal::CLOSE.to_vec(),
+        7 => vec![1, 0, 0, 0, 0, 0, 0, 1],
+        _ => bytes.unwrap_or(same),
+    };
+    let kind = if kind % 8 >= 6 { seal::CONTROL } else { kind % 8 };
+    let log_id: [u8; 16] = file[16..32].try_into().unwrap();
+    let seed = Seed::new(log_id, own_epoch.wrapping_add(u64::from(epoch % 4)));
+    // Mostly none: a flag makes the rest unsupported.
+    let flags = if flags > 250 { flags } else { 0 };
+    let fields = Fields { length: payload.len() as u32, kind, flags, lag: u32::from(lag) };
+    let lsn = base.wrapping_add((at - HEADER_BLOCK_BYTES) as u64);
+    overwrite(file, at, &seal::frame(seed, lsn, fields, &payload));
+}
+
+/// A directory: a valid log and what happened to it.
+#[derive(Arbitrary, Clone, Debug)]
+pub struct Plan {
+    script: Script,
+    mutations: Vec<Mutation>,
+    small_records: bool,
+}
+
+impl Plan {
+    pub fn directory(&self) -> Directory {
+        let mut directory = self.script.run(1);
+        for mutation in self.mutations.iter().take(12) {
+            mutation.apply(&mut directory);
+        }
+        directory
+    }
+
+    pub fn record_bytes_max(&self) -> u64 {
+        if self.small_records { 200 } else { 1 << 20 }
+    }
+}

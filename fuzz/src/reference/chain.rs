@@ -1,0 +1,35 @@
+//! The chain of headers.
+
+use crate::reference::{File, header::Header};
+
+pub struct Chain {
+    /// Oldest first.
+    pub members: Vec<File>,
+    pub first: u64,
+    pub is_broken: bool,
+}
+
+/// Back from the newest of `files`, all of which have headers of one log.
+pub fn link_up(files: &[File]) -> Chain {
+    let header = |file: &File| file.header.unwrap();
+    let mut members: Vec<File> = files[files.len() - 1..].to_vec();
+    let mut dead: Vec<Header> = Vec::new();
+    for file in files.iter().rev().skip(1) {
+        let (this, after) = (header(file), header(&members[0]));
+        if after.previous == Some((this.base, this.incarnation)) && this.base <= after.base {
+            members.insert(0, file.clone());
+        } else {
+            dead.push(this);
+        }
+    }
+    let first = members.iter().map(|file| header(file).first).max().unwrap();
+    let oldest = header(&members[0]);
+    let lacks_predecessor = oldest.previous.is_some() && oldest.base > first;
+    let is_explained = |dead: &Header| {
+        let replaces =
+            |file: &File| header(file).epoch > dead.epoch && header(file).base <= dead.base;
+        dead.base < first || members.iter().any(replaces)
+    };
+    let is_broken = lacks_predecessor || !dead.iter().all(is_explained);
+    Chain { members, first, is_broken }
+}

@@ -1,0 +1,141 @@
+//! Frames and units.
+
+use crate::seal::{BATCH_END, BATCH_PART, CONTROL, FRAME_HEADER_BYTES, Fields, RECORD, Seed};
+
+/// Bytes of a segment, from its first frame to its end.
+#[derive(Clone, Copy)]
+pub struct Region<'a> {
+    pub seed: Seed,
+    pub base: u64,
+    pub bytes: &'a [u8],
+}
+
+/// A valid frame, of a known kind or not.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub lsn: u64,
+    pub kind: u8,
+    pub flags: u8,
+    pub commitment: Option<u64>,
+    pub payload: Vec<u8>,
+    pub end: u64,
+}
+
+/// What stands at a place.
+#[derive(Debug)]
+pub enum Seen {
+    Unit(Vec<Frame>),
+    /// The segment ends here.
+    End,
+    /// Nothing was written here.
+    Blank,
+    Damaged,
+    Unsupported,
+    TooLarge,
+}
+
+impl Frame {
+    fn is_known(&self) -> bool {
+        let controls = [[1, 0, 0, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0, 0, 2]];
+        self.flags == 0
+            && match self.kind {
+                RECORD | BATCH_PART | BATCH_END => true,
+                CONTROL => controls.iter().any(|control| self.payload == control),
+                _ => false,
+            }
+    }
+}
+
+impl Region<'_> {
+    fn from(&self, lsn: u64) -> &[u8] {
+        let at = usize::try_from(lsn.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.bytes.get(at..).unwrap_or_default()
+    }
+
+    fn fields_at(&self, lsn: u64) -> Option<(Fields, u16, u32)> {
+        let bytes = self.from(lsn).get(..FRAME_HEADER_BYTES)?;
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let fields = Fields { length: word(0), kind: bytes[4], flags: bytes[5], lag: word(8) };
+        Some((fields, u16::from_le_bytes([bytes[6], bytes[7]]), word(12)))
+    }
+
+    /// The valid frame at `lsn`, if there is one.
+    pub fn frame_at(&self, lsn: u64) -> Option<Frame> {
+        let (fields, check, checksum) = self.fields_at(lsn)?;
+        let length = fields.length as usize;
+        let whole = self.from(lsn).get(..FRAME_HEADER_BYTES + length.next_multiple_of(8))?;
+        let payload = &whole[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length];
+        let holds = fields.kind != 0
+            && fields.check(self.seed, lsn) == check
+            && fields.checksum(self.seed, lsn, check, payload) == checksum;
+        let commitment = lsn.checked_sub(u64::from(fields.lag) * 8);
+        holds.then(|| Frame {
+            lsn,
+            kind: fields.kind,
+            flags: fields.flags,
+            commitment: commitment.filter(|_| fields.lag != u32::MAX),
+            payload: payload.to_vec(),
+            end: lsn + whole.len() as u64,
+        })
+    }
+
+    fn look(&self, lsn: u64, record_bytes_max: u64) -> Seen {
+        let rest = self.from(lsn);
+        if rest.is_empty() {
+            return Seen::End;
+        }
+        let first = &rest[..rest.len().min(if rest.len() < 16 { 16 } else { 8 })];
+        if first.iter().all(|&byte| byte == 0) {
+            return Seen::Blank;
+        }
+        match self.frame_at(lsn) {
+            None => Seen::Damaged,
+            Some(frame) if frame.payload.len() as u64 > record_bytes_max.max(8) => Seen::TooLarge,
+            Some(frame) if !frame.is_known() => Seen::Unsupported,
+            Some(frame) => Seen::Unit(vec![frame]),
+        }
+    }
+
+    /// The unit that begins at `lsn`.
+    pub fn unit_at(&self, lsn: u64, record_bytes_max: u64) -> Seen {
+        let mut unit: Vec<Frame> = Vec::new();
+        let mut at = lsn;
+        loop {
+            let frame = match self.look(at, record_bytes_max) {
+                Seen::Unit(mut frames) => frames.remove(0),
+                stop @ (Seen::Unsupported | Seen::TooLarge) => return stop,
+                stop if unit.is_empty() => return stop,
+                _ => return Seen::Damaged,
+            };
+            if !unit.is_empty() && !matches!(frame.kind, BATCH_PART | BATCH_END) {
+                return Seen::Damaged;
+            }
+            at = frame.end;
+            let goes_on = frame.kind == BATCH_PART;
+            unit.push(frame);
+            if !goes_on {
+                return Seen::Unit(unit);
+            }
+        }
+    }
+
+    pub fn is_used_from(&self, lsn: u64) -> bool {
+        self.from(lsn).iter().any(|&byte| byte != 0)
+    }
+
+    /// All valid frames at or behind `lsn`, but for what stands in the payload of another.
+    pub fn search(&self, lsn: u64) -> Vec<Frame> {
+        let mut found = Vec::new();
+        let mut at = lsn;
+        while !self.from(at).is_empty() {
+            match self.frame_at(at) {
+                Some(frame) => {
+                    at = frame.end;
+                    found.push(frame);
+                }
+                None => at += 8,
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,74 @@
+//! Segments without a header that can be read.
+
+use crate::{
+    reference::{File, Outcome, Reading, chain::Chain, frames::Region},
+    seal::Seed,
+};
+
+pub fn search(
+    reading: &mut Reading,
+    headless: &[&File],
+    chain: &Chain,
+    hanging: &[File],
+) -> Result<(), Outcome> {
+    let used = headless.iter().filter(|file| !file.has_zero_body());
+    // Those that were rotated into first, as the others go by the highest commitment.
+    let (rotated, others): (Vec<&File>, Vec<&File>) = {
+        let mut rotated = Vec::new();
+        let mut others = Vec::new();
+        for file in used {
+            let is_rotated = search_rotated(reading, file, chain, hanging);
+            if is_rotated { rotated.push(*file) } else { others.push(*file) }
+        }
+        (rotated, others)
+    };
+    reading.is_used_past_end |= !rotated.is_empty();
+    for file in others {
+        search_interrupted(reading, file, chain)?;
+    }
+    Ok(())
+}
+
+/// Frames under the predecessor's epoch; its base is the one its successor names, the position for
+/// which its first frame is sealed, or the end of what comes before.
+fn search_rotated(reading: &mut Reading, file: &File, chain: &Chain, hanging: &[File]) -> bool {
+    let before = chain.members.iter().rfind(|member| member.sequence < file.sequence);
+    let before = before.unwrap_or(&chain.members[0]);
+    let header = before.header.unwrap();
+    let seed = Seed::new(header.log_id, header.epoch);
+    let at = |base| Region { seed, base, bytes: file.body() };
+    let after = hanging.iter().filter(|hanging| hanging.sequence > file.sequence);
+    let successor = after.min_by_key(|hanging| hanging.sequence);
+    let named = successor.and_then(|successor| successor.header.unwrap().previous);
+    let whole = before.region(None);
+    let ends_before = whole.base + whole.bytes.len() as u64;
+    let sealed = || {
+        let positions = (reading.end..=ends_before).step_by(8);
+        positions.into_iter().find(|&base| at(base).frame_at(base).is_some())
+    };
+    let base = named.map(|(base, _)| base).or_else(sealed).unwrap_or(reading.end);
+    let frames = at(base).search(base);
+    reading.commit(&frames);
+    !frames.is_empty()
+}
+
+/// What an interrupted recovery began: the next epoch, from the commitment on. If a frame of it
+/// claims more than that, the epoch was committed.
+fn search_interrupted(reading: &mut Reading, file: &File, chain: &Chain) -> Result<(), Outcome> {
+    let base = reading.committed;
+    let header = chain.members.last().unwrap().header.unwrap();
+    let epoch = reading.epoch_max;
+    let at = |by: u64| {
+        let seed = Seed::new(header.log_id, epoch.saturating_add(by));
+        Region { seed, base, bytes: file.body() }
+    };
+    let by = (1..=256).find(|&by| at(by).frame_at(base).is_some()).unwrap_or(1);
+    let frames = at(by).search(base);
+    if frames.iter().any(|frame| frame.commitment.is_some_and(|synced| synced > base)) {
+        return Err(Outcome::Corrupt);
+    }
+    if frames.is_empty() || !file.is_blank {
+        reading.is_used_past_end = true;
+    }
+    Ok(())
+}
