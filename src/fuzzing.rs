@@ -84,7 +84,7 @@ pub fn decode_frame(bytes: &[u8], spot: &Spot) -> Option<Frame> {
         return None;
     };
     assert!(frame_bytes % FRAME_ALIGN == 0 && frame_bytes <= bytes.len() as u64);
-    assert!(frame.payload_bytes as u64 <= spot.record_bytes_max.max(8));
+    assert!(frame.payload_bytes as u64 <= spot.record_bytes_max.max(16));
     let decoded = Frame::new(&frame, bytes);
     if let Some(synced) = frame.commitment {
         let crc = crc32c::crc32c(&decoded.payload);

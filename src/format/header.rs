@@ -171,10 +171,12 @@ impl SegmentHeader {
 
     /// Whether the fields can have been written by a log, whatever their checksum says.
     fn is_sound(&self) -> bool {
-        let positions = [self.base, self.first, self.synced];
+        let before = self.previous.map_or(self.base, |link| link.base);
+        let positions = [self.base, self.first, self.synced, before];
         // A log never begins above what is synced of it; without a predecessor it begins here.
         self.first <= self.synced
             && self.synced <= self.base
+            && before <= self.base
             && (self.previous.is_some() || self.first == self.base)
             && self.incarnation != 0
             && self.file_bytes <= FILE_BYTES_MAX
@@ -296,6 +298,7 @@ pub(crate) mod tests {
 
     #[test]
     fn positions_that_no_log_writes_are_damage() {
+        let later = Some(Link { base: sample().base.plus(8), incarnation: 76 });
         let unsound = [
             SegmentHeader { base: Lsn::new(u64::MAX - 7), ..sample() },
             SegmentHeader { base: Lsn::new(8196), ..sample() },
@@ -303,6 +306,7 @@ pub(crate) mod tests {
             SegmentHeader { synced: Lsn::new(4), ..sample() },
             SegmentHeader { first: Lsn::new(4104), ..sample() },
             SegmentHeader { previous: None, ..sample() },
+            SegmentHeader { previous: later, ..sample() },
             SegmentHeader { file_bytes: u64::MAX, ..sample() },
         ];
         for header in unsound {

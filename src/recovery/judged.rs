@@ -64,7 +64,7 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     let mut chain = loop {
         let chain = link_up(&candidates, first.unwrap_or(Lsn::ZERO));
         let Some(gap) = chain.broken else { break chain };
-        if first.is_none() {
+        if first.is_none() && !gap.is_foreign {
             // Removed, perhaps, by a truncation that no header knows yet.
             first = Some(scan.told_first(&chain)?);
             continue;

@@ -9,8 +9,19 @@ pub struct Chain {
     pub is_broken: bool,
 }
 
-/// Back from the newest of `files`, all of which have headers of one log.
-pub fn link_up(files: &[File]) -> Chain {
+impl Chain {
+    /// Without the segments that end at `first` or before.
+    pub fn begin_at(&mut self, first: u64) {
+        self.first = self.first.max(first);
+        while self.members.len() > 1 && self.members[1].header.unwrap().base <= self.first {
+            self.members.remove(0);
+        }
+    }
+}
+
+/// Back from the newest of `files`, all of which have headers of one log, which begins at `told` or
+/// later.
+pub fn link_up(files: &[File], told: u64) -> Chain {
     let header = |file: &File| file.header.unwrap();
     let mut members: Vec<File> = files[files.len() - 1..].to_vec();
     let mut dead: Vec<Header> = Vec::new();
@@ -22,7 +33,8 @@ pub fn link_up(files: &[File]) -> Chain {
             dead.push(this);
         }
     }
-    let first = members.iter().map(|file| header(file).first).max().unwrap();
+    let named = members.iter().map(|file| header(file).first).max().unwrap();
+    let first = named.max(told);
     let oldest = header(&members[0]);
     let lacks_predecessor = oldest.previous.is_some() && oldest.base > first;
     let is_explained = |dead: &Header| {

@@ -40,9 +40,24 @@ impl Frame {
         self.flags == 0
             && match self.kind {
                 RECORD | BATCH_PART | BATCH_END => true,
-                CONTROL => controls.iter().any(|control| self.payload == control),
+                CONTROL => {
+                    self.first_named().is_some()
+                        || controls.iter().any(|control| self.payload == control)
+                }
                 _ => false,
             }
+    }
+
+    /// The position that stands in a control record of the beginning.
+    fn first_named(&self) -> Option<u64> {
+        let (position, code) = self.payload.split_first_chunk()?;
+        (self.kind == CONTROL && self.flags == 0 && code == [3, 0, 0, 0, 0, 0, 0, 3])
+            .then(|| u64::from_le_bytes(*position))
+    }
+
+    /// Where it says that the log begins: a position that it doesn't know to be synced is none.
+    pub fn first_told(&self) -> Option<u64> {
+        self.first_named().filter(|&first| self.commitment >= Some(first))
     }
 }
 
@@ -90,7 +105,7 @@ impl Region<'_> {
         }
         match self.frame_at(lsn) {
             None => Seen::Damaged,
-            Some(frame) if frame.payload.len() as u64 > record_bytes_max.max(8) => Seen::TooLarge,
+            Some(frame) if frame.payload.len() as u64 > record_bytes_max.max(16) => Seen::TooLarge,
             Some(frame) if !frame.is_known() => Seen::Unsupported,
             Some(frame) => Seen::Unit(vec![frame]),
         }

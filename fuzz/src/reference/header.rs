@@ -69,7 +69,10 @@ fn fields(copy: &[u8]) -> Option<Header> {
         file_bytes: field(104),
     };
     let is_position = |at: u64| at % 8 == 0 && at < 1 << 62;
+    let before = header.previous.map_or(header.base, |(base, _)| base);
     let is_valid = header.synced <= header.base
+        && before <= header.base
+        && is_position(before)
         && header.first <= header.synced
         && (header.previous.is_some() || header.first == header.base)
         && header.incarnation != 0

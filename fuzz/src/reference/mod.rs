@@ -83,6 +83,8 @@ struct Reading {
     end: u64,
     /// S.
     committed: u64,
+    /// The highest beginning that a control record tells.
+    first: u64,
     was_closed: bool,
     is_cut_short: bool,
     /// Anything stands past the end.
@@ -92,6 +94,20 @@ struct Reading {
 }
 
 impl Reading {
+    fn new(record_bytes_max: u64) -> Self {
+        Reading {
+            record_bytes_max,
+            epoch_max: 0,
+            end: 0,
+            committed: 0,
+            first: 0,
+            was_closed: false,
+            is_cut_short: false,
+            is_used_past_end: false,
+            boundaries: Vec::new(),
+        }
+    }
+
     fn commit(&mut self, frames: &[Frame]) {
         for frame in frames {
             self.committed = self.committed.max(frame.commitment.unwrap_or(0));
@@ -119,6 +135,8 @@ impl Reading {
                 Seen::Unit(frames) => {
                     self.boundaries.push(self.end);
                     self.commit(&frames);
+                    let told = frames.iter().filter_map(Frame::first_told).max();
+                    self.first = self.first.max(told.unwrap_or(0));
                     let last = frames.last().unwrap();
                     self.was_closed = last.is_clean_close();
                     self.end = last.end;
@@ -160,17 +178,10 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
     }) {
         return Ok(Opens { is_new: true, ..Opens::default() });
     }
-    let (chain, hanging) = chain(&files)?;
-    let mut reading = Reading {
-        record_bytes_max,
-        epoch_max: files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0),
-        end: 0,
-        committed: 0,
-        was_closed: false,
-        is_cut_short: false,
-        is_used_past_end: false,
-        boundaries: Vec::new(),
-    };
+    let (mut chain, hanging) = chain(&files, record_bytes_max)?;
+    let epochs = files.iter().filter_map(|file| Some(file.header?.epoch));
+    let mut reading =
+        Reading { epoch_max: epochs.max().unwrap_or(0), ..Reading::new(record_bytes_max) };
     for file in chain.members.iter().chain(&hanging) {
         reading.committed = reading.committed.max(file.header.unwrap().synced);
     }
@@ -181,6 +192,7 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
         reading.committed = reading.committed.max(close.lsn);
         reading.end = close.end;
         reading.was_closed = true;
+        reading.first = first_before(&chain, &close);
     } else {
         reading.walk(&chain)?;
         for file in &hanging {
@@ -196,6 +208,7 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
             return Err(Outcome::Corrupt);
         }
     }
+    chain.begin_at(reading.first);
     let (records, is_damaged) = records(&chain, &reading);
     Ok(Opens {
         is_new: false,
@@ -238,7 +251,7 @@ fn files(directory: &Directory) -> Result<Vec<File>, Outcome> {
 }
 
 /// The log's segments, and those that hang above a gap.
-fn chain(files: &[File]) -> Result<(Chain, Vec<File>), Outcome> {
+fn chain(files: &[File], record_bytes_max: u64) -> Result<(Chain, Vec<File>), Outcome> {
     let mut valid: Vec<File> = files.iter().filter(|file| file.header.is_some()).cloned().collect();
     let log_id = valid.last().ok_or(Outcome::Corrupt)?.header.unwrap().log_id;
     if valid.iter().any(|file| file.header.unwrap().log_id != log_id) {
@@ -246,7 +259,10 @@ fn chain(files: &[File]) -> Result<(Chain, Vec<File>), Outcome> {
     }
     let mut hanging = Vec::new();
     loop {
-        let chain = link_up(&valid);
+        let mut chain = link_up(&valid, 0);
+        if chain.is_broken {
+            chain = link_up(&valid, told_first(&chain, record_bytes_max)?);
+        }
         if !chain.is_broken {
             return Ok((chain, hanging));
         }
@@ -259,6 +275,24 @@ fn chain(files: &[File]) -> Result<(Chain, Vec<File>), Outcome> {
         valid = below;
         hanging.extend(above);
     }
+}
+
+/// Where control records say that the log of this chain begins.
+fn told_first(chain: &Chain, record_bytes_max: u64) -> Result<u64, Outcome> {
+    if let Some(close) = close_at_the_end(chain) {
+        return Ok(first_before(chain, &close));
+    }
+    let mut ahead = Reading::new(record_bytes_max);
+    ahead.walk(chain)?;
+    Ok(ahead.first)
+}
+
+/// What the record that ends where the close begins says of it.
+fn first_before(chain: &Chain, close: &Frame) -> u64 {
+    let region = chain.members.last().unwrap().region(None);
+    let at = close.lsn.checked_sub(32).filter(|&at| at >= region.base);
+    let frame = at.and_then(|at| region.frame_at(at)).filter(|frame| frame.end == close.lsn);
+    frame.and_then(|frame| frame.first_told()).unwrap_or(0)
 }
 
 /// The close frame, if it is the last thing in the newest segment that isn't zero.
