@@ -167,6 +167,17 @@ pub enum Error {
         end: Lsn,
     },
 
+    /// What this was about stood at `to` or later, and was dropped by
+    /// [`Wal::truncate_after`](crate::Wal::truncate_after) before it was answered. The log goes on
+    /// from `to`, where other records may stand by now.
+    #[error(
+        "the log was truncated to {to}, and what stood there or later is gone; go on from there"
+    )]
+    Truncated {
+        /// Where the log ended after the truncation.
+        to: Lsn,
+    },
+
     /// No record begins at this LSN. Use LSNs that `append`, `replay` or a ticket gave.
     #[error("no record begins at LSN {lsn}; use an LSN that the log gave")]
     NotABoundary {

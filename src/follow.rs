@@ -56,6 +56,10 @@ pub(crate) enum Below {
 /// What was in flight when the log stopped may reach the mark after that, and isn't yielded: an end
 /// with an error is never the end of the log. Open it again, and go on from [`Follow::position`].
 ///
+/// [`Error::Truncated`] is no end: [`Wal::truncate_after`](crate::Wal::truncate_after) has taken
+/// back some of what was yielded, all from `to` on, and the stream goes on with what stands there
+/// now. A truncation of what wasn't yielded yet isn't mentioned.
+///
 /// Any other error comes in its place and ends the stream too: [`Error::NotABoundary`],
 /// [`Error::OutOfRange`] if what comes next is no longer part of the log, [`Error::Corrupt`],
 /// [`Error::RecordTooLarge`], [`Error::Io`].
@@ -105,6 +109,7 @@ pub struct Follow {
 
 impl Follow {
     pub(crate) fn new(core: &Arc<Core>, from: Lsn, below: Below) -> Self {
+        let epoch = core.epochs.current();
         // What is ordered and not below the mark yet will be: from there it begins later.
         let (first, end) = (core.purge.readable_first(), core.ring.tail());
         let refused = if let Err(error) = core.status.check_read() {
@@ -116,7 +121,7 @@ impl Follow {
         } else {
             None
         };
-        let live = refused.is_none().then(|| Live::new(core, from, below));
+        let live = refused.is_none().then(|| Live::new(core, from, below, epoch));
         Follow { live, refused, position: from, lag_at_end: 0 }
     }
 
@@ -155,7 +160,7 @@ impl Stream for Follow {
             return Poll::Ready(None);
         };
         let item = ready!(live.poll_next(&mut this.position, context));
-        if !matches!(item, Some(Ok(_))) {
+        if !matches!(item, Some(Ok(_) | Err(Error::Truncated { .. }))) {
             this.end();
         }
         Poll::Ready(item)
@@ -181,11 +186,21 @@ impl fmt::Debug for Follow {
 struct Live {
     core: Arc<Core>,
     below: Below,
+    /// What was cut since this is gone.
+    epoch: u64,
+    /// One past the last record that was yielded, or where it began.
+    yielded: Lsn,
     /// What is being read: from the position on, up to what the mark was when it was last looked at.
     records: Records,
     waiter: Option<WaiterId>,
     /// What the waiter waits for.
     target: Lsn,
+}
+
+/// Nothing yet, to go on from there.
+fn records(core: &Arc<Core>, from: Lsn, epoch: u64) -> Records {
+    let source = Arc::new(LiveSource::reading_on(core, from, epoch));
+    Records::new(source, Arc::clone(&core.executor), from, from)
 }
 
 /// What waiting came to.
@@ -197,11 +212,11 @@ enum Waited {
 }
 
 impl Live {
-    fn new(core: &Arc<Core>, from: Lsn, below: Below) -> Self {
-        let source = Arc::new(LiveSource::reading_on(core, from));
-        let records = Records::new(source, Arc::clone(&core.executor), from, from);
+    fn new(core: &Arc<Core>, from: Lsn, below: Below, epoch: u64) -> Self {
+        let records = records(core, from, epoch);
         let below = if sabotage::is_on(Sabotage::FollowUnsynced) { Below::Written } else { below };
-        Live { core: Arc::clone(core), below, records, waiter: None, target: from }
+        let core = Arc::clone(core);
+        Live { core, below, epoch, yielded: from, records, waiter: None, target: from }
     }
 
     fn mark(&self) -> &Mark {
@@ -221,11 +236,15 @@ impl Live {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Record>>> {
         loop {
+            self.look_for_cuts(position)?;
             match ready!(self.records.poll(context)) {
                 Some(Ok(record)) => {
                     *position = record.lsn.plus(frame_bytes(record.payload.len() as u64));
+                    self.yielded = *position;
                     return Poll::Ready(Some(Ok(record)));
                 }
+                // It was reading what a cut has taken.
+                Some(Err(_)) if self.epoch != self.core.epochs.current() => continue,
                 Some(Err(error)) => return Poll::Ready(Some(Err(self.explain(*position, error)))),
                 // Behind the last record there may have been frames of the log's own.
                 None => *position = self.records.until(),
@@ -243,6 +262,24 @@ impl Live {
         }
     }
 
+    /// If the log was cut since the last look: drops what was read ahead, as some of it may be gone,
+    /// and says so if that holds for something that was yielded.
+    fn look_for_cuts(&mut self, position: &mut Lsn) -> Result<()> {
+        let epoch = self.core.epochs.current();
+        if epoch == self.epoch {
+            return Ok(());
+        }
+        let cut = self.core.epochs.cut_since(self.epoch);
+        self.epoch = epoch;
+        let to = cut.unwrap_or(*position).min(*position);
+        let is_taken_back = to < self.yielded;
+        *position = to;
+        self.yielded = self.yielded.min(to);
+        self.leave_queue();
+        self.records = records(&self.core, to, epoch);
+        if is_taken_back { Err(Error::Truncated { to }) } else { Ok(()) }
+    }
+
     /// Waits until the mark is past `from`, or for the end.
     fn poll_past(&mut self, from: Lsn, context: &mut Context<'_>) -> Poll<Waited> {
         let target = from.plus(1);
@@ -255,7 +292,9 @@ impl Live {
         self.waiter = waiter;
         // After registering: what comes later wakes us.
         let end = match self.core.status.check() {
-            _ if moved => return Poll::Ready(Waited::Moved),
+            _ if moved || self.core.epochs.current() != self.epoch => {
+                return Poll::Ready(Waited::Moved);
+            }
             Err(_) if self.core.was_closed() => None,
             Err(error) => Some(error),
             Ok(()) if self.core.status.is_abandoned() => None,

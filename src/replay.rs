@@ -15,11 +15,11 @@ use crate::{
     error::{Error, Result},
     executor::{Executor, start},
     format::{
-        frame::Kind,
+        frame::{Kind, frame_bytes},
         scan::{Place, Stop},
     },
     lsn::Lsn,
-    pipeline::Core,
+    pipeline::{Core, Goal},
     record::Record,
     segments::{Chunk, SegmentReader},
 };
@@ -85,6 +85,8 @@ pub(crate) struct Records {
     /// Where the next read begins, and where the last one ends.
     next: Lsn,
     until: Lsn,
+    /// Records that begin here or later aren't wanted, so nothing is read for them.
+    stop_at: Lsn,
     reading: Option<oneshot::Receiver<Result<Chunk>>>,
     chunk: Option<Chunk>,
     frame_index: usize,
@@ -97,7 +99,9 @@ impl Records {
         from: Lsn,
         until: Lsn,
     ) -> Self {
-        Records { source, executor, next: from, until, reading: None, chunk: None, frame_index: 0 }
+        let stop_at = Lsn::new(u64::MAX);
+        let (reading, chunk) = (None, None);
+        Records { source, executor, next: from, until, stop_at, reading, chunk, frame_index: 0 }
     }
 
     /// Where it ends.
@@ -112,7 +116,7 @@ impl Records {
     }
 
     fn start_reading(&mut self) {
-        if self.next < self.until {
+        if self.next < self.until.min(self.stop_at) {
             let (source, from, until) = (Arc::clone(&self.source), self.next, self.until);
             let read =
                 start(self.executor.as_ref(), move || read_chunk(source.as_ref(), from, until));
@@ -183,18 +187,25 @@ pub(crate) struct LiveSource {
     core: Arc<Core>,
     /// The position that a user named: the only one that may be no boundary.
     named: Lsn,
+    /// What was cut since this is gone.
+    epoch: u64,
     /// Whether it goes on when the log was closed: what is below a mark stays where it is.
     reads_on: bool,
 }
 
 impl LiveSource {
-    fn new(core: &Arc<Core>, named: Lsn) -> Self {
-        LiveSource { core: Arc::clone(core), named, reads_on: false }
+    fn new(core: &Arc<Core>, named: Lsn, epoch: u64) -> Self {
+        LiveSource { core: Arc::clone(core), named, epoch, reads_on: false }
     }
 
     /// One that `close` doesn't stop.
-    pub(crate) fn reading_on(core: &Arc<Core>, named: Lsn) -> Self {
-        LiveSource { core: Arc::clone(core), named, reads_on: true }
+    pub(crate) fn reading_on(core: &Arc<Core>, named: Lsn, epoch: u64) -> Self {
+        LiveSource { core: Arc::clone(core), named, epoch, reads_on: true }
+    }
+
+    /// Whether what stood at `lsn` still does.
+    fn check_cut(&self, lsn: Lsn) -> Result<()> {
+        self.core.epochs.check(Goal { end: lsn.plus(1), epoch: self.epoch })
     }
 }
 
@@ -207,6 +218,8 @@ impl ChunkSource for LiveSource {
         let (first, end) = (core.purge.readable_first(), core.written.get());
         // Looked for before it is asked whether it may still be there: what was found then is there.
         let found = core.segments.find(lsn).filter(|_| lsn >= core.purge.readable_first());
+        // The other way round: what was found is of our epoch if no cut had begun another by then.
+        self.check_cut(lsn)?;
         let Some((info, successor)) = found else {
             return Err(Error::OutOfRange { lsn, first, end });
         };
@@ -215,7 +228,11 @@ impl ChunkSource for LiveSource {
             end: successor.unwrap_or(until),
             record_bytes_max: core.config.record_bytes_max,
         };
-        Ok(SegmentReader { file: core.segments.open(info.sequence)?, base: info.base, place })
+        match core.segments.open(info.sequence) {
+            Ok(file) => Ok(SegmentReader { file, base: info.base, place }),
+            // Or was it cut and removed since?
+            Err(error) => self.check_cut(lsn).and(Err(error)),
+        }
     }
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
@@ -253,8 +270,8 @@ fn explain_named(
 }
 
 /// Whether a unit begins at `lsn`, where something is written. Blocks.
-pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn) -> Result<bool> {
-    let source = LiveSource { core: Arc::clone(core), named: lsn, reads_on: false };
+pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<bool> {
+    let source = LiveSource::new(core, lsn, epoch);
     let until = core.written.get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, CHUNK_BYTES)? {
@@ -288,10 +305,25 @@ fn starts_a_unit(chunk: &Chunk, lsn: Lsn) -> bool {
     before.is_none_or(|frame| frame.kind != Kind::BatchPart)
 }
 
+const GUESS_BYTES: u64 = 4096;
+
+/// Where the unit ends whose last record stands at `lsn`. Blocks.
+pub(crate) fn end_of_unit(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Lsn> {
+    let source = LiveSource::new(core, lsn, epoch);
+    let until = core.written.get();
+    let reader = source.segment_at(lsn, until)?;
+    match reader.read_frame(lsn, until, GUESS_BYTES)? {
+        Ok((frame, _)) if matches!(frame.kind, Kind::Record | Kind::BatchEnd) => {
+            Ok(lsn.plus(frame_bytes(frame.payload_bytes as u64)))
+        }
+        Ok(_) => Err(Error::NotABoundary { lsn }),
+        Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
+    }
+}
+
 /// Reads the record at `lsn`. Blocks.
-pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn) -> Result<Record> {
-    const GUESS_BYTES: u64 = 4096;
-    let source = LiveSource::new(core, lsn);
+pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Record> {
+    let source = LiveSource::new(core, lsn, epoch);
     let until = core.written.get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, GUESS_BYTES)? {
@@ -307,7 +339,8 @@ pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn) -> Result<Record> {
 /// The stream that [`Wal::replay`](crate::Wal::replay) gives: a range of records, oldest first.
 ///
 /// It ends at what was written when it was made. An error ends it: damage is
-/// [`Error::Corrupt`], a failing device [`Error::Io`]. It reads one chunk ahead, so it holds two
+/// [`Error::Corrupt`], a failing device [`Error::Io`]; [`Error::Truncated`] if what comes next was
+/// dropped by [`Wal::truncate_after`](crate::Wal::truncate_after) since. It reads one chunk ahead, so it holds two
 /// chunks of about 256 KiB at most, or two records if they are larger.
 #[must_use = "streams do nothing unless polled"]
 pub struct Replay {
@@ -319,7 +352,8 @@ pub struct Replay {
 
 impl Replay {
     pub(crate) fn new(core: &Arc<Core>, range: (Bound<Lsn>, Bound<Lsn>)) -> Self {
-        let end = core.written.get();
+        let goal = core.goal(|| core.written.get());
+        let end = goal.end;
         let from = match range.0 {
             Bound::Included(lsn) | Bound::Excluded(lsn) => lsn,
             Bound::Unbounded => core.purge.first(),
@@ -332,8 +366,13 @@ impl Replay {
             refused = refused.or(Some(Error::NotABoundary { lsn: from }));
         }
         let until = if refused.is_some() { from } else { end };
-        let source = Arc::new(LiveSource::new(core, from));
-        let records = Records::new(source, Arc::clone(&core.executor), from, until);
+        let source = Arc::new(LiveSource::new(core, from, goal.epoch));
+        let mut records = Records::new(source, Arc::clone(&core.executor), from, until);
+        records.stop_at = match range.1 {
+            Bound::Included(last) => last.plus(1),
+            Bound::Excluded(end) => end,
+            Bound::Unbounded => Lsn::new(u64::MAX),
+        };
         Replay { records, range, refused }
     }
 }

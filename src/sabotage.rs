@@ -29,6 +29,10 @@ pub enum Sabotage {
     TrustLength,
     /// Old segments are removed before the record that says so is durable.
     RemoveBeforeFlush,
+    /// A truncation of the end is answered before the header that says so is durable.
+    CutBeforeFlush,
+    /// Who waits for a record that was cut is answered when the log has grown past it again.
+    ForgetCuts,
     /// A follower of durable records doesn't wait for the flush.
     FollowUnsynced,
     /// Checksums don't cover where a frame belongs.

@@ -77,6 +77,11 @@ fn handing_out_an_lsn_twice_is_caught() {
 }
 
 #[test]
+fn answering_a_cut_before_its_header_is_durable_is_caught() {
+    assert_caught(Sabotage::CutBeforeFlush, 14, in_place);
+}
+
+#[test]
 fn removing_segments_before_it_is_durable_is_caught() {
     assert_caught(Sabotage::RemoveBeforeFlush, 14, in_place);
 }

@@ -36,6 +36,15 @@ impl Seed {
         let id = crc32c::crc32c(&log_id);
         Seed(crc32c::crc32c_append(id, &epoch.to_le_bytes()))
     }
+
+    /// For whoever keeps it in an atomic.
+    pub(crate) const fn value(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn from_value(value: u32) -> Self {
+        Seed(value)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ const LSN_LIMIT: u64 = 1 << 62;
 /// The largest batch, and room to spare: no header makes anybody look further than this.
 pub(crate) const FILE_BYTES_MAX: u64 = 8 << 30;
 const HINT_NONE: u64 = u64::MAX;
+const FLAG_TRUNCATION: u16 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -32,6 +33,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) base: Lsn,
     /// The same until a cut, which starts the next.
     pub(crate) epoch: u64,
+    /// Whether the epoch began because a user cut the log here, and not a recovery: then nobody
+    /// needs the segments that it took the place of.
+    pub(crate) by_truncation: bool,
     /// Random for each use of a file; never 0.
     pub(crate) incarnation: u64,
     /// The segment before this one; `None` at the beginning of a log.
@@ -117,7 +121,8 @@ impl SegmentHeader {
         let mut bytes = Vec::with_capacity(ENCODED_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&0u16.to_le_bytes());
+        let flags = if self.by_truncation { FLAG_TRUNCATION } else { 0 };
+        bytes.extend_from_slice(&flags.to_le_bytes());
         bytes.extend_from_slice(&116u32.to_le_bytes());
         bytes.extend_from_slice(&self.log_id);
         let words = [
@@ -160,10 +165,11 @@ impl SegmentHeader {
         if prologue.version != VERSION || prologue.encoded_bytes != ENCODED_BYTES {
             return ParsedHeader::Damaged;
         }
-        if prologue.flags != 0 {
+        if prologue.flags & !FLAG_TRUNCATION != 0 {
             return ParsedHeader::UnknownFlags { flags: prologue.flags };
         }
-        match Self::parse_fields(&mut fields) {
+        let by_truncation = prologue.flags & FLAG_TRUNCATION != 0;
+        match Self::parse_fields(&mut fields, by_truncation) {
             Some(header) if header.is_sound() => ParsedHeader::Valid(header),
             _ => ParsedHeader::Damaged,
         }
@@ -183,7 +189,7 @@ impl SegmentHeader {
             && positions.iter().all(|at| at.as_u64() % 8 == 0 && at.as_u64() < LSN_LIMIT)
     }
 
-    fn parse_fields(fields: &mut Fields<'_>) -> Option<Self> {
+    fn parse_fields(fields: &mut Fields<'_>, by_truncation: bool) -> Option<Self> {
         let log_id = fields.take()?;
         let base = Lsn::new(fields.word()?);
         let epoch = fields.word()?;
@@ -193,6 +199,7 @@ impl SegmentHeader {
             log_id,
             base,
             epoch,
+            by_truncation,
             incarnation,
             previous: (link.incarnation != 0).then_some(link),
             first: Lsn::new(fields.word()?),
@@ -255,6 +262,7 @@ pub(crate) mod tests {
             log_id: *b"0123456789abcdef",
             base: Lsn::new(8192),
             epoch: 2,
+            by_truncation: true,
             incarnation: 77,
             previous: Some(Link { base: Lsn::new(64), incarnation: 76 }),
             first: Lsn::ZERO,
@@ -347,9 +355,9 @@ pub(crate) mod tests {
     fn unknown_flags_are_told_from_damage() {
         let mut bytes = sample().encode();
         bytes.truncate(ENCODED_BYTES - CHECKSUM_BYTES);
-        bytes[10] = 1;
+        bytes[10] |= 2;
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::parse(&bytes), ParsedHeader::UnknownFlags { flags: 1 });
+        assert_eq!(SegmentHeader::parse(&bytes), ParsedHeader::UnknownFlags { flags: 3 });
     }
 }

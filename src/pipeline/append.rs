@@ -16,7 +16,7 @@ use crate::{
         scan::to_usize,
     },
     lsn::Lsn,
-    pipeline::{core::Core, job::PanicGuard, ring::Reserved},
+    pipeline::{core::Core, epochs::Goal, job::PanicGuard, ring::Reserved},
     sync::Ordering,
 };
 
@@ -84,11 +84,11 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     }
 }
 
-/// Where a unit stands.
+/// Where a unit stands, and since which epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) lsn: Lsn,
-    pub(crate) end: Lsn,
+    pub(crate) goal: Goal,
 }
 
 /// A unit that is larger than the ring: the log owns it, and writes it from its own buffers.
@@ -193,8 +193,8 @@ impl Core {
     pub(crate) async fn reserve_batch(self: &Arc<Self>, unit: Unit<'_>) -> Result<Span> {
         self.status.check_new()?;
         if unit.payloads.is_empty() {
-            let lsn = self.ring.tail();
-            return Ok(Span { lsn, end: lsn });
+            let goal = self.goal(|| self.ring.tail());
+            return Ok(Span { lsn: goal.end, goal });
         }
         if unit.bytes > self.ring.capacity_bytes() {
             return self.reserve_outside(unit).await;
@@ -206,7 +206,7 @@ impl Core {
         permit.forget();
         let guard = PanicGuard { core: self };
         let reserved = self.ring.reserve(unit.bytes);
-        let span = Span { lsn: reserved.lsn(), end: reserved.end() };
+        let span = self.span(reserved.lsn(), reserved.end());
         let payloads = unit.payloads.iter().map(Payload::as_slice);
         reserved.publish(self.sealed(&unit, span.lsn).into_iter().zip(payloads));
         std::mem::forget(guard);
@@ -215,7 +215,7 @@ impl Core {
 
     /// The headers of a unit's frames, from `lsn` on.
     fn sealed(&self, unit: &Unit<'_>, lsn: Lsn) -> Vec<FrameHeader> {
-        let synced = self.synced.get();
+        let (synced, seed) = (self.synced.get(), self.epochs.seed());
         let mut at = lsn;
         let mut headers = Vec::with_capacity(unit.crcs.len());
         let count = unit.payloads.len();
@@ -228,7 +228,7 @@ impl Core {
             let bytes = payload.as_slice().len() as u64;
             // Checked against the limit before, which is far below.
             let payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            headers.push(FrameHeader::seal(self.seed, at, kind, payload_bytes, *crc, synced));
+            headers.push(FrameHeader::seal(seed, at, kind, payload_bytes, *crc, synced));
             at = at.plus(frame_bytes(bytes));
         }
         headers
@@ -239,10 +239,10 @@ impl Core {
         // From here to the end nothing waits and no code of users runs.
         let guard = PanicGuard { core: self };
         let reserved = self.ring.reserve(lone.bytes);
-        let span = Span { lsn: reserved.lsn(), end: reserved.end() };
-        let synced = self.synced.get();
+        let span = self.span(reserved.lsn(), reserved.end());
+        let (synced, seed) = (self.synced.get(), self.epochs.seed());
         let (kind, bytes) = (Kind::Record, lone.payload_bytes);
-        let header = FrameHeader::seal(self.seed, span.lsn, kind, bytes, lone.crc, synced);
+        let header = FrameHeader::seal(seed, span.lsn, kind, bytes, lone.crc, synced);
         reserved.publish(std::iter::once((header, lone.payload.as_slice())));
         std::mem::forget(guard);
         span
@@ -255,8 +255,8 @@ impl Core {
         let (lsn, bytes) = (reserved.lsn(), payload.len());
         let payload_bytes = u32::try_from(bytes).unwrap_or_default();
         let crc = crc32c::crc32c(&payload);
-        let synced = self.synced.get();
-        let header = FrameHeader::seal(self.seed, lsn, Kind::Control, payload_bytes, crc, synced);
+        let (synced, seed) = (self.synced.get(), self.epochs.seed());
+        let header = FrameHeader::seal(seed, lsn, Kind::Control, payload_bytes, crc, synced);
         debug_assert_eq!(reserved.end(), lsn.plus(frame_bytes(bytes as u64)));
         self.counters.controls.fetch_add(1, Ordering::Relaxed);
         reserved.publish(std::iter::once((header, &payload[..])));
@@ -291,7 +291,12 @@ impl Core {
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(outside);
         self.outside_at.store(lsn.as_u64(), Ordering::Release);
         std::mem::forget(guard);
-        Ok(Span { lsn, end: lsn.plus(unit.bytes) })
+        Ok(self.span(lsn, lsn.plus(unit.bytes)))
+    }
+
+    /// What was just reserved. As its permits are taken, it is of the current epoch.
+    fn span(&self, lsn: Lsn, end: Lsn) -> Span {
+        Span { lsn, goal: self.goal(|| end) }
     }
 
     /// Room in the ring for `bytes` bytes; waits for it.

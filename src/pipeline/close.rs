@@ -72,7 +72,7 @@ impl Core {
     /// A closed log is opened without a look at what comes before its close, so the beginning stands
     /// right before that if no header tells it. All permits are ours.
     fn note_first(self: &Arc<Self>) {
-        let is_appended = self.clean_end != Some(self.ring.tail());
+        let is_appended = !self.is_clean_end(self.ring.tail());
         if is_appended && self.purge.is_untold() && self.status.check().is_ok() {
             let first = self.purge.first();
             let reserved = self.ring.reserve(FIRST_FRAME_BYTES);
@@ -99,7 +99,7 @@ impl Core {
         self.sync_once()?;
         self.status.check()?;
         let end = self.ring.tail();
-        if self.clean_end == Some(end) {
+        if self.is_clean_end(end) {
             return Ok(());
         }
         // All permits are ours, so the close is the last frame, and it claims all before it.

@@ -12,12 +12,13 @@ use crate::{
     executor::Executor,
     format::{
         control::{CONTROL_PAYLOAD_BYTES, FIRST_PAYLOAD_BYTES},
-        frame::{Seed, frame_bytes},
+        frame::frame_bytes,
     },
     lsn::Lsn,
     options::Config,
     pipeline::{
         append::Outside,
+        epochs::{Epochs, Goal},
         lock_cell::{LockCell, LockHeld},
         mark::Mark,
         measures::Measures,
@@ -55,8 +56,7 @@ pub(crate) struct Core {
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) config: Config,
     pub(crate) log_id: [u8; 16],
-    pub(crate) epoch: u64,
-    pub(crate) seed: Seed,
+    pub(crate) epochs: Epochs,
     pub(crate) purge: Purge,
     pub(crate) ring: Arc<Ring>,
     pub(crate) permits: Semaphore,
@@ -79,12 +79,15 @@ pub(crate) struct Core {
     pub(super) trailing_mark: AtomicU64,
     /// Where the close frame stands (`u64::MAX` for none yet).
     pub(super) close_frame: AtomicU64,
-    /// Where the last clean close was written; while it is the end, the log is still clean.
-    pub(super) clean_end: Option<Lsn>,
+    /// Where the last clean close was written; while it is the end, the log is still clean. Or
+    /// `u64::MAX`.
+    clean_end: AtomicU64,
     /// A unit too large for the ring, and where it stands (`u64::MAX` for none).
     pub(super) outside: Mutex<Option<Outside>>,
     pub(super) outside_at: AtomicU64,
-    reserved_shown: AtomicU64,
+    /// The highest `reserved` that was shown. The marks move back under this lock, and nothing is
+    /// read or moved up under it that must not be of two epochs.
+    reserved_shown: Mutex<Lsn>,
     /// What jobs hold: while there is one, the log is not abandoned.
     pub(super) open: Weak<OpenLog>,
     lock: LockCell,
@@ -153,8 +156,7 @@ impl Core {
             executor: start.executor,
             config: start.config,
             log_id: start.log_id,
-            epoch: start.epoch,
-            seed: Seed::new(start.log_id, start.epoch),
+            epochs: Epochs::new(start.log_id, start.epoch),
             purge: Purge::new(start.first, start.known_first),
             ring,
             permits: Semaphore::new(permits),
@@ -171,10 +173,10 @@ impl Core {
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
             close_frame: AtomicU64::new(u64::MAX),
-            clean_end: start.is_clean.then_some(start.end),
+            clean_end: AtomicU64::new(if start.is_clean { start.end.as_u64() } else { u64::MAX }),
             outside: Mutex::new(None),
             outside_at: AtomicU64::new(u64::MAX),
-            reserved_shown: AtomicU64::new(start.end.as_u64()),
+            reserved_shown: Mutex::new(start.end),
             open,
             lock: LockCell::new(start.lock),
             is_watched: AtomicBool::new(false),
@@ -252,14 +254,60 @@ impl Core {
         at
     }
 
+    /// Whether a clean close stands right before `end`, with nothing behind it since.
+    pub(super) fn is_clean_end(&self, end: Lsn) -> bool {
+        self.clean_end.load(Ordering::Acquire) == end.as_u64()
+    }
+
+    /// Everything below `end`, as it is now. Taken before `end` is looked up: if a cut comes between
+    /// the two it is told as one that came later, and not waited for in vain.
+    pub(crate) fn goal(&self, end: impl FnOnce() -> Lsn) -> Goal {
+        let epoch = self.epochs.current();
+        Goal { end: end(), epoch }
+    }
+
+    /// A flush of `epoch` has covered what is below `synced`; says whether that still is the epoch.
+    pub(super) fn raise_marks(&self, epoch: u64, synced: Lsn) -> bool {
+        {
+            let _no_cut = self.shown();
+            if self.epochs.current() != epoch {
+                return false;
+            }
+            // Another job may have written these bytes and not have said so yet.
+            self.written.raise(synced);
+            self.synced.raise(synced);
+        }
+        self.written.wake_reached(synced);
+        self.synced.wake_reached(synced);
+        true
+    }
+
+    /// The log ends at `cut` and goes on in `epoch`: the marks move back, and the tail with them.
+    /// The caller holds all permits of the ring, which is empty.
+    pub(super) fn lower_marks(&self, epoch: u64, cut: Lsn, rewind_ring: impl FnOnce()) {
+        let mut shown = self.shown();
+        self.epochs.begin(epoch, cut);
+        rewind_ring();
+        self.written.lower(cut);
+        self.synced.lower(cut);
+        self.sync_demand.store(cut.as_u64(), Ordering::Release);
+        self.trailing_mark.store(u64::MAX, Ordering::Release);
+        self.clean_end.store(u64::MAX, Ordering::Release);
+        *shown = cut;
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Lsn> {
+        self.reserved_shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn watermarks(&self) -> Watermarks {
+        let mut shown = self.shown();
         // Read in this order: each can only have grown since the one before was read.
         let synced = self.synced.get();
         let written = self.written.get().max(synced);
         // While a mark frame is being reserved it may pass for a record: never show less than before.
-        let reserved = self.records_end().max(synced).as_u64();
-        let shown = self.reserved_shown.fetch_max(reserved, Ordering::AcqRel);
-        let reserved = Lsn::new(reserved.max(shown));
+        let reserved = self.records_end().max(synced).max(*shown);
+        *shown = reserved;
         Watermarks { first: self.purge.first(), synced, written: written.min(reserved), reserved }
     }
 

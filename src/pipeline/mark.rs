@@ -7,7 +7,7 @@ use crate::{
     sync::{Apart, AtomicU64, Mutex, Ordering},
 };
 
-/// A position that only grows, and the tasks that wait until it covers theirs.
+/// A position that only grows, cuts aside, and the tasks that wait until it covers theirs.
 ///
 /// A waiter registers under the queue's lock and reads the mark again there; the mark is stored
 /// before that lock is taken to wake. So either the waiter sees the mark or the waker sees the
@@ -65,7 +65,22 @@ impl Mark {
     /// Moves the mark up to `to`, if it isn't there yet, and wakes those whose target it reached.
     /// Call it without any lock held: a waker may run the woken task's code.
     pub(crate) fn advance(&self, to: Lsn) {
+        self.raise(to);
+        self.wake_reached(to);
+    }
+
+    /// The first half: moves the mark up to `to`, if it isn't there yet.
+    pub(super) fn raise(&self, to: Lsn) {
         self.value.fetch_max(to.as_u64(), Ordering::AcqRel);
+    }
+
+    /// Moves the mark back. Everybody is to be woken afterwards, to see what became of their targets.
+    pub(super) fn lower(&self, to: Lsn) {
+        self.value.store(to.as_u64(), Ordering::Release);
+    }
+
+    /// The second half: wakes those whose target is `to` or less.
+    pub(super) fn wake_reached(&self, to: Lsn) {
         let reached = lock(&self.queue).take_reached(to);
         reached.into_iter().for_each(Waker::wake);
     }

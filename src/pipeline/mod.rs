@@ -6,6 +6,8 @@
 mod append;
 mod close;
 mod core;
+mod cut;
+mod epochs;
 mod job;
 mod lock_cell;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod writer;
 pub use append::Payload;
 pub(crate) use append::Span;
 pub(crate) use core::{CONTROL_FRAME_BYTES, Core, FIRST_FRAME_BYTES, Start};
+pub(crate) use epochs::Goal;
 pub(crate) use mark::{Mark, WaiterId};
 pub use measures::Percentiles;
 pub(crate) use open_log::OpenLog;

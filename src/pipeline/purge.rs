@@ -17,9 +17,11 @@ use crate::{
     lsn::Lsn,
     pipeline::{
         core::{Core, FIRST_FRAME_BYTES},
+        epochs::Goal,
         job::Job,
     },
     sabotage::{self, Sabotage},
+    segments::{SegmentInfo, Sequence},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
@@ -48,6 +50,8 @@ struct State {
     durable_first: Lsn,
     /// How many leases there are from a position on.
     leases: BTreeMap<Lsn, usize>,
+    /// Segments that a cut took out of the log.
+    dead: VecDeque<Sequence>,
     is_removing: bool,
     /// Whether a truncation has used the room that records leave, since there was space last.
     used_reserve: bool,
@@ -126,24 +130,28 @@ impl Core {
         }
     }
 
-    /// Has the log begin at `lsn`, a boundary that is written and not above the end. Resolves when
-    /// that is durable.
-    pub(crate) async fn begin_at(self: &Arc<Self>, lsn: Lsn) -> Result<()> {
+    /// Has the log begin at `lsn`, which in `epoch` was a boundary, written and not above the end.
+    /// Resolves when that is durable.
+    pub(crate) async fn begin_at(self: &Arc<Self>, lsn: Lsn, epoch: u64) -> Result<()> {
         let _turn = self.purge.turn.lock().await;
         if lsn <= self.purge.first() {
             // Asked for before, and perhaps not durable yet.
-            let awaited = self.purge.state().ordered.back().map(|(end, _)| *end);
-            return self.wait_synced(awaited.unwrap_or(Lsn::ZERO)).await;
+            let awaited = || self.purge.state().ordered.back().map(|(end, _)| *end);
+            let goal = self.goal(|| awaited().unwrap_or(Lsn::ZERO));
+            return self.wait_told(goal).await;
         }
         // A log never begins above what is durable of it.
-        self.wait_synced(lsn).await?;
+        self.wait_synced(Goal { end: lsn, epoch }).await?;
         let permit = self.acquire(FIRST_FRAME_BYTES).await?;
         self.room_for_first().await?;
         self.status.check_new()?;
+        // While we hold a permit nothing is cut.
+        self.epochs.check(Goal { end: lsn, epoch })?;
         permit.forget();
         // From here on, without an await, the truncation goes on by itself.
         let reserved = self.ring.reserve(FIRST_FRAME_BYTES);
         let end = reserved.end();
+        let goal = self.goal(|| end);
         // Before the record can be written, and so before the synced mark passes it.
         self.purge.first.fetch_max(lsn.as_u64(), Ordering::AcqRel);
         {
@@ -153,10 +161,19 @@ impl Core {
         }
         self.publish_control(reserved, Control::First(lsn));
         if sabotage::is_on(Sabotage::RemoveBeforeFlush) {
-            self.carry_out_truncations(end);
+            self.carry_out_truncations(|| end);
         }
         self.publish_marks();
-        self.wait_synced(end).await
+        self.wait_told(goal).await
+    }
+
+    /// Waits until a record that tells of the beginning is durable. If it was cut, the header of
+    /// the segment that begins there tells.
+    async fn wait_told(self: &Arc<Self>, goal: Goal) -> Result<()> {
+        match self.wait_synced(goal).await {
+            Err(Error::Truncated { .. }) => Ok(()),
+            answer => answer,
+        }
     }
 
     /// A log without space can be truncated once in the room that records leave.
@@ -175,12 +192,15 @@ impl Core {
     }
 
     /// A flush has moved the synced mark: what it made durable of truncations is carried out.
-    pub(super) fn carry_out_truncations(self: &Arc<Self>, synced: Lsn) {
-        if self.purge.awaited.load(Ordering::Acquire) > synced.as_u64() {
+    pub(super) fn carry_out_truncations(self: &Arc<Self>, synced: impl Fn() -> Lsn) {
+        if self.purge.awaited.load(Ordering::Acquire) > synced().as_u64() {
             return;
         }
         {
             let mut state = self.purge.state();
+            // Under the lock: what stands here is of the epoch whose mark is read, as a cut takes
+            // all of it away before it moves the mark back.
+            let synced = synced();
             let durable = state.ordered.partition_point(|(end, _)| *end <= synced);
             let lsn = state.ordered.drain(..durable).next_back().map_or(Lsn::ZERO, |(_, lsn)| lsn);
             state.durable_first = state.durable_first.max(lsn);
@@ -189,10 +209,23 @@ impl Core {
         self.remove_segments();
     }
 
-    /// Has the segments removed that nobody needs, by a job, unless one is at it.
-    fn remove_segments(self: &Arc<Self>) {
+    /// A header that is durable tells where the log begins, whatever was noted before.
+    pub(super) fn truncations_are_told(&self) {
         let mut state = self.purge.state();
-        let is_wanted = self.segments.has_below(Purge::horizon(&state));
+        state.ordered.clear();
+        state.durable_first = self.purge.first();
+        self.purge.publish_awaited(&state);
+    }
+
+    /// Segments that were taken out of the log wait for whoever removes others.
+    pub(super) fn leave_to_removal(&self, dead: Vec<SegmentInfo>) {
+        self.purge.state().dead.extend(dead.into_iter().map(|info| info.sequence));
+    }
+
+    /// Has the segments removed that nobody needs, by a job, unless one is at it.
+    pub(super) fn remove_segments(self: &Arc<Self>) {
+        let mut state = self.purge.state();
+        let is_wanted = !state.dead.is_empty() || self.segments.has_below(Purge::horizon(&state));
         if is_wanted && !std::mem::replace(&mut state.is_removing, true) {
             drop(state);
             Job::new(Arc::clone(self), Core::remove_job).spawn();
@@ -203,15 +236,18 @@ impl Core {
         for _ in 0..REMOVALS_PER_JOB {
             let oldest = {
                 let mut state = self.purge.state();
-                let oldest = self.segments.take_below(Purge::horizon(&state));
+                let oldest = match state.dead.pop_front() {
+                    None => self.segments.take_below(Purge::horizon(&state)),
+                    dead => dead,
+                };
                 state.is_removing = oldest.is_some();
                 oldest
             };
             let Some(oldest) = oldest else { return };
-            let name = oldest.sequence.file_name();
+            let name = oldest.file_name();
             match self.storage.remove(&name) {
                 Ok(()) => {
-                    tracing::debug!(segment = name, "removed: the log begins later");
+                    tracing::debug!(segment = name, "removed: it is no part of the log any more");
                     self.purge.removed_count.fetch_add(1, Ordering::Relaxed);
                 }
                 // What stays is removed by the next opening.

@@ -307,6 +307,20 @@ impl Drainer {
         self.ring.drained.store(self.at.as_u64(), Ordering::Release);
     }
 
+    /// Gives the positions from `to` on again. The ring is empty, and all permits are the caller's,
+    /// so nobody reserves meanwhile; its words are zero, as they are released.
+    pub(crate) fn rewind(&mut self, to: Lsn) {
+        assert!(
+            to <= self.at && self.ring.tail() == self.at,
+            "a ring is rewound when it is empty: to {to}, drained to {}",
+            self.at
+        );
+        self.at = to;
+        self.taken_end = to;
+        self.ring.drained.store(to.as_u64(), Ordering::Release);
+        self.ring.tail.store(to.as_u64(), Ordering::Release);
+    }
+
     /// Moves past a unit that never entered the ring.
     pub(crate) fn skip(&mut self, bytes: u64) {
         self.at = self.at.plus(bytes);

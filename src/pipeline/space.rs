@@ -161,10 +161,29 @@ impl Core {
     ///
     /// `NoSpace` if an attempt to prepare a segment that ended after this call began found none.
     pub(crate) async fn wait_for_room(self: &Arc<Self>, unit_bytes: Option<u64>) -> Result<()> {
+        let bytes = unit_bytes.map_or(0, |bytes| bytes.saturating_add(CONTROL_ROOM_BYTES));
         let is_there = || match unit_bytes {
             None => self.space.has_room(self.ring.tail()),
             Some(bytes) => self.space.has_room_for(self.ring.tail(), bytes),
         };
+        self.wait_for_space(bytes, is_there).await
+    }
+
+    /// Waits until the next segment's file is prepared.
+    ///
+    /// # Errors
+    ///
+    /// As [`Core::wait_for_room`].
+    pub(super) async fn wait_for_spare(self: &Arc<Self>) -> Result<()> {
+        self.wait_for_space(0, || self.space.state().spare.is_some()).await
+    }
+
+    /// Has a spare for a unit of `bytes` prepared, and waits until there is what is waited for.
+    async fn wait_for_space(
+        self: &Arc<Self>,
+        bytes: u64,
+        is_there: impl Fn() -> bool,
+    ) -> Result<()> {
         let mut awaited = None;
         let mut wait = None;
         loop {
@@ -185,7 +204,6 @@ impl Core {
                     return Err(error.clone());
                 }
             }
-            let bytes = unit_bytes.map_or(0, |bytes| bytes.saturating_add(CONTROL_ROOM_BYTES));
             match self.request_spare(bytes) {
                 // Run in place, it may be over already.
                 Some(attempt) if awaited.is_none() => awaited = Some(attempt),

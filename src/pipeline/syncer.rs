@@ -17,6 +17,7 @@ use crate::{
     lsn::Lsn,
     pipeline::{
         core::{CONTROL_FRAME_BYTES, Core},
+        epochs::Goal,
         job::Job,
         mark::{Mark, WaiterId},
         writer::Drained,
@@ -84,9 +85,10 @@ impl Core {
                 Drained::Stopped => return self.status.check(),
             }
         }
-        // Taken before the flush: what is written while it runs is not covered by it.
-        let (unsynced, record_count) = match lock_over_io(&self.writer) {
-            Ok(writer) => (writer.unsynced(), self.written_record_count()),
+        // Taken before the flush: what is written while it runs is not covered by it. No cut comes
+        // between, as it holds this lock too.
+        let (unsynced, record_count, epoch) = match lock_over_io(&self.writer) {
+            Ok(writer) => (writer.unsynced(), self.written_record_count(), self.epochs.current()),
             Err(_) => return self.status.check(),
         };
         let written = unsynced.end;
@@ -110,11 +112,10 @@ impl Core {
         // Before anybody is woken, who may look.
         self.measures.synced(record_count, queue_bytes);
         self.standing.asked(record_count);
-        // Another job may have written these bytes and not have said so yet.
-        self.written.advance(written);
-        self.synced.advance(written);
-        self.carry_out_truncations(written);
-        self.publish_marks();
+        if self.raise_marks(epoch, written) {
+            self.carry_out_truncations(|| self.synced.get());
+            self.publish_marks();
+        }
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl Core {
 
     fn is_trailing_mark(&self, end: Lsn) -> bool {
         let mark = Lsn::new(self.trailing_mark.load(Ordering::Acquire));
-        mark.plus(CONTROL_FRAME_BYTES) == end || self.clean_end == Some(end)
+        mark.plus(CONTROL_FRAME_BYTES) == end || self.is_clean_end(end)
     }
 
     /// Writes the mark here and now: it is one small write, cheaper than a job.
@@ -160,27 +161,27 @@ impl Core {
     /// Everything ordered before the call, synced.
     pub(crate) async fn sync(self: &Arc<Self>) -> Result<Lsn> {
         self.status.check_new()?;
-        let target = self.records_end();
-        self.wait_synced(target).await?;
-        Ok(target)
+        let goal = self.goal(|| self.records_end());
+        self.wait_synced(goal).await?;
+        Ok(goal.end)
     }
 
-    /// Resolves when everything below `target` is synced, and sees to it that it will be.
-    pub(crate) async fn wait_synced(self: &Arc<Self>, target: Lsn) -> Result<()> {
-        if self.synced.get() < target {
-            self.demand_sync(target);
+    /// Resolves when everything below the goal is synced, and sees to it that it will be.
+    pub(crate) async fn wait_synced(self: &Arc<Self>, goal: Goal) -> Result<()> {
+        if self.synced.get() < goal.end {
+            self.demand_sync(goal.end);
         }
-        self.reach_synced(target).await
+        self.reach_synced(goal).await
     }
 
-    /// Resolves when everything below `target` is synced.
-    pub(crate) fn reach_synced(&self, target: Lsn) -> Reached<'_> {
-        Reached { core: self, mark: &self.synced, target, waiter: None }
+    /// Resolves when everything below the goal is synced.
+    pub(crate) fn reach_synced(&self, goal: Goal) -> Reached<'_> {
+        Reached { core: self, mark: &self.synced, goal, waiter: None }
     }
 
-    /// Resolves when everything below `target` is with the operating system.
-    pub(crate) fn reach_written(&self, target: Lsn) -> Reached<'_> {
-        Reached { core: self, mark: &self.written, target, waiter: None }
+    /// Resolves when everything below the goal is with the operating system.
+    pub(crate) fn reach_written(&self, goal: Goal) -> Reached<'_> {
+        Reached { core: self, mark: &self.written, goal, waiter: None }
     }
 }
 
@@ -188,7 +189,7 @@ impl Core {
 pub(crate) struct Reached<'a> {
     core: &'a Core,
     mark: &'a Mark,
-    target: Lsn,
+    goal: Goal,
     waiter: Option<WaiterId>,
 }
 
@@ -197,10 +198,13 @@ impl Future for Reached<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.mark.register(this.target, &mut this.waiter, context.waker()) {
+        let is_reached = this.mark.register(this.goal.end, &mut this.waiter, context.waker());
+        // After registering: a cut or a stop that comes later wakes us. And after the mark was read,
+        // which may be one of a later epoch.
+        this.core.epochs.check(this.goal)?;
+        if is_reached {
             return Poll::Ready(Ok(()));
         }
-        // After registering: a stop that comes later wakes us.
         match this.core.status.check() {
             Ok(()) => {
                 sabotage::take_blamed().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))

@@ -6,15 +6,20 @@
 use std::sync::Arc;
 
 use crate::{
-    error::Result,
-    format::header::{Link, SEGMENT_HEADER_BYTES, SegmentHeader},
+    error::{Error, Result},
+    format::{
+        frame::Seed,
+        header::{Link, SEGMENT_HEADER_BYTES, SegmentHeader},
+    },
     lsn::Lsn,
     pipeline::{
         append::Outside,
         core::Core,
         job::Job,
         ring::{Drainer, Taken},
+        space::Spare,
     },
+    sabotage::{self, Sabotage},
     segments::{SegmentFile, SegmentInfo},
     sync::{AtomicU64, Ordering},
     turn::lock_over_io,
@@ -160,22 +165,15 @@ impl Writer {
             core.flush(sealed)?;
             self.sealed = None;
         }
-        let spare = loop {
-            match core.space.take_spare(unit_bytes) {
-                Some(spare) => break spare,
-                None => core.prepare_spare(unit_bytes)?,
-            }
-        };
+        let spare = take_spare(core, unit_bytes)?;
         let base = self.drainer.at();
-        let random = core.storage.random().map_err(|error| {
-            crate::error::Error::io("drawing random bytes in", core.storage.location(), None, error)
-        })?;
         let (synced, first) = core.synced_and_first();
         let header = SegmentHeader {
             log_id: core.log_id,
             base,
-            epoch: core.epoch,
-            incarnation: incarnation(random),
+            epoch: core.epochs.current(),
+            by_truncation: false,
+            incarnation: incarnation(random(core)?),
             previous: Some(self.active.link),
             first,
             synced: synced.min(base),
@@ -186,8 +184,7 @@ impl Writer {
         // Before any of its frames, so that `written` never passes into a segment without one.
         spare.file.write_at(&header.block(), 0)?;
         core.purge.told(first);
-        let next = Active { file: spare.file, link: header.link(), bytes: spare.bytes };
-        let info = SegmentInfo { sequence: next.file.sequence(), base, seed: core.seed };
+        let (next, info) = begun(spare, &header);
         core.segments.push(info, Arc::clone(&next.file));
         core.space.rotated(base, next.end());
         core.counters.rotations.fetch_add(1, Ordering::Relaxed);
@@ -196,6 +193,72 @@ impl Writer {
         self.sealed = Some(std::mem::replace(&mut self.active, next).file);
         Ok(())
     }
+
+    /// Has the log end at `cut`, below which all is synced, and go on in a fresh segment of the next
+    /// epoch. The caller holds all permits of the ring.
+    pub(super) fn begin_epoch(&mut self, core: &Core, cut: Lsn) -> Result<()> {
+        let spare = take_spare(core, 0)?;
+        let epoch = core.epochs.current().saturating_add(1);
+        let first = core.purge.first();
+        let header = SegmentHeader {
+            log_id: core.log_id,
+            base: cut,
+            epoch,
+            by_truncation: true,
+            incarnation: incarnation(random(core)?),
+            previous: core.segments.last_below(cut).map(|info| info.link()),
+            first,
+            synced: cut,
+            created_unix_ms: core.storage.unix_ms(),
+            hint: None,
+            file_bytes: spare.bytes,
+        };
+        spare.file.write_at(&header.block(), 0)?;
+        if !sabotage::is_on(Sabotage::CutBeforeFlush) {
+            core.flush(&spare.file)?;
+        }
+        let (next, info) = begun(spare, &header);
+        let old_end = self.drainer.at();
+        // Before the mark moves back, so that no later flush is taken for that of an older record.
+        core.purge.told(first);
+        core.truncations_are_told();
+        // Before the segments change: whoever finds the new one must know that it is of a new epoch.
+        core.lower_marks(epoch, cut, || self.drainer.rewind(cut));
+        let dead = core.segments.replace(info, Arc::clone(&next.file));
+        core.space.rotated(cut, next.end());
+        let segment = next.file.name();
+        tracing::info!(segment, epoch, %cut, %old_end, dead = dead.len(), "truncated the end");
+        core.leave_to_removal(dead);
+        self.sealed = None;
+        self.active = next;
+        Ok(())
+    }
+}
+
+/// Usually there is one.
+fn take_spare(core: &Core, unit_bytes: u64) -> Result<Spare> {
+    loop {
+        match core.space.take_spare(unit_bytes) {
+            Some(spare) => return Ok(spare),
+            None => core.prepare_spare(unit_bytes)?,
+        }
+    }
+}
+
+fn random(core: &Core) -> Result<[u8; 16]> {
+    let place = core.storage.location();
+    core.storage.random().map_err(|error| Error::io("drawing random bytes in", place, None, error))
+}
+
+/// A prepared file that has got its header.
+fn begun(spare: Spare, header: &SegmentHeader) -> (Active, SegmentInfo) {
+    let info = SegmentInfo {
+        sequence: spare.file.sequence(),
+        base: header.base,
+        incarnation: header.incarnation,
+        seed: Seed::new(header.log_id, header.epoch),
+    };
+    (Active { file: spare.file, link: header.link(), bytes: spare.bytes }, info)
 }
 
 /// Eight random bytes that aren't zero, which stands for "no segment".

@@ -101,6 +101,15 @@ pub(crate) fn link_up(found: &[Member], first: Lsn) -> Chain {
 }
 
 impl Chain {
+    /// Whether a dead segment was dropped because a user asked for that, and not by a recovery, as
+    /// far as the members still tell.
+    pub(crate) fn is_truncated(&self, dead: &SegmentHeader) -> bool {
+        let replaces =
+            |header: &&SegmentHeader| header.epoch > dead.epoch && header.base <= dead.base;
+        let later = self.members.iter().map(|member| &member.header).filter(replaces);
+        later.min_by_key(|header| header.epoch).is_some_and(|header| header.by_truncation)
+    }
+
     /// The log begins at `first`: members that end there or before are none any more.
     pub(crate) fn begin_at(&mut self, first: Lsn) {
         self.first = self.first.max(first);

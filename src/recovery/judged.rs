@@ -237,7 +237,9 @@ fn leftovers(
     let mut warnings = Vec::new();
     // A recovery that was interrupted after its commit point may not have kept yet what it cut.
     let was_cut = |sequence| {
-        let mut dead = chain.dead.iter().filter(|member| member.header.base >= chain.first);
+        let mut dead = chain.dead.iter().filter(|member| {
+            member.header.base >= chain.first && !chain.is_truncated(&member.header)
+        });
         kept_in.contains(&sequence) || dead.any(|member| member.sequence == sequence)
     };
     let purged = chain.purged.iter().map(|member| (member.sequence, "the log begins later"));

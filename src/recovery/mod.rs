@@ -68,7 +68,12 @@ impl Opening {
     pub(crate) fn source(&self) -> (Arc<dyn ChunkSource>, Lsn, Lsn) {
         let infos = self.judged.iter().flat_map(|judged| &judged.chain.members).map(|member| {
             let seed = Seed::new(member.header.log_id, member.header.epoch);
-            SegmentInfo { sequence: member.sequence, base: member.header.base, seed }
+            SegmentInfo {
+                sequence: member.sequence,
+                base: member.header.base,
+                incarnation: member.header.incarnation,
+                seed,
+            }
         });
         let segments = SegmentSet::new(Arc::clone(&self.storage), infos.collect());
         let record_bytes_max = self.config.record_bytes_max;

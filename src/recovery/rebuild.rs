@@ -67,6 +67,7 @@ pub(crate) fn create(storage: &dyn Storage, config: &Config, survey: &Survey) ->
         log_id: random(storage)?,
         base: Lsn::ZERO,
         epoch: 1,
+        by_truncation: false,
         incarnation: incarnation(random(storage)?),
         previous: None,
         first: Lsn::ZERO,
@@ -148,6 +149,7 @@ pub(crate) fn begin_epoch(
         log_id: newest.header.log_id,
         base,
         epoch: judged.epoch_max.saturating_add(1),
+        by_truncation: false,
         incarnation: incarnation(random(storage)?),
         previous: kept.last().map(|member| member.header.link()),
         first: judged.chain.first,
@@ -240,7 +242,8 @@ fn commit(
     file.write_at(&header.block(), 0)?;
     file.sync_data()?;
     let seed = Seed::new(header.log_id, header.epoch);
-    segments.push(SegmentInfo { sequence: file.sequence(), base: header.base, seed });
+    let (base, incarnation) = (header.base, header.incarnation);
+    segments.push(SegmentInfo { sequence: file.sequence(), base, incarnation, seed });
     let active = Active { file: Arc::new(file), link: header.link(), bytes: header.file_bytes };
     let (log_id, epoch, known_first) = (header.log_id, header.epoch, header.first);
     Ok(Ready { log_id, epoch, known_first, active, segments })
@@ -269,6 +272,7 @@ fn infos(members: &[Member]) -> Vec<SegmentInfo> {
     let info = |member: &Member| SegmentInfo {
         sequence: member.sequence,
         base: member.header.base,
+        incarnation: member.header.incarnation,
         seed: Seed::new(member.header.log_id, member.header.epoch),
     };
     members.iter().map(info).collect()

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     error::Result,
-    format::frame::Seed,
+    format::{frame::Seed, header::Link},
     lsn::Lsn,
     segments::{file::SegmentFile, name::Sequence},
     storage::Storage,
@@ -22,7 +22,15 @@ const OPEN_FILES_MAX: usize = 16;
 pub(crate) struct SegmentInfo {
     pub(crate) sequence: Sequence,
     pub(crate) base: Lsn,
+    pub(crate) incarnation: u64,
     pub(crate) seed: Seed,
+}
+
+impl SegmentInfo {
+    /// As its successor names it.
+    pub(crate) fn link(&self) -> Link {
+        Link { base: self.base, incarnation: self.incarnation }
+    }
 }
 
 /// The segments in the order of their LSNs.
@@ -44,6 +52,29 @@ impl SegmentSet {
         self.keep_open(file);
     }
 
+    /// The newest segment that begins below `lsn`.
+    pub(crate) fn last_below(&self, lsn: Lsn) -> Option<SegmentInfo> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.iter().rfind(|segment| segment.base < lsn).copied()
+    }
+
+    /// Adds the segment that takes the place of all that begin where it does, or later, and gives
+    /// those. Who has one of them open can still read it.
+    pub(crate) fn replace(&self, info: SegmentInfo, file: Arc<SegmentFile>) -> Vec<SegmentInfo> {
+        let dead = {
+            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            let kept = segments.partition_point(|segment| segment.base < info.base);
+            let dead = segments.split_off(kept);
+            segments.push(info);
+            dead
+        };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|file| dead.iter().all(|info| info.sequence != file.sequence()));
+        drop(recent);
+        self.keep_open(file);
+        dead
+    }
+
     /// Whether the oldest segment ends at `lsn` or before, and isn't the only one.
     pub(crate) fn has_below(&self, lsn: Lsn) -> bool {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +83,7 @@ impl SegmentSet {
 
     /// Takes the oldest segment away, if [`has_below`](SegmentSet::has_below) says so. Who has it
     /// open can still read it.
-    pub(crate) fn take_below(&self, lsn: Lsn) -> Option<SegmentInfo> {
+    pub(crate) fn take_below(&self, lsn: Lsn) -> Option<Sequence> {
         let oldest = {
             let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
             let is_below = segments.get(1).is_some_and(|second| second.base <= lsn);
@@ -60,7 +91,7 @@ impl SegmentSet {
         }?;
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|file| file.sequence() != oldest.sequence);
-        Some(oldest)
+        Some(oldest.sequence)
     }
 
     pub(crate) fn count(&self) -> usize {

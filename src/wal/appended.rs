@@ -84,17 +84,19 @@ impl Wal {
         let sync_time = match durability {
             Durability::Written => {
                 core.kick_writer();
-                core.reach_written(span.end).await?;
+                core.reach_written(span.goal).await?;
                 None
             }
             Durability::Synced => {
                 let began = Instant::now();
-                core.wait_synced(span.end).await?;
+                core.wait_synced(span.goal).await?;
                 Some(began.elapsed())
             }
         };
         // Its segment is in the set since before `written` passed the segment's base.
-        let Some((segment, _)) = core.segments.find(span.lsn) else {
+        let found = core.segments.find(span.lsn);
+        core.epochs.check(span.goal)?;
+        let Some((segment, _)) = found else {
             let (first, end) = (core.purge.readable_first(), core.records_end());
             return Err(Error::OutOfRange { lsn: span.lsn, first, end });
         };
@@ -102,7 +104,7 @@ impl Wal {
             lsn: span.lsn,
             segment: segment.sequence.0,
             offset: span.lsn.since(segment.base) + SEGMENT_HEADER_BYTES,
-            synced: core.synced.get() >= span.end,
+            synced: core.synced.get() >= span.goal.end,
             sync_time,
         })
     }

@@ -17,10 +17,9 @@ use crate::{
     pipeline::{OpenLog, Payload},
     record::Record,
     recovery::RecoveryReport,
-    replay::{Replay, is_boundary, read_record},
+    replay::{Replay, read_record},
     stats::Stats,
     wal::{
-        lease::Lease,
         options::{Options, RUNTIME_GONE},
         recover::Recovery,
         ticket::Ticket,
@@ -128,7 +127,7 @@ impl Wal {
     pub async fn append<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
         let span = self.core.reserve_record(payload.into()).await?;
         self.core.kick_writer();
-        self.core.reach_written(span.end).await?;
+        self.core.reach_written(span.goal).await?;
         Ok(span.lsn)
     }
 
@@ -144,7 +143,7 @@ impl Wal {
     pub async fn append_and_sync<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
         let span = self.core.reserve_record(payload.into()).await?;
         // The sync job writes it on its way: one trip to the pool for both.
-        self.core.wait_synced(span.end).await?;
+        self.core.wait_synced(span.goal).await?;
         Ok(span.lsn)
     }
 
@@ -180,8 +179,8 @@ impl Wal {
         let unit = self.core.unit(payloads.into_iter().map(Into::into).collect())?;
         let span = self.core.reserve_batch(unit).await?;
         self.core.kick_writer();
-        self.core.reach_written(span.end).await?;
-        Ok(span.lsn..span.end)
+        self.core.reach_written(span.goal).await?;
+        Ok(span.lsn..span.goal.end)
     }
 
     /// Orders a record and returns as soon as it has its place; the ticket tells the rest.
@@ -196,7 +195,7 @@ impl Wal {
     pub async fn enqueue<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Ticket> {
         let span = self.core.reserve_record(payload.into()).await?;
         self.core.kick_writer();
-        Ok(Ticket::new(Arc::clone(&self.core), span.lsn, span.end))
+        Ok(Ticket::new(Arc::clone(&self.core), span))
     }
 
     /// As [`Wal::enqueue`], without waiting for room.
@@ -208,7 +207,7 @@ impl Wal {
     pub fn try_enqueue<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Ticket> {
         let span = self.core.try_reserve_record(payload.into())?;
         self.core.kick_writer();
-        Ok(Ticket::new(Arc::clone(&self.core), span.lsn, span.end))
+        Ok(Ticket::new(Arc::clone(&self.core), span))
     }
 
     /// Has everything ordered before the call synced, and says up to where that is.
@@ -236,11 +235,12 @@ impl Wal {
     /// Dropping the future only ends the waiting.
     pub async fn sync_to(&self, lsn: Lsn) -> Result<()> {
         self.core.status.check_new()?;
+        let goal = self.core.goal(|| lsn.plus(1));
         let end = self.core.records_end();
         if lsn >= end {
             return Err(Error::OutOfRange { lsn, first: self.core.purge.first(), end });
         }
-        self.core.wait_synced(lsn.plus(1)).await
+        self.core.wait_synced(goal).await
     }
 
     /// Resolves when the record at `lsn` is synced, without asking for it. The record may still be
@@ -254,7 +254,7 @@ impl Wal {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn wait_synced(&self, lsn: Lsn) -> Result<()> {
-        self.core.reach_synced(lsn.plus(1)).await
+        self.core.reach_synced(self.core.goal(|| lsn.plus(1))).await
     }
 
     /// How far the log has come.
@@ -283,6 +283,7 @@ impl Wal {
     ///
     /// Cancel-safe: it only reads.
     pub async fn read(&self, lsn: Lsn) -> Result<Record> {
+        let goal = self.core.goal(|| lsn.plus(1));
         let (first, end) = (self.core.purge.readable_first(), self.core.records_end());
         if lsn < first || lsn >= end {
             return Err(Error::OutOfRange { lsn, first, end });
@@ -290,9 +291,9 @@ impl Wal {
         if lsn.as_u64() % 8 != 0 {
             return Err(Error::NotABoundary { lsn });
         }
-        self.core.reach_written(lsn.plus(1)).await?;
-        let core = Arc::clone(&self.core);
-        let read = start(self.core.executor.as_ref(), move || read_record(&core, lsn));
+        self.core.reach_written(goal).await?;
+        let (core, epoch) = (Arc::clone(&self.core), goal.epoch);
+        let read = start(self.core.executor.as_ref(), move || read_record(&core, lsn, epoch));
         read.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })?
     }
 
@@ -304,84 +305,6 @@ impl Wal {
     pub fn replay(&self, range: impl RangeBounds<Lsn>) -> Replay {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         Replay::new(&self.core, range)
-    }
-
-    /// Has the log begin at `lsn`: what stands before it is dropped. Resolves when that is durable;
-    /// the files that hold nothing else are removed in the background, oldest first. `lsn` is the
-    /// LSN of a record, which is kept, or the end of the log, which drops all. A position at which
-    /// the log has begun already, or before, changes nothing.
-    ///
-    /// Safe beside appends, syncs and readers; it waits for nobody but the flush that it shares
-    /// with all others. What is being read from below `lsn` may still give what it had read ahead,
-    /// then [`Error::OutOfRange`]; [`Wal::retain`] holds what a reader still needs. A log on a full
-    /// device can be truncated too, which is how it gets space again.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfRange`] above the end, [`Error::NotABoundary`] where no record or batch
-    /// begins: nothing is changed. [`Error::NoSpace`] if the last truncation gave no space either.
-    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future leaves the log as it was, or truncated as soon as a later flush makes it
-    /// so; call it again to know.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
-    /// # use highwater::{Wal, storage::MemoryStorage};
-    /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
-    /// wal.append(b"covered by a checkpoint").await?;
-    /// let kept = wal.append(b"not yet").await?;
-    /// wal.truncate_before(kept).await?;
-    /// assert_eq!(wal.watermarks().first, kept);
-    /// # Ok(()) }
-    /// ```
-    pub async fn truncate_before(&self, lsn: Lsn) -> Result<()> {
-        self.core.status.check_new()?;
-        let (first, end) = (self.core.purge.first(), self.core.records_end());
-        if lsn > end {
-            return Err(Error::OutOfRange { lsn, first, end });
-        }
-        if lsn.as_u64() % 8 != 0 {
-            return Err(Error::NotABoundary { lsn });
-        }
-        if first < lsn && lsn < end {
-            self.core.reach_written(lsn.plus(1)).await?;
-            let core = Arc::clone(&self.core);
-            let checked = start(self.core.executor.as_ref(), move || is_boundary(&core, lsn));
-            if !checked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })?? {
-                return Err(Error::NotABoundary { lsn });
-            }
-        }
-        self.core.begin_at(lsn).await
-    }
-
-    /// Keeps what stands from `lsn` on readable, and its files in place, until the lease is dropped,
-    /// whatever is truncated meanwhile: for a slow reader, or an archive. It holds as long as the
-    /// log is open, not longer.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfRange`] if `lsn` can't be read any more, or lies above the end;
-    /// [`Error::Closed`].
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
-    /// # use highwater::{Wal, storage::MemoryStorage};
-    /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
-    /// let old = wal.append(b"still to be archived").await?;
-    /// let lease = wal.retain(old)?;
-    /// wal.truncate_before(wal.append(b"new").await?).await?;
-    /// assert_eq!(wal.read(old).await?.payload, "still to be archived");
-    /// drop(lease);
-    /// assert!(wal.read(old).await.is_err());
-    /// # Ok(()) }
-    /// ```
-    pub fn retain(&self, lsn: Lsn) -> Result<Lease> {
-        Lease::new(&self.core, lsn)
     }
 
     /// Streams the durable records from `from` on, and goes on live with those that become durable,

@@ -9,6 +9,7 @@ mod recover;
 mod sink;
 mod sync_every;
 mod ticket;
+mod truncate;
 
 pub use appended::{Appended, Durability};
 pub use handle::Wal;

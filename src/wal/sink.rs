@@ -13,7 +13,7 @@ use futures::{Sink, future::BoxFuture, ready};
 use crate::{
     error::{Error, Result},
     lsn::Lsn,
-    pipeline::{OpenLog, Span},
+    pipeline::{Goal, OpenLog, Span},
     wal::handle::Wal,
 };
 
@@ -46,8 +46,10 @@ pub struct WalSink {
     core: Arc<OpenLog>,
     /// The record that found no room when it was sent, on its way.
     waiting: Option<BoxFuture<'static, Result<Span>>>,
-    /// One past the last record that is in the log.
-    end: Lsn,
+    /// What a flush has to cover.
+    goal: Goal,
+    /// Something that was sent since the last flush is no part of the log any more.
+    cut: Option<Error>,
     flushing: Option<BoxFuture<'static, Result<()>>>,
 }
 
@@ -70,18 +72,26 @@ impl Wal {
     /// # Ok(()) }
     /// ```
     pub fn sink(&self) -> WalSink {
-        WalSink { core: Arc::clone(self.core()), waiting: None, end: Lsn::ZERO, flushing: None }
+        let goal = self.core().goal(|| Lsn::ZERO);
+        WalSink { core: Arc::clone(self.core()), waiting: None, goal, cut: None, flushing: None }
     }
 }
 
 impl WalSink {
+    fn sent(&mut self, span: Span) {
+        if span.goal.epoch != self.goal.epoch {
+            self.cut = self.cut.take().or(self.core.epochs.check(self.goal).err());
+        }
+        self.goal = span.goal;
+    }
+
     /// Gets the record that waits into the log.
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(waiting) = &mut self.waiting {
             let reserved = ready!(waiting.as_mut().poll(context));
             // Whatever the answer, it is given once.
             self.waiting = None;
-            self.end = reserved?.end;
+            self.sent(reserved?);
         }
         Poll::Ready(Ok(()))
     }
@@ -102,7 +112,7 @@ impl Sink<Bytes> for WalSink {
         match self.core.try_reserve_record(payload.clone().into()) {
             Ok(span) => {
                 self.core.kick_writer();
-                self.end = span.end;
+                self.sent(span);
                 Ok(())
             }
             Err(Error::Full) => {
@@ -120,12 +130,18 @@ impl Sink<Bytes> for WalSink {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_waiting(context))?;
-        while self.core.synced.get() < self.end {
-            let (core, end) = (Arc::clone(&self.core), self.end);
+        if let Some(cut) = self.cut.take().or(self.core.epochs.check(self.goal).err()) {
+            // Said once: what is sent from now on is none of it.
+            self.flushing = None;
+            self.goal = self.core.goal(|| Lsn::ZERO);
+            return Poll::Ready(Err(cut));
+        }
+        while self.core.synced.get() < self.goal.end {
+            let (core, goal) = (Arc::clone(&self.core), self.goal);
             // One that was begun before more was sent ends earlier: then there is another round.
             let flushing = self
                 .flushing
-                .get_or_insert_with(|| Box::pin(async move { core.wait_synced(end).await }));
+                .get_or_insert_with(|| Box::pin(async move { core.wait_synced(goal).await }));
             let flushed = ready!(flushing.as_mut().poll(context));
             self.flushing = None;
             flushed?;
@@ -142,7 +158,7 @@ impl Sink<Bytes> for WalSink {
 impl fmt::Debug for WalSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WalSink")
-            .field("end", &self.end)
+            .field("end", &self.goal.end)
             .field("is_waiting", &self.waiting.is_some())
             .finish_non_exhaustive()
     }

@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{error::Result, lsn::Lsn, pipeline::OpenLog};
+use crate::{
+    error::Result,
+    lsn::Lsn,
+    pipeline::{OpenLog, Span},
+};
 
 /// A record that has its place in the log, and can be waited for.
 ///
@@ -21,19 +25,18 @@ use crate::{error::Result, lsn::Lsn, pipeline::OpenLog};
 #[derive(Clone)]
 pub struct Ticket {
     core: Arc<OpenLog>,
-    lsn: Lsn,
-    end: Lsn,
+    span: Span,
 }
 
 impl Ticket {
-    pub(crate) fn new(core: Arc<OpenLog>, lsn: Lsn, end: Lsn) -> Self {
-        Ticket { core, lsn, end }
+    pub(crate) fn new(core: Arc<OpenLog>, span: Span) -> Self {
+        Ticket { core, span }
     }
 
     /// The record's position.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        self.span.lsn
     }
 
     /// Resolves when the record is with the operating system: it survives the end of the process.
@@ -41,13 +44,15 @@ impl Ticket {
     /// # Errors
     ///
     /// [`Error::Poisoned`](crate::Error::Poisoned) if a write or sync failed before,
-    /// [`Error::Closed`](crate::Error::Closed) if the log's runtime went away before.
+    /// [`Error::Closed`](crate::Error::Closed) if the log's runtime went away before,
+    /// [`Error::Truncated`](crate::Error::Truncated) if the record was dropped by
+    /// [`Wal::truncate_after`](crate::Wal::truncate_after): never answered for by what came later.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future only ends the waiting.
     pub async fn written(&self) -> Result<()> {
-        self.core.reach_written(self.end).await
+        self.core.reach_written(self.span.goal).await
     }
 
     /// Has the record synced, and resolves when it is: it survives a loss of power.
@@ -60,12 +65,15 @@ impl Ticket {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn synced(&self) -> Result<()> {
-        self.core.wait_synced(self.end).await
+        self.core.wait_synced(self.span.goal).await
     }
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("lsn", &self.lsn).field("end", &self.end).finish()
+        f.debug_struct("Ticket")
+            .field("lsn", &self.span.lsn)
+            .field("end", &self.span.goal.end)
+            .finish()
     }
 }

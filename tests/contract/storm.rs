@@ -95,8 +95,9 @@ pub(crate) fn storm_of_lies(seed: u64, tally: &mut Tally) -> Result<(), String> 
     let script = random_script(seed);
     let disk = Disk::new(seed);
     plan_lies(&disk, &mut random);
-    let believing = Oracle { believes_recovery: true, ..Oracle::default() };
-    let oracle = block_on(run_noting(believing, &script, &disk, seed, Running::InPlace));
+    let mut oracle = Oracle::default();
+    oracle.is_lied_to = true;
+    let oracle = block_on(run_noting(oracle, &script, &disk, seed, Running::InPlace));
     disk.faults().heal();
     tally.cuts += 1;
     block_on(async {

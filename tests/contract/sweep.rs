@@ -85,7 +85,8 @@ pub(crate) async fn live_on(
     };
     let mut random = Random::new(seed);
     for _ in 0..random.below(4) {
-        let action = match random.below(5) {
+        let action = match random.below(6) {
+            5 => Action::TruncateAfter(random.below(1 << 20)),
             4 => Action::TruncateBefore(random.below(1 << 20)),
             0 => Action::Append(random.below(2000)),
             1 => Action::Batch(vec![30, 40]),

@@ -9,7 +9,10 @@ use highwater::{
     simulation::{self, Disk, Random},
 };
 
-use super::{frame_bytes, open, oracle::Oracle};
+use super::{
+    frame_bytes, open,
+    oracle::{Moment, Oracle},
+};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
@@ -22,6 +25,8 @@ pub(crate) enum Action {
     Yield,
     /// Has the log begin at one of the records that are known: this one, modulo their count.
     TruncateBefore(usize),
+    /// Drops what stands behind one of the records that are known, or, one time in eight, all.
+    TruncateAfter(usize),
     /// The action's future is dropped when it has been polled so often.
     Dropped(Box<Action>, usize),
 }
@@ -43,7 +48,7 @@ fn random_bytes(random: &mut Random) -> usize {
 
 fn random_action(random: &mut Random) -> Action {
     let bytes = random_bytes(random);
-    match random.below(14) {
+    match random.below(15) {
         0..3 => Action::Append(bytes),
         3..5 => Action::AppendAndSync(bytes),
         5 | 6 => {
@@ -54,6 +59,7 @@ fn random_action(random: &mut Random) -> Action {
         9 => Action::EnqueueSynced(bytes),
         10 => Action::Sync,
         13 => Action::TruncateBefore(random.below(1 << 20)),
+        14 => Action::TruncateAfter(random.below(1 << 20)),
         11 => Action::Dropped(Box::new(random_action(random)), 1 + random.below(3)),
         _ => Action::Yield,
     }
@@ -105,19 +111,21 @@ impl Session {
         payload
     }
 
-    fn placed(&self, lsn: Lsn, payload: &[u8]) {
-        self.oracle.borrow_mut().place(lsn, payload);
+    fn now(&self) -> Moment {
+        self.oracle.borrow_mut().now(self.disk.operation_count())
     }
 
-    fn wrote(&self, lsn: Lsn) {
-        let now = self.disk.operation_count();
+    fn placed(&self, lsn: Lsn, payload: &[u8], began: Moment) {
+        self.oracle.borrow_mut().place(lsn, payload, began, self.disk.operation_count());
+    }
+
+    fn wrote(&self, lsn: Lsn, began: Moment) {
         let end = Lsn::new(lsn.as_u64() + 1);
-        self.oracle.borrow_mut().written.push((now, end));
+        self.oracle.borrow_mut().wrote(end, began, self.disk.operation_count());
     }
 
-    pub(crate) fn synced(&self, end: Lsn) {
-        let now = self.disk.operation_count();
-        self.oracle.borrow_mut().synced.push((now, end));
+    pub(crate) fn synced(&self, end: Lsn, began: Moment) {
+        self.oracle.borrow_mut().synced(end, began, self.disk.operation_count());
     }
 
     /// Whatever the log says of itself counts as acknowledged too.
@@ -127,7 +135,8 @@ impl Session {
             let what = format!("marks out of order: {marks:?}");
             self.oracle.borrow_mut().contradictions.push(what);
         }
-        self.synced(marks.synced);
+        let now = self.now();
+        self.synced(marks.synced, now);
     }
 
     pub(crate) async fn run(&self, action: &Action, running: Running) -> highwater::Result<()> {
@@ -142,40 +151,46 @@ impl Session {
             }
         };
         self.look();
-        ran
+        match ran {
+            // Another task has cut it, or what it waited for.
+            Err(Error::Truncated { .. }) => Ok(()),
+            ran => ran,
+        }
     }
 
     async fn run_unlimited(&self, action: &Action) -> highwater::Result<()> {
+        let began = self.now();
         match action {
             Action::Append(bytes) => {
                 let payload = self.payload(*bytes);
                 let lsn = self.wal.append(&payload).await?;
-                self.placed(lsn, &payload);
-                self.wrote(lsn);
+                self.placed(lsn, &payload, began);
+                self.wrote(lsn, began);
             }
             Action::AppendAndSync(bytes) => {
                 let payload = self.payload(*bytes);
                 let lsn = self.wal.append_and_sync(&payload).await?;
-                self.placed(lsn, &payload);
-                self.synced(Lsn::new(lsn.as_u64() + 1));
+                self.placed(lsn, &payload, began);
+                self.synced(Lsn::new(lsn.as_u64() + 1), began);
             }
             Action::Batch(sizes) => self.batch(sizes).await?,
             Action::Enqueue(bytes) | Action::EnqueueSynced(bytes) => {
                 let payload = self.payload(*bytes);
                 let ticket = self.wal.enqueue(&payload).await?;
-                self.placed(ticket.lsn(), &payload);
+                self.placed(ticket.lsn(), &payload, began);
                 if matches!(action, Action::EnqueueSynced(_)) {
                     simulation::yield_now().await;
                     ticket.synced().await?;
-                    self.synced(Lsn::new(ticket.lsn().as_u64() + 1));
+                    self.synced(Lsn::new(ticket.lsn().as_u64() + 1), began);
                 }
             }
             Action::Sync => {
                 let target = self.wal.sync().await?;
-                self.synced(target);
+                self.synced(target, began);
             }
             Action::Yield => simulation::yield_now().await,
             Action::TruncateBefore(pick) => self.truncate_before(*pick).await?,
+            Action::TruncateAfter(pick) => self.truncate_after(*pick).await?,
             Action::Dropped(action, polls) => {
                 let mut running = Box::pin(self.run_unlimited(action));
                 for _ in 0..*polls {
@@ -190,36 +205,52 @@ impl Session {
     }
 
     async fn truncate_before(&self, pick: usize) -> highwater::Result<()> {
-        let lsn = {
-            let mut oracle = self.oracle.borrow_mut();
-            let count = oracle.placed.len().max(1);
-            let Some(lsn) = oracle.placed.keys().nth(pick % count).copied() else {
-                return Ok(());
-            };
-            oracle.asked_first.push((self.disk.operation_count(), lsn));
-            lsn
+        let Some((lsn, _)) = self.oracle.borrow().pick(pick) else {
+            return Ok(());
         };
-        match self.wal.truncate_before(lsn).await {
-            // Within a batch: nothing was changed.
-            Err(Error::NotABoundary { .. }) => return Ok(()),
-            answer => answer?,
-        }
-        assert!(self.wal.watermarks().first >= lsn);
-        self.oracle.borrow_mut().first.push((self.disk.operation_count(), lsn));
+        let asked = self.oracle.borrow_mut().ask_first(lsn, self.disk.operation_count());
+        let is_done = match self.wal.truncate_before(lsn).await {
+            // Within a batch, or cut meanwhile: nothing was changed.
+            Err(Error::NotABoundary { .. } | Error::Truncated { .. }) => false,
+            answer => answer.map(|()| true)?,
+        };
+        assert!(!is_done || self.wal.watermarks().first >= lsn);
+        self.oracle.borrow_mut().answer_first(asked, is_done, self.disk.operation_count());
+        Ok(())
+    }
+
+    async fn truncate_after(&self, pick: usize) -> highwater::Result<()> {
+        let picked = self.oracle.borrow().pick(pick / 8);
+        let picked = picked.filter(|_| pick % 8 > 0);
+        let to = picked.map(|(_, end)| end);
+        let asked = self.oracle.borrow_mut().ask_cut(to, self.disk.operation_count());
+        let end = match self.wal.truncate_after(picked.map(|(lsn, _)| lsn)).await {
+            Ok(end) => {
+                assert!(to.is_none_or(|to| to == end), "asked for {to:?}, ends at {end}");
+                Some(end)
+            }
+            // Within a batch, or cut or truncated from the other end meanwhile: nothing was changed.
+            Err(
+                Error::NotABoundary { .. } | Error::Truncated { .. } | Error::OutOfRange { .. },
+            ) => None,
+            Err(error) => return Err(error),
+        };
+        self.oracle.borrow_mut().answer_cut(asked, end, self.disk.operation_count());
         Ok(())
     }
 
     async fn batch(&self, sizes: &[usize]) -> highwater::Result<()> {
+        let began = self.now();
         let payloads: Vec<_> = sizes.iter().map(|&bytes| self.payload(bytes)).collect();
         self.oracle.borrow_mut().attempted_batches.push(payloads.clone());
         let range = self.wal.append_batch(&payloads).await?;
         let mut at = range.start;
         for payload in &payloads {
-            self.placed(at, payload);
+            self.placed(at, payload, began);
             at = Lsn::new(at.as_u64() + frame_bytes(payload));
         }
         assert_eq!(at, range.end, "a batch's range covers its frames exactly");
-        self.wrote(range.start);
+        self.wrote(range.start, began);
         Ok(())
     }
 
@@ -269,7 +300,7 @@ pub(crate) async fn run_noting(
         let Ok(wal) = open(disk.clone()).await else {
             break;
         };
-        oracle.borrow_mut().opened(wal.recovery().end);
+        oracle.borrow_mut().opened(wal.recovery().end, disk.operation_count());
         let session = Session {
             wal,
             disk: disk.clone(),

@@ -50,7 +50,7 @@ fn parse_copy(copy: &[u8]) -> Parsed {
     match version {
         0 => Parsed::Damaged,
         1 if encoded != HEADER_BYTES => Parsed::Damaged,
-        1 if flags != 0 => Parsed::Unsupported,
+        1 if flags & !1 != 0 => Parsed::Unsupported,
         1 => fields(copy).map_or(Parsed::Damaged, Parsed::Valid),
         _ => Parsed::Unsupported,
     }
