@@ -56,7 +56,7 @@ impl Core {
         for _ in 0..self.turns(SYNCS_PER_JOB) {
             if self.wants_sync() {
                 if let Err(error) = self.sync_once() {
-                    if sabotage::blame(&error) {
+                    if self.status.check().is_ok() && sabotage::blame(&error) {
                         self.synced.wake_all();
                         continue;
                     }
