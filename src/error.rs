@@ -167,6 +167,15 @@ pub enum Error {
         end: Lsn,
     },
 
+    /// What a stream had already given was cut off the log's end since, by a recovery after a crash
+    /// or on purpose. Undo what was made of the records at `to` and later; what the stream gives
+    /// next, if anything, begins there.
+    #[error("the log was cut at LSN {to}: undo what was made of the records there and later")]
+    Truncated {
+        /// The first LSN that is gone.
+        to: Lsn,
+    },
+
     /// No record begins at this LSN. Use LSNs that `append`, `replay` or a ticket gave.
     #[error("no record begins at LSN {lsn}; use an LSN that the log gave")]
     NotABoundary {

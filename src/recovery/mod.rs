@@ -17,6 +17,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 pub(crate) use chain::{Chain, Member, link_up};
 pub use report::{Cut, RecoveryReport, Warning};
+pub(crate) use scan::first_told_by;
 pub(crate) use survey::{list, read_header};
 
 use crate::{
