@@ -27,9 +27,9 @@ const ATTEMPTS: u32 = 16;
 /// A file as it was when the storage was frozen.
 #[derive(Clone, Debug)]
 pub(crate) struct FileAt {
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// One past the last byte that isn't zero, the header's block included.
-    pub(super) used_bytes: u64,
+    pub(crate) used_bytes: u64,
     header: Arc<[u8]>,
 }
 
@@ -75,11 +75,11 @@ impl Frozen {
         Ok(Frozen { storage: Arc::clone(storage), names, files })
     }
 
-    pub(super) fn file(&self, name: &str) -> Option<&FileAt> {
+    pub(crate) fn file(&self, name: &str) -> Option<&FileAt> {
         self.files.get(name)
     }
 
-    pub(super) fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 }
