@@ -22,9 +22,12 @@ pub(super) fn first_difference(
     let mut before = Units::new(old, from, until);
     let mut after = Units::new(new, from, until.min(new.view.end));
     loop {
-        // What can't be read any more may be gone as well.
-        let Ok(was) = before.next() else { return Ok(Some(before.unit)) };
-        let Some((unit, lsn, payload)) = was else { return Ok(None) };
+        let (unit, lsn, payload) = match before.next() {
+            Ok(Some(record)) => record,
+            Ok(None) if before.next >= until => return Ok(None),
+            // What can't be read any more may be gone as well.
+            Ok(None) | Err(_) => return Ok(Some(before.next)),
+        };
         match after.next()? {
             Some((_, same_lsn, same)) if same_lsn == lsn && same == payload => {}
             _ => return Ok(Some(unit)),

@@ -2,13 +2,14 @@
 
 use std::{cell::RefCell, rc::Rc};
 
+use futures::TryStreamExt;
 use highwater::{
-    Wal,
+    Reader, Wal,
     simulation::{Disk, Image, Op, Random, Simulation, Survival},
 };
 
 use super::{
-    block_on, open,
+    Found, block_on, open,
     oracle::Oracle,
     read_all,
     workload::{Action, Running, Script, Session, random_script, run},
@@ -45,12 +46,31 @@ pub(crate) struct Depth {
 
 pub(crate) const FULL: Depth = Depth { survivals: 3, recovery_one_in: 25 };
 
+/// What a reader shows of a log that nobody has opened yet.
+async fn read_beside(disk: &Disk, written: bool) -> Result<Found, String> {
+    let operation_count = disk.operation_count();
+    let reader = Reader::options().written(written).open_with(disk.clone()).await;
+    let reader = reader.map_err(|error| format!("a reader refuses: {error}"))?;
+    let records: Vec<_> = reader
+        .replay(..)
+        .map_ok(|record| (record.lsn, record.payload.to_vec()))
+        .try_collect()
+        .await
+        .map_err(|error| format!("a reader's replay: {error}"))?;
+    if disk.operation_count() != operation_count {
+        return Err("a reader changed something".to_owned());
+    }
+    Ok(records)
+}
+
 pub(crate) async fn open_checked(
     disk: &Disk,
     oracle: &Oracle,
     at: u64,
     process_only: bool,
 ) -> Result<(Wal, Oracle), String> {
+    let committed = read_beside(disk, false).await?;
+    let intact = read_beside(disk, true).await?;
     let wal = open(disk.clone()).await.map_err(|error| format!("opening refuses: {error}"))?;
     let marks = wal.watermarks();
     if marks.synced != marks.written || marks.written != marks.reserved {
@@ -61,6 +81,12 @@ pub(crate) async fn open_checked(
     }
     let found = read_all(&wal).await?;
     let end = wal.recovery().end;
+    if let Some((lost, _)) = committed.iter().find(|shown| !found.contains(shown)) {
+        return Err(format!("a reader showed {lost} as committed: {}", wal.recovery()));
+    }
+    if intact != found {
+        return Err(format!("a reader showed other records as intact: {}", wal.recovery()));
+    }
     oracle
         .check(&found, end, at, process_only)
         .map_err(|what| format!("{what}; {}", wal.recovery()))?;

@@ -8,9 +8,9 @@ use std::{
 use crate::{
     error::Result,
     format::{
-        frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes},
+        frame::{FRAME_ALIGN, FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes},
         header::SEGMENT_HEADER_BYTES,
-        scan::Stop,
+        scan::{Stop, to_usize},
     },
     inspect::Frozen,
     lsn::Lsn,
@@ -181,8 +181,10 @@ impl Salvager {
                         let Some(next) = self.next_intact(reader, at)? else {
                             return Ok(Resumed { at: end, reason });
                         };
+                        let before = frame_before(reader, at, next)?;
                         at = next;
-                        (is_certain, is_within) = (false, false);
+                        is_certain = before.is_some();
+                        is_within = before == Some(Kind::BatchPart);
                         continue;
                     }
                 },
@@ -253,15 +255,39 @@ impl Salvager {
 }
 
 /// The end and the kind of a frame that is damaged and whose header isn't: believed if what comes
-/// next bears it out.
+/// next has a header that holds too, as both checks are short.
 fn trusted_frame(reader: &SegmentReader, at: Lsn, end: Lsn) -> Result<Option<(Lsn, Option<Kind>)>> {
+    let Some(header) = header_at(reader, at)? else { return Ok(None) };
+    let next = at.plus(header.frame_bytes());
+    let is_borne_out = next == end || (next < end && header_at(reader, next)?.is_some());
+    Ok(is_borne_out.then_some((next, header.kind())))
+}
+
+fn header_at(reader: &SegmentReader, at: Lsn) -> Result<Option<FrameHeader>> {
     let header = reader.read(at, FRAME_HEADER_BYTES_U64)?;
     let header = header.first_chunk().map(|bytes| FrameHeader::parse(*bytes));
-    let Some(header) = header.filter(|header| header.header_holds(reader.place.seed, at)) else {
-        return Ok(None);
-    };
-    let next = at.plus(header.frame_bytes());
-    let is_borne_out = next == end
-        || (next < end && reader.read_frame(next, reader.place.end, FIRST_READ_BYTES)?.is_ok());
-    Ok(is_borne_out.then_some((next, header.kind())))
+    Ok(header.filter(|header| header.header_holds(reader.place.seed, at)))
+}
+
+/// The kind of the damaged frame that ends right before an intact one, if its header holds: that both
+/// its check and its length do is no accident.
+fn frame_before(reader: &SegmentReader, from: Lsn, next: Lsn) -> Result<Option<Kind>> {
+    const PIECE_BYTES: u64 = 256 << 10;
+    let mut at = from;
+    while at < next {
+        let piece = reader.read(at, next.since(at).min(PIECE_BYTES))?;
+        let mut offset = 0;
+        while let Some(bytes) = piece.get(to_usize(offset)..).and_then(<[u8]>::first_chunk) {
+            let header = FrameHeader::parse(*bytes);
+            let lsn = at.plus(offset);
+            if lsn.plus(header.frame_bytes()) == next && header.header_holds(reader.place.seed, lsn)
+            {
+                return Ok(header.kind());
+            }
+            offset += FRAME_ALIGN;
+        }
+        // The last positions of a piece have no whole header in it.
+        at = at.plus(offset.max(FRAME_ALIGN));
+    }
+    Ok(None)
 }
