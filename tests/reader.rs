@@ -26,6 +26,7 @@ use futures::{StreamExt, TryStreamExt};
 use highwater::{
     Error, Lsn, Options, Reader, Record, Wal,
     reader::{ReaderOptions, Tail},
+    simulation::{Disk, Op, Simulation, for_each_seed, spawn},
     storage::MemoryStorage,
 };
 use support::{settled, within};
@@ -488,5 +489,47 @@ fn followers_of_a_log_that_another_process_writes_and_is_killed_at() {
                 *expected += 1;
             }
         }
+    });
+}
+
+/// Writer and followers in an order by seed, with a turn between each two operations on the disk, and
+/// writes that arrive in parts: headers and units are met half written.
+#[test]
+fn followers_beside_a_writer_in_any_order_of_operations() {
+    for_each_seed(60, |seed| {
+        Simulation::new(seed).run(async move {
+            const COUNT: u64 = 60;
+            let disk = Disk::new(seed);
+            disk.faults().on(Op::Write).one_in(2).short(700);
+            let wal = tiny().open_with(disk.clone()).await.unwrap();
+            let seen: Arc<[AtomicU64; 2]> = Arc::default();
+            let mut followers = Vec::new();
+            for (at, written) in [false, true].into_iter().enumerate() {
+                let (disk, seen) = (disk.clone(), Arc::clone(&seen));
+                followers.push(spawn(async move {
+                    let reader = quick().written(written).open_with(disk).await.unwrap();
+                    let mut tail = reader.follow(Lsn::ZERO);
+                    for i in 0..COUNT {
+                        assert_eq!(number(&tail.next().await.unwrap().unwrap()), i);
+                        seen[at].store(tail.position().as_u64(), Ordering::Release);
+                    }
+                }));
+            }
+            for i in 0..COUNT {
+                match (i + seed) % 4 {
+                    0 => wal.append_and_sync(payload(i)).await.unwrap(),
+                    1 => wal.enqueue(payload(i)).await.unwrap().lsn(),
+                    _ => wal.append(payload(i)).await.unwrap(),
+                };
+                if i % 10 == 9 {
+                    let slowest = seen.iter().map(|at| at.load(Ordering::Acquire)).min().unwrap();
+                    wal.truncate_before(Lsn::new(slowest)).await.unwrap();
+                }
+            }
+            wal.sync().await.unwrap();
+            for follower in followers {
+                assert_eq!(follower.await, Some(()));
+            }
+        });
     });
 }
