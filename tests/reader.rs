@@ -213,10 +213,12 @@ async fn nothing_is_changed_and_no_lock_is_taken() {
     let before = state(&directory.path());
     for written in [false, true] {
         let reader = quick().written(written).open(directory.path()).await.unwrap();
-        assert!(shown(&reader).await.len() >= 60);
+        // What the torn one claimed is gone with it, and with that what commits the one before.
+        let count = if written { 60 } else { 59 };
+        assert!(shown(&reader).await.len() >= count);
         reader.refresh().await.unwrap();
         let mut tail = reader.follow(Lsn::ZERO);
-        for i in 0..60 {
+        for i in 0..count as u64 {
             assert_eq!(number(&next(&mut tail).await.unwrap()), i);
         }
         // A few looks at what doesn't come.
