@@ -503,7 +503,7 @@ fn followers_beside_a_writer_in_any_order_of_operations() {
             const COUNT: u64 = 60;
             let disk = Disk::new(seed);
             disk.faults().on(Op::Write).one_in(2).short(700);
-            let wal = tiny().open_with(disk.clone()).await.unwrap();
+            let mut wal = tiny().open_with(disk.clone()).await.unwrap();
             let seen: Arc<[AtomicU64; 2]> = Arc::default();
             let mut followers = Vec::new();
             for (at, written) in [false, true].into_iter().enumerate() {
@@ -526,6 +526,11 @@ fn followers_beside_a_writer_in_any_order_of_operations() {
                 if i % 10 == 9 {
                     let slowest = seen.iter().map(|at| at.load(Ordering::Acquire)).min().unwrap();
                     wal.truncate_before(Lsn::new(slowest)).await.unwrap();
+                }
+                if i % 8 == 7 {
+                    // The spare goes, a close comes, and all of it begins again.
+                    wal.close().await.unwrap();
+                    wal = tiny().open_with(disk.clone()).await.unwrap();
                 }
             }
             wal.sync().await.unwrap();
