@@ -356,9 +356,15 @@ async fn what_was_truncated_under_a_reader_is_out_of_range() {
         );
         assert!(is_told, "{refused:?}");
     }
+    let starts = reader.segment_starts();
     reader.refresh().await.unwrap();
     assert_eq!(reader.first(), lsns[90]);
     assert_eq!(number(&shown(&reader).await[0]), 90);
+    assert_eq!((starts[0], reader.segment_starts()[0]), (Lsn::ZERO, lsns[90]));
+    for start in reader.segment_starts() {
+        let records = reader.replay(start..).try_collect::<Vec<_>>().await.unwrap();
+        assert_eq!(number(records.last().unwrap()), 99);
+    }
     wal.close().await.unwrap();
 }
 

@@ -176,7 +176,7 @@ fn what_is_whole_past_damage_and_what_is_not() {
     let skipping: [&[&str]; 3] = [
         &["dump", "--skip-damaged", "--to", "300"],
         &["dump", "--skip-damaged", "--to", "300", "--json"],
-        &["tail", "-n", "1"],
+        &["tail", "-n", "9"],
     ];
     golden("salvaged.txt", &damaged, &skipping);
     let mut missing = intact.clone();

@@ -197,6 +197,16 @@ impl Reader {
         self.shared.held().view.end
     }
 
+    /// Where each segment begins of which something is shown, oldest first, as of the last look: places
+    /// at which a replay can begin, for who wants the last records, or reads with many hands.
+    #[must_use]
+    pub fn segment_starts(&self) -> Vec<Lsn> {
+        let (held, end) = (self.shared.held(), self.end());
+        let first = held.view.first;
+        let bases = held.view.members.iter().map(|member| member.header.base.max(first));
+        bases.filter(|&start| start < end).collect()
+    }
+
     /// Looks again: at what is new since the last look.
     ///
     /// # Errors

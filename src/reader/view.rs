@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(3);
 const ATTEMPTS: u32 = 4;
 /// So many looks in a row find the same doubtful bytes before the judge is asked.
 const DOUBTFUL_LOOKS_MIN: u64 = 4;
+/// It is asked again after twice as many, and after these at the latest.
+const DOUBTFUL_LOOKS_MAX: u64 = 512;
 const CHUNK_BYTES: u64 = 256 << 10;
 
 /// A log, as far as a reader knows it.
@@ -166,7 +168,9 @@ impl Tracker {
         let candidates = [self.view.members.as_slice(), &found].concat();
         let chain = link_up(&candidates, self.view.first);
         if chain.broken.is_some() {
-            return self.rejudge();
+            // Segments came and went since the last look, or what a crash has left hangs there.
+            let is_due = self.is_to_be_judged(self.view.end, true);
+            return if is_due { self.rejudge() } else { Ok(None) };
         }
         let mut view = View { members: chain.members, first: chain.first, ..self.view.clone() };
         let replaced = replaced_from(&self.view, &view);
@@ -249,7 +253,8 @@ impl Tracker {
         let (place, count) = &mut self.doubt;
         *count = if *place == at { count.saturating_add(1) } else { 1 };
         *place = at;
-        count.is_power_of_two() && (is_late || *count >= DOUBTFUL_LOOKS_MIN)
+        let is_due = count.is_power_of_two() || *count % DOUBTFUL_LOOKS_MAX == 0;
+        is_due && (is_late || *count >= DOUBTFUL_LOOKS_MIN)
     }
 }
 

@@ -36,29 +36,14 @@ async fn tail(options: &TailOptions) -> Answer {
         .open(&options.log.directory)
         .await?;
     let (mut out, paint) = open();
-    let mut last = VecDeque::new();
-    let mut records = reader.replay(..);
+    let (last, failed) = tokio::select! {
+        biased;
+        _ = &mut stopped => return Ok(0),
+        found = last(&reader, options.records) => found,
+    };
     // Where a follower goes on: behind the last of them, which begins there.
-    let mut newest = None;
-    let mut failed = None;
-    loop {
-        let item = tokio::select! {
-            biased;
-            _ = &mut stopped => return Ok(0),
-            item = records.next() => item,
-        };
-        match item {
-            Some(Ok(found)) => {
-                newest = Some(found.lsn);
-                last.push_back(found);
-                if last.len() > options.records {
-                    last.pop_front();
-                }
-            }
-            Some(Err(error)) => failed = Some(error),
-            None => break,
-        }
-    }
+    let mut newest = last.back().map(|found| found.lsn);
+    let end = reader.end();
     for found in &last {
         record(&mut out, paint, found, options.form())?;
     }
@@ -71,7 +56,7 @@ async fn tail(options: &TailOptions) -> Answer {
         return Ok(0);
     }
     drop(last);
-    let mut tail = reader.follow(newest.unwrap_or(reader.first()));
+    let mut tail = reader.follow(newest.unwrap_or(end));
     loop {
         let item = tokio::select! {
             biased;
@@ -92,6 +77,33 @@ async fn tail(options: &TailOptions) -> Answer {
     }
     out.flush()?;
     Ok(0)
+}
+
+/// The last records, and the error that came before the end: read from the last segments alone, of
+/// which twice as many are tried for as long as they hold too few.
+async fn last(reader: &Reader, count: usize) -> (VecDeque<Record>, Option<Error>) {
+    let starts = reader.segment_starts();
+    let mut segment_count = 1;
+    loop {
+        let at = starts.len().saturating_sub(segment_count);
+        let from = starts.get(at).copied().unwrap_or(reader.first());
+        let mut last = VecDeque::new();
+        let mut failed = None;
+        let mut records = reader.replay(from..);
+        while let Some(item) = records.next().await {
+            match item {
+                Ok(found) => last.push_back(found),
+                Err(error) => failed = Some(error),
+            }
+            if last.len() > count {
+                last.pop_front();
+            }
+        }
+        if last.len() == count || at == 0 {
+            return (last, failed);
+        }
+        segment_count *= 2;
+    }
 }
 
 fn show(out: &mut Out, paint: Paint, found: &Record, options: &TailOptions) -> Result<(), Failure> {
