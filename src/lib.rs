@@ -49,6 +49,7 @@
 //! - `replay`, `follow`, `recovery`: reading, and what opening does.
 //! - [`inspect`]: what stands in a log, read beside its writer.
 //! - `wal`: the handle.
+//! - [`reader`]: reading beside a writer, without its lock; and what is left of a damaged log.
 //! - `typed` (a feature): records of a type of one's own.
 //!
 //! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.

@@ -436,6 +436,52 @@ async fn a_follower_that_gave_what_recovery_cuts_is_told_and_goes_on() {
     wal.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn damage_below_what_is_committed_is_corrupt_and_above_it_is_not_there_yet() {
+    let directory = Directory::new();
+    let wal = tiny().open(directory.path()).await.unwrap();
+    for i in 1..=5 {
+        wal.append_and_sync(payload(i)).await.unwrap();
+    }
+    settled(&wal).await;
+    wal.append(payload(6)).await.unwrap();
+    drop(wal);
+    directory.until_free().await;
+    let path = &directory.segments()[0];
+    let whole = fs::read(path).unwrap();
+
+    // Half written: nobody takes it for a record, nor for damage, for however many looks.
+    tear(&directory, &payload(6));
+    let reader = quick().written(true).open(directory.path()).await.unwrap();
+    assert_eq!(shown(&reader).await.len(), 5);
+    let mut tail = reader.follow(Lsn::ZERO);
+    for i in 1..=5 {
+        assert_eq!(number(&next(&mut tail).await.unwrap()), i);
+    }
+    for _ in 0..40 {
+        reader.refresh().await.unwrap();
+    }
+    tokio::time::timeout(Duration::from_millis(30), tail.next()).await.unwrap_err();
+    // The rest of it arrives.
+    fs::write(path, &whole).unwrap();
+    assert_eq!(number(&next(&mut tail).await.unwrap()), 6);
+
+    let mut tail = reader.follow(Lsn::ZERO);
+    tear(&directory, &payload(3));
+    let mut replay = reader.replay(..);
+    for i in 1..=2 {
+        assert_eq!(number(&replay.next().await.unwrap().unwrap()), i);
+        assert_eq!(number(&next(&mut tail).await.unwrap()), i);
+    }
+    for refused in [replay.next().await.unwrap(), next(&mut tail).await] {
+        let error = refused.unwrap_err();
+        assert!(error.is_corrupt(), "{error}");
+    }
+    assert!(replay.next().await.is_none() && tail.next().await.is_none());
+    let refused = quick().open(directory.path()).await.unwrap_err();
+    assert!(refused.is_corrupt(), "{refused}");
+}
+
 /// Runs in the child: opens the log, appends, and is killed.
 #[test]
 fn child_that_writes() {

@@ -71,8 +71,8 @@ fn place(segment: Option<&str>, offset: u64) -> String {
 ///   The next one is found also where a length is damaged: every position is tried.
 /// - A **batch** counts whole or not at all: with one frame damaged, all of it is a gap. A batch that
 ///   directly follows damage of which not even the length can be trusted is part of the gap too,
-///   unless something claims that its beginning was synced: it can't be told from the end of a longer
-///   one.
+///   unless something near claims that its beginning was synced: it can't be told from the end of a
+///   longer one.
 /// - What a cut replaced, and what lies before the log's beginning, is none of the log and isn't given.
 /// - A segment that is **missing**, or of which neither header can be read, is a gap. If the frames
 ///   of one without a header can be placed by its neighbours, they are given, and the gap is empty

@@ -10,7 +10,7 @@ use crate::{
     format::{
         frame::{FRAME_ALIGN, FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes},
         header::SEGMENT_HEADER_BYTES,
-        scan::{Stop, to_usize},
+        scan::{Place, Stop, to_usize},
     },
     inspect::Frozen,
     lsn::Lsn,
@@ -29,6 +29,8 @@ use crate::{
 const CHUNK_BYTES: u64 = 256 << 10;
 /// Most frames are shorter.
 const FIRST_READ_BYTES: u64 = 4096;
+/// What is searched first for the next intact frame.
+const WINDOW_BYTES: u64 = 64 << 10;
 
 /// Who walks. Blocks.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ pub(super) struct Salvager {
     boundaries: BTreeSet<Lsn>,
     /// Up to where everything was given, or told of.
     at: Lsn,
-    /// The intact frames of the extent at hand, once they were searched for.
-    intact: Option<VecDeque<Lsn>>,
+    /// Where what isn't zero ends in the extent at hand, once that was asked.
+    used_end: Option<Lsn>,
     has_entered: bool,
     items: Items,
     /// A gap that the next one may go on.
@@ -65,7 +67,7 @@ impl Salvager {
             committed,
             boundaries,
             at: first,
-            intact: None,
+            used_end: None,
             has_entered: false,
             items: Items::new(),
             gap: None,
@@ -91,7 +93,7 @@ impl Salvager {
                 });
             if !goes_on {
                 self.extents.pop_front();
-                self.intact = None;
+                self.used_end = None;
                 self.has_entered = false;
             }
         }
@@ -136,7 +138,13 @@ impl Salvager {
             Some(Stop::SegmentEnd) => return Ok(false),
             Some(stop) => stop,
         };
-        let end = if extent.is_open { reader.used_end(self.at, extent.to)? } else { extent.to };
+        let end = match self.used_end {
+            Some(end) => end,
+            None if extent.is_open => {
+                *self.used_end.insert(reader.used_end(extent.from, extent.to)?)
+            }
+            None => extent.to,
+        };
         if end <= self.at {
             return Ok(false);
         }
@@ -195,20 +203,25 @@ impl Salvager {
         Ok(Resumed { at: at.min(end), reason })
     }
 
-    /// The next intact frame past `at`.
+    /// The next intact frame past `at`: mostly close behind it, so what is searched grows.
     fn next_intact(&mut self, reader: &SegmentReader, at: Lsn) -> Result<Option<Lsn>> {
-        let intact = match &mut self.intact {
-            Some(intact) => intact,
-            None => {
-                let found = intact_frames(reader, at)?;
-                self.boundaries.extend(found.iter().filter_map(|frame| frame.commitment));
-                self.intact.insert(found.iter().map(|frame| frame.lsn).collect())
+        let from = at.plus(FRAME_ALIGN);
+        let end = reader.place.end;
+        let mut window_bytes = WINDOW_BYTES;
+        while from < end {
+            let to = from.plus(window_bytes).min(end);
+            let place = Place { end: to, ..reader.place };
+            let found = intact_frames(&SegmentReader { place, ..reader.clone() }, from)?;
+            self.boundaries.extend(found.iter().filter_map(|frame| frame.commitment));
+            if let Some(first) = found.first() {
+                return Ok(Some(first.lsn));
             }
-        };
-        while intact.front().is_some_and(|&lsn| lsn <= at) {
-            intact.pop_front();
+            if to == end {
+                break;
+            }
+            window_bytes = window_bytes.saturating_mul(4);
         }
-        Ok(intact.front().copied())
+        Ok(None)
     }
 
     /// All from where it is up to `to` is a gap.
