@@ -207,17 +207,14 @@ impl Salvager {
     fn next_intact(&mut self, reader: &SegmentReader, at: Lsn) -> Result<Option<Lsn>> {
         let from = at.plus(FRAME_ALIGN);
         let end = reader.place.end;
-        let mut window_bytes = WINDOW_BYTES;
-        while from < end {
-            let to = from.plus(window_bytes).min(end);
+        let (mut to, mut window_bytes) = (from, WINDOW_BYTES);
+        while to < end {
+            to = from.plus(window_bytes).min(end);
             let place = Place { end: to, ..reader.place };
             let found = intact_frames(&SegmentReader { place, ..reader.clone() }, from)?;
             self.boundaries.extend(found.iter().filter_map(|frame| frame.commitment));
             if let Some(first) = found.first() {
                 return Ok(Some(first.lsn));
-            }
-            if to == end {
-                break;
             }
             window_bytes = window_bytes.saturating_mul(4);
         }
