@@ -69,7 +69,6 @@ pub(crate) async fn open_checked(
     at: u64,
     process_only: bool,
 ) -> Result<(Wal, Oracle), String> {
-    let (shown, committed) = read_beside(disk).await?;
     let wal = open(disk.clone()).await.map_err(|error| format!("opening refuses: {error}"))?;
     let marks = wal.watermarks();
     if marks.synced != marks.written || marks.written != marks.reserved {
@@ -80,11 +79,6 @@ pub(crate) async fn open_checked(
     }
     let found = read_all(&wal).await?;
     let end = wal.recovery().end;
-    // So nothing that it showed as committed is gone either.
-    if shown != found || committed > end {
-        let report = wal.recovery();
-        return Err(format!("a reader showed other records, committed {committed}: {report}"));
-    }
     oracle
         .check(&found, end, at, process_only)
         .map_err(|what| format!("{what}; {}", wal.recovery()))?;
@@ -100,7 +94,15 @@ pub(crate) async fn live_on(
     seed: u64,
     process_only: bool,
 ) -> Result<(), String> {
+    let (shown, committed) = read_beside(disk).await?;
     let (wal, recovered) = open_checked(disk, oracle, at, process_only).await?;
+    // What recovery keeps is what was intact to a reader; so what it showed as committed is there.
+    if !shown.iter().map(|(lsn, payload)| (lsn, payload)).eq(&recovered.placed)
+        || committed > wal.recovery().end
+    {
+        let report = wal.recovery();
+        return Err(format!("a reader showed other records, committed {committed}: {report}"));
+    }
     let session = Session {
         wal,
         disk: disk.clone(),
