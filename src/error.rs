@@ -167,14 +167,13 @@ pub enum Error {
         end: Lsn,
     },
 
-    /// What this was about stood at `to` or later, and was dropped by
-    /// [`Wal::truncate_after`](crate::Wal::truncate_after) before it was answered. The log goes on
-    /// from `to`, where other records may stand by now.
-    #[error(
-        "the log was truncated to {to}, and what stood there or later is gone; go on from there"
-    )]
+    /// What this was about stood at `to` or later and is gone: the log was cut there, by
+    /// [`Wal::truncate_after`](crate::Wal::truncate_after) or, for who reads beside another process,
+    /// by its recovery after a crash. Undo what was made of the records there and later; the log
+    /// goes on from `to`, where others may stand by now.
+    #[error("the log was cut at LSN {to}: undo what was made of the records there and later")]
     Truncated {
-        /// Where the log ended after the truncation.
+        /// The first LSN that is gone.
         to: Lsn,
     },
 

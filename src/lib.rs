@@ -49,6 +49,7 @@
 //! - `replay`, `follow`, `recovery`: reading, and what opening does.
 //! - [`inspect`]: what stands in a log, read beside its writer.
 //! - `wal`: the handle.
+//! - [`reader`]: reading beside a writer, without its lock; and what is left of a damaged log.
 //! - `typed` (a feature): records of a type of one's own.
 //!
 //! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.
@@ -69,6 +70,7 @@ pub mod inspect;
 mod lsn;
 mod options;
 mod pipeline;
+pub mod reader;
 mod record;
 mod recovery;
 mod replay;
@@ -94,6 +96,7 @@ pub use follow::Follow;
 pub use lsn::Lsn;
 pub use options::Preallocation;
 pub use pipeline::{Payload, Percentiles};
+pub use reader::Reader;
 pub use record::Record;
 pub use recovery::{Cut, RecoveryReport, Warning};
 pub use replay::Replay;

@@ -247,7 +247,7 @@ impl ChunkSource for LiveSource {
 
 /// No intact frame stands at an LSN that a user named: because none begins there, or because it is
 /// damaged? Walks there from the segment's first frame; only ever on the way to an error.
-fn explain_named(
+pub(crate) fn explain_named(
     reader: &SegmentReader,
     lsn: Lsn,
     until: Lsn,
@@ -365,9 +365,20 @@ impl Replay {
         } else if from.as_u64() % 8 != 0 {
             refused = refused.or(Some(Error::NotABoundary { lsn: from }));
         }
-        let until = if refused.is_some() { from } else { end };
         let source = Arc::new(LiveSource::new(core, from, goal.epoch));
-        let mut records = Records::new(source, Arc::clone(&core.executor), from, until);
+        Self::of(source, Arc::clone(&core.executor), (from, end), range, refused)
+    }
+
+    /// Of what lies between two positions, or of an error.
+    pub(crate) fn of(
+        source: Arc<dyn ChunkSource>,
+        executor: Arc<dyn Executor>,
+        (from, end): (Lsn, Lsn),
+        range: (Bound<Lsn>, Bound<Lsn>),
+        refused: Option<Error>,
+    ) -> Self {
+        let until = if refused.is_some() { from } else { end };
+        let mut records = Records::new(source, executor, from, until);
         records.stop_at = match range.1 {
             Bound::Included(last) => last.plus(1),
             Bound::Excluded(end) => end,

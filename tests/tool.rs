@@ -156,6 +156,84 @@ fn a_damaged_payload_is_shown_with_what_is_intact_past_it() {
 }
 
 #[test]
+fn the_last_records() {
+    let intact = image(true);
+    let forms = ["text", "hex", "json"].map(|form| ["tail", "-n", "1", "--as", form]);
+    let mut commands: Vec<&[&str]> = vec![&["tail", "-n", "2"]];
+    commands.extend(forms.iter().map(<[_; 5]>::as_slice));
+    commands.push(&["tail", "-n", "0"]);
+    golden("tail.txt", &intact, &commands);
+    // The last one isn't known to be synced.
+    let commands: [&[&str]; 2] = [&["tail", "-n", "1"], &["tail", "-n", "1", "--written"]];
+    golden("tail_unclosed.txt", &image(false), &commands);
+}
+
+#[test]
+fn what_is_whole_past_damage_and_what_is_not() {
+    let intact = image(true);
+    let at = find(&intact, &first(), b"or");
+    let damaged = edited(&intact, &first(), |bytes| bytes[at] ^= 1);
+    let skipping: [&[&str]; 3] = [
+        &["dump", "--skip-damaged", "--to", "300"],
+        &["dump", "--skip-damaged", "--to", "300", "--json"],
+        &["tail", "-n", "9"],
+    ];
+    golden("salvaged.txt", &damaged, &skipping);
+    let mut missing = intact.clone();
+    missing.delete(&first());
+    let skipping: &[&str] = &["dump", "--skip-damaged", "--to", "5000", "--json"];
+    golden("salvaged_missing.txt", &missing, &[skipping]);
+    golden("salvaged_whole.txt", &intact, &[&["dump", "--skip-damaged", "--to", "300"]]);
+}
+
+/// A writer here, the follower another process: each record comes, across a close and a reopening,
+/// and Ctrl-C is a clean end.
+#[test]
+#[cfg(unix)]
+fn a_log_in_use_is_followed_until_control_c() {
+    use std::io::{BufRead, BufReader};
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("log");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+    let mut wal = runtime.block_on(options.clone().open(&path)).unwrap();
+    runtime.block_on(wal.append_and_sync(b"record -1")).unwrap();
+    runtime.block_on(wal.append_and_sync(b"record 0")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .args(["tail", "-f", "-n", "1", "--json"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut seen = |what: &str| loop {
+        let line = lines.next().unwrap().unwrap();
+        if line.contains(&format!("\"text\":\"{what}")) {
+            break;
+        }
+        // The mark that commits the newest may come after the tool has looked.
+        assert!(line.contains("\"text\":\"record -1"), "{line}, not {what}");
+    };
+    seen("record 0");
+    for i in 1..30 {
+        let record = format!("record {i} {}", "x".repeat(700));
+        runtime.block_on(wal.append_and_sync(&record)).unwrap();
+        if i % 10 == 0 {
+            runtime.block_on(wal.close()).unwrap();
+            wal = runtime.block_on(options.clone().open(&path)).unwrap();
+        }
+        seen(&format!("record {i} "));
+    }
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(0) && said.is_empty(), "{:?}: {said}", output.status);
+}
+
+#[test]
 fn a_torn_tail() {
     let intact = image(false);
     let newest = intact

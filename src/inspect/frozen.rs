@@ -26,15 +26,15 @@ const ATTEMPTS: u32 = 16;
 
 /// A file as it was when the storage was frozen.
 #[derive(Clone, Debug)]
-pub(super) struct FileAt {
-    pub(super) bytes: u64,
+pub(crate) struct FileAt {
+    pub(crate) bytes: u64,
     /// One past the last byte that isn't zero, the header's block included.
-    pub(super) used_bytes: u64,
+    pub(crate) used_bytes: u64,
     header: Arc<[u8]>,
 }
 
 #[derive(Debug)]
-pub(super) struct Frozen {
+pub(crate) struct Frozen {
     storage: Arc<dyn Storage>,
     names: Vec<String>,
     /// Those that could be read; the others answer as the storage does.
@@ -42,7 +42,7 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    pub(super) fn new(storage: Arc<dyn Storage>) -> Result<Self> {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Result<Self> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -75,11 +75,11 @@ impl Frozen {
         Ok(Frozen { storage: Arc::clone(storage), names, files })
     }
 
-    pub(super) fn file(&self, name: &str) -> Option<&FileAt> {
+    pub(crate) fn file(&self, name: &str) -> Option<&FileAt> {
         self.files.get(name)
     }
 
-    pub(super) fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 }

@@ -39,14 +39,12 @@ pub use found::{
     Segment, Verdict,
 };
 pub use frames::{Frame, FrameKind, FrameState, Frames};
+pub(crate) use frozen::Frozen;
 
 use crate::{
     error::{Error, Result},
     format::scan::Stop,
-    inspect::{
-        frozen::Frozen,
-        outline::{outline, reader},
-    },
+    inspect::outline::{outline, reader},
     lsn::Lsn,
     replay::damage,
     storage::{ReadOnlyDirectory, Storage},

@@ -4,9 +4,12 @@
 //! missing, foreign or older than a cut is seen.
 
 use crate::{
-    format::header::{SEGMENT_HEADER_BYTES, SegmentHeader},
+    format::{
+        frame::Seed,
+        header::{SEGMENT_HEADER_BYTES, SegmentHeader},
+    },
     lsn::Lsn,
-    segments::Sequence,
+    segments::{SegmentInfo, Sequence},
 };
 
 /// A segment with a valid header.
@@ -24,6 +27,16 @@ impl Member {
     pub(crate) fn file_end(&self) -> Lsn {
         let bytes = self.bytes.min(self.header.file_bytes);
         self.header.base.plus(bytes.saturating_sub(SEGMENT_HEADER_BYTES))
+    }
+
+    /// What it takes to find and read it.
+    pub(crate) fn info(&self) -> SegmentInfo {
+        SegmentInfo {
+            sequence: self.sequence,
+            base: self.header.base,
+            incarnation: self.header.incarnation,
+            seed: Seed::new(self.header.log_id, self.header.epoch),
+        }
     }
 
     /// Whether the file is shorter than it was when its header was written: its length was durable

@@ -17,13 +17,13 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 pub(crate) use chain::{Chain, Member, link_up};
 pub use report::{Cut, RecoveryReport, Warning};
+pub(crate) use scan::first_told_by;
 pub(crate) use survey::{list, read_header};
 
 use crate::{
     error::{Error, Result},
     executor::Executor,
     format::{
-        frame::Seed,
         judge::Verdict,
         scan::{Place, Stop},
     },
@@ -35,7 +35,7 @@ use crate::{
         survey::{Survey, survey},
     },
     replay::{ChunkSource, damage},
-    segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence, is_kept_cut},
+    segments::{SegmentReader, SegmentSet, Sequence, is_kept_cut},
     storage::{Locking, Storage},
     turn::pause,
 };
@@ -66,15 +66,8 @@ impl Opening {
 
     /// What is to be read: from the first record to the end.
     pub(crate) fn source(&self) -> (Arc<dyn ChunkSource>, Lsn, Lsn) {
-        let infos = self.judged.iter().flat_map(|judged| &judged.chain.members).map(|member| {
-            let seed = Seed::new(member.header.log_id, member.header.epoch);
-            SegmentInfo {
-                sequence: member.sequence,
-                base: member.header.base,
-                incarnation: member.header.incarnation,
-                seed,
-            }
-        });
+        let members = self.judged.iter().flat_map(|judged| &judged.chain.members);
+        let infos = members.map(Member::info);
         let segments = SegmentSet::new(Arc::clone(&self.storage), infos.collect());
         let record_bytes_max = self.config.record_bytes_max;
         let synced = self.report.committed;

@@ -269,13 +269,7 @@ fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<()> {
 }
 
 fn infos(members: &[Member]) -> Vec<SegmentInfo> {
-    let info = |member: &Member| SegmentInfo {
-        sequence: member.sequence,
-        base: member.header.base,
-        incarnation: member.header.incarnation,
-        seed: Seed::new(member.header.log_id, member.header.epoch),
-    };
-    members.iter().map(info).collect()
+    members.iter().map(Member::info).collect()
 }
 
 fn random(storage: &dyn Storage) -> Result<[u8; 16]> {

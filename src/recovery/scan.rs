@@ -57,7 +57,7 @@ fn first_before(reader: &SegmentReader, close: Lsn) -> Result<Lsn> {
 }
 
 /// Where a frame says that the log begins: never above what it knows to be synced.
-fn first_told_by(frame: &FrameAt) -> Lsn {
+pub(crate) fn first_told_by(frame: &FrameAt) -> Lsn {
     match frame.control {
         Some(Control::First(first)) if frame.commitment >= Some(first) => first,
         _ => Lsn::ZERO,

@@ -46,6 +46,15 @@ impl SegmentSet {
         SegmentSet { storage, segments: RwLock::new(segments), recent: Mutex::default() }
     }
 
+    /// Keeps open what another set had open, if it is a segment of this one too.
+    pub(crate) fn adopt(&self, other: &SegmentSet, is_kept: impl Fn(Sequence) -> bool) {
+        let open: Vec<_> = {
+            let recent = other.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.iter().filter(|file| is_kept(file.sequence())).map(Arc::clone).collect()
+        };
+        open.into_iter().for_each(|file| self.keep_open(file));
+    }
+
     /// Adds the segment that follows all others.
     pub(crate) fn push(&self, info: SegmentInfo, file: Arc<SegmentFile>) {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(info);

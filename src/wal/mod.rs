@@ -15,6 +15,8 @@ pub use appended::{Appended, Durability};
 pub use handle::Wal;
 pub use lease::Lease;
 pub use options::Options;
+pub(crate) use options::RUNTIME_GONE;
+pub(crate) use pool::{has_clock, pool};
 pub use recover::{Recovered, Recovery};
 pub use sink::WalSink;
 pub use sync_every::{PeriodicSync, SyncEvery};

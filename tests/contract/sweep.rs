@@ -2,13 +2,14 @@
 
 use std::{cell::RefCell, rc::Rc};
 
+use futures::TryStreamExt;
 use highwater::{
-    Wal,
+    Lsn, Reader, Wal,
     simulation::{Disk, Image, Op, Random, Simulation, Survival},
 };
 
 use super::{
-    block_on, open,
+    Found, block_on, open,
     oracle::Oracle,
     read_all,
     workload::{Action, Running, Script, Session, random_script, run},
@@ -45,6 +46,23 @@ pub(crate) struct Depth {
 
 pub(crate) const FULL: Depth = Depth { survivals: 3, recovery_one_in: 25 };
 
+/// All that is intact to a reader of a log that nobody has opened yet, and what is committed to it.
+async fn read_beside(disk: &Disk) -> Result<(Found, Lsn), String> {
+    let operation_count = disk.operation_count();
+    let reader = Reader::options().written(true).open_with(disk.clone()).await;
+    let reader = reader.map_err(|error| format!("a reader refuses: {error}"))?;
+    let records: Vec<_> = reader
+        .replay(..)
+        .map_ok(|record| (record.lsn, record.payload.to_vec()))
+        .try_collect()
+        .await
+        .map_err(|error| format!("a reader's replay: {error}"))?;
+    if disk.operation_count() != operation_count {
+        return Err("a reader changed something".to_owned());
+    }
+    Ok((records, reader.committed()))
+}
+
 pub(crate) async fn open_checked(
     disk: &Disk,
     oracle: &Oracle,
@@ -76,7 +94,15 @@ pub(crate) async fn live_on(
     seed: u64,
     process_only: bool,
 ) -> Result<(), String> {
+    let (shown, committed) = read_beside(disk).await?;
     let (wal, recovered) = open_checked(disk, oracle, at, process_only).await?;
+    // What recovery keeps is what was intact to a reader; so what it showed as committed is there.
+    if !shown.iter().map(|(lsn, payload)| (lsn, payload)).eq(&recovered.placed)
+        || committed > wal.recovery().end
+    {
+        let report = wal.recovery();
+        return Err(format!("a reader showed other records, committed {committed}: {report}"));
+    }
     let session = Session {
         wal,
         disk: disk.clone(),

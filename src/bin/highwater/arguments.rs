@@ -11,6 +11,7 @@ Examples:
   highwater verify data/log && echo whole    reads everything; 0 only if all of it is whole
   highwater inspect --json data/log | jq .verdict
   highwater dump data/log --from 4096 --to 8192 --as hex
+  highwater tail -f data/log                 what is committed, as it comes
 
 No command changes a byte or takes the log's lock: a log in use is read as it stood at one moment.";
 
@@ -26,6 +27,15 @@ The highest one counts. Wrong arguments are 64.
 Examples:
   highwater verify data/log
   highwater verify --quiet data/log || echo \"status $?\"";
+
+const TAIL: &str = "\
+Shows what is committed: what is known to be synced. A log whose owner never syncs shows nothing
+unless --written is given, and that may vanish in a crash.
+
+Examples:
+  highwater tail data/log
+  highwater tail -f -n 0 data/log
+  highwater tail -f --json data/log | jq -r .text";
 
 /// Looks inside a highwater log.
 #[derive(Debug, Parser)]
@@ -45,8 +55,12 @@ pub(crate) enum Command {
 Examples:
   highwater dump data/log
   highwater dump data/log --from 4096 --as hex
-  highwater dump data/log --as json | jq -r 'select(.kind == \"record\") | .text'")]
+  highwater dump data/log --as json | jq -r 'select(.kind == \"record\") | .text'
+  highwater dump data/log --skip-damaged --json > whole.jsonl 2> gaps.txt")]
     Dump(DumpOptions),
+    /// Prints the last records, and with -f those to come, until Ctrl-C
+    #[command(after_help = TAIL)]
+    Tail(TailOptions),
     /// Reads every byte of the log and says by its exit status whether it is whole
     #[command(after_help = STATUSES)]
     Verify(VerifyOptions),
@@ -97,9 +111,36 @@ pub(crate) struct DumpOptions {
     /// How payloads are printed
     #[arg(long = "as", value_enum, value_name = "FORM", default_value = "text")]
     pub(crate) form: Form,
+    /// Prints records alone, all that are whole, and tells of each damaged or missing part
+    #[arg(long)]
+    pub(crate) skip_damaged: bool,
 }
 
 impl DumpOptions {
+    pub(crate) fn form(&self) -> Form {
+        if self.log.json { Form::Json } else { self.form }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Goes on with what comes, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Begins with the last so many records
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
+    pub(crate) records: usize,
+    /// Shows also what is written and not known to be synced: it may vanish in a crash
+    #[arg(long)]
+    pub(crate) written: bool,
+    /// How payloads are printed
+    #[arg(long = "as", value_enum, value_name = "FORM", default_value = "text")]
+    pub(crate) form: Form,
+}
+
+impl TailOptions {
     pub(crate) fn form(&self) -> Form {
         if self.log.json { Form::Json } else { self.form }
     }

@@ -2,9 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use futures::StreamExt;
 use highwater::{
-    Lsn,
+    Lsn, Reader,
     inspect::{Frame, FrameKind, FrameState, Role, Segment},
+    reader::Gap,
 };
 use serde::Serialize;
 
@@ -13,10 +15,14 @@ use crate::{
     check::{CORRUPT, UNREADABLE},
     output::{Answer, Out, Paint, open, snapshot},
     progress::Progress,
-    text::{escaped, hexadecimal},
+    records::{json_line, payload, record, runtime},
+    text::hexadecimal,
 };
 
 pub(crate) fn run(options: &DumpOptions) -> Answer {
+    if options.skip_damaged {
+        return skip_damaged(options);
+    }
     let snapshot = snapshot(&options.log.directory)?;
     let (mut out, paint) = open();
     // On a terminal the frames themselves show how far it is.
@@ -73,6 +79,50 @@ pub(crate) fn run(options: &DumpOptions) -> Answer {
     Ok(status)
 }
 
+/// The records alone, also past damage, which is told on standard error, or in JSON among them.
+fn skip_damaged(options: &DumpOptions) -> Answer {
+    let runtime = runtime()?;
+    let (from, to) = (options.from.unwrap_or_default(), options.to);
+    let (mut out, paint) = open();
+    let mut status = 0;
+    runtime.block_on(async {
+        let mut items = Reader::options().salvage(&options.log.directory).await?;
+        while let Some(item) = items.next().await {
+            let at = match &item {
+                Ok(record) => record.lsn,
+                Err(gap) => gap.from,
+            };
+            if to.is_some_and(|to| at >= to) {
+                break;
+            }
+            match item {
+                Ok(record) if record.lsn >= from => {
+                    self::record(&mut out, paint, &record, options.form())?;
+                }
+                Ok(_) => {}
+                Err(gap) if gap.to < from => {}
+                Err(gap) => {
+                    status = CORRUPT;
+                    if options.form() == Form::Json {
+                        json_line(&mut out, &Gapped { gap: &gap })?;
+                    } else {
+                        // In its place among the records, where both go to one terminal.
+                        out.flush()?;
+                        eprintln!("highwater: {gap}");
+                    }
+                }
+            }
+        }
+        out.flush()?;
+        Ok(status)
+    })
+}
+
+#[derive(Serialize)]
+struct Gapped<'a> {
+    gap: &'a Gap,
+}
+
 fn name(kind: FrameKind) -> &'static str {
     match kind {
         FrameKind::Record => "record",
@@ -108,18 +158,7 @@ fn line(
     if is_control || frame.payload.is_empty() {
         return writeln!(out);
     }
-    if form == Form::Text {
-        return writeln!(out, "  {}", escaped(&frame.payload));
-    }
-    writeln!(out)?;
-    for (at, row) in frame.payload.chunks(16).enumerate() {
-        write!(out, "{:>12} {dim}{:08x}{dim:#} ", "", at * 16)?;
-        row.iter().try_for_each(|byte| write!(out, " {byte:02x}"))?;
-        let shown = |&byte: &u8| if (32..127).contains(&byte) { char::from(byte) } else { '.' };
-        let text: String = row.iter().map(shown).collect();
-        writeln!(out, "{:width$}  {text}", "", width = (16 - row.len()) * 3)?;
-    }
-    Ok(())
+    payload(out, paint, &frame.payload, form)
 }
 
 #[derive(Serialize)]

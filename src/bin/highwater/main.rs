@@ -6,8 +6,10 @@ mod dump;
 mod generate;
 mod output;
 mod progress;
+mod records;
 mod report;
 mod stat;
+mod tail;
 mod text;
 
 use std::process::ExitCode;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let ran = match &arguments.command {
         Command::Inspect(options) => report::run(options),
         Command::Dump(options) => dump::run(options),
+        Command::Tail(options) => tail::run(options),
         Command::Verify(options) => check::run(options),
         Command::Stat(options) => stat::run(options),
         Command::Completions { shell } => generate::completions(*shell),
