@@ -29,6 +29,10 @@ pub enum Sabotage {
     TrustLength,
     /// Old segments are removed before the record that says so is durable.
     RemoveBeforeFlush,
+    /// What a cut of durable data takes away is set aside before the manifest tells of it.
+    CutBeforeManifest,
+    /// A copy of a log that isn't finished isn't marked as such.
+    ForgetUnfinished,
     /// A follower of durable records doesn't wait for the flush.
     FollowUnsynced,
     /// Checksums don't cover where a frame belongs.
