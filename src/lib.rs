@@ -99,7 +99,7 @@ pub use recovery::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub use replay::Replay;
 pub use stats::Stats;
 pub use wal::{
-    Appended, Durability, Lease, Options, PeriodicSync, Recovered, Recovery, SyncEvery, Ticket,
-    Wal, WalSink,
+    Appended, Copied, Durability, Lease, Options, PeriodicSync, Recovered, Recovery, SealedSegment,
+    SealedSegments, SyncEvery, Ticket, Wal, WalSink,
 };
 pub use watermarks::Watermarks;

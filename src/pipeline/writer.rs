@@ -187,7 +187,12 @@ impl Writer {
         spare.file.write_at(&header.block(), 0)?;
         core.purge.told(first);
         let next = Active { file: spare.file, link: header.link(), bytes: spare.bytes };
-        let info = SegmentInfo { sequence: next.file.sequence(), base, seed: core.seed };
+        let info = SegmentInfo {
+            sequence: next.file.sequence(),
+            base,
+            epoch: core.epoch,
+            seed: core.seed,
+        };
         core.segments.push(info, Arc::clone(&next.file));
         core.space.rotated(base, next.end());
         core.counters.rotations.fetch_add(1, Ordering::Relaxed);

@@ -38,7 +38,7 @@ use crate::{
         survey::{Survey, survey},
     },
     replay::{ChunkSource, damage},
-    segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence, is_kept_cut},
+    segments::{SegmentInfo, SegmentReader, SegmentSet, Sequence, UNFINISHED_COPY, is_kept_cut},
     storage::{Locking, Storage},
     turn::pause,
 };
@@ -71,7 +71,12 @@ impl Opening {
     pub(crate) fn source(&self) -> (Arc<dyn ChunkSource>, Lsn, Lsn) {
         let infos = self.judged.iter().flat_map(|judged| &judged.chain.members).map(|member| {
             let seed = Seed::new(member.header.log_id, member.header.epoch);
-            SegmentInfo { sequence: member.sequence, base: member.header.base, seed }
+            SegmentInfo {
+                sequence: member.sequence,
+                base: member.header.base,
+                epoch: member.header.epoch,
+                seed,
+            }
         });
         let segments = SegmentSet::new(Arc::clone(&self.storage), infos.collect());
         let record_bytes_max = self.config.record_bytes_max;
@@ -164,9 +169,12 @@ pub(crate) fn look(storage: &dyn Storage, config: &Config) -> Result<Looked> {
     Ok(Looked { survey, judged, report })
 }
 
-/// A directory that holds files, and none of a log.
+/// A directory that holds files, and none of a log, or a part of one.
 pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
     let names = list(storage)?;
+    if names.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::UnfinishedCopy { path: storage.location() });
+    }
     let is_foreign = |name: &&String| Sequence::parse(name).is_none() && !is_kept_cut(name);
     match names.iter().find(is_foreign) {
         Some(found) if names.iter().all(|name| is_foreign(&name)) => {

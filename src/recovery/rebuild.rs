@@ -258,7 +258,12 @@ fn commit(
     file.write_at(&header.block(), 0)?;
     file.sync_data()?;
     let seed = Seed::new(header.log_id, header.epoch);
-    segments.push(SegmentInfo { sequence: file.sequence(), base: header.base, seed });
+    segments.push(SegmentInfo {
+        sequence: file.sequence(),
+        base: header.base,
+        epoch: header.epoch,
+        seed,
+    });
     let active = Active { file: Arc::new(file), link: header.link(), bytes: header.file_bytes };
     let (log_id, epoch, known_first) = (header.log_id, header.epoch, header.first);
     Ok(Ready { log_id, epoch, known_first, active, segments })
@@ -297,6 +302,7 @@ fn infos(members: &[Member]) -> Vec<SegmentInfo> {
     let info = |member: &Member| SegmentInfo {
         sequence: member.sequence,
         base: member.header.base,
+        epoch: member.header.epoch,
         seed: Seed::new(member.header.log_id, member.header.epoch),
     };
     members.iter().map(info).collect()

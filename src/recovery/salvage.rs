@@ -148,7 +148,8 @@ fn our_log(survey: &Survey) -> Option<[u8; 16]> {
 /// it does.
 fn whole_chain(scan: &Scan<'_>, ours: &[Member]) -> Result<Option<Chain>> {
     let mut tips: Vec<&Member> = ours.iter().collect();
-    tips.sort_by_key(|tip| (tip.header.epoch, tip.sequence));
+    // By position, not by name: a copy of an older segment may have the highest number.
+    tips.sort_by_key(|tip| (tip.header.epoch, tip.header.base, tip.sequence));
     for tip in tips.into_iter().rev() {
         let mut chain = walk_back(tip, ours);
         let Some(oldest) = chain.members.first().copied() else { continue };

@@ -49,6 +49,9 @@ impl Sequence {
     }
 }
 
+/// The name of the file that a copy of a log has until it is whole.
+pub(crate) const UNFINISHED_COPY: &str = "UNFINISHED-COPY";
+
 fn number(digits: &str) -> Option<Sequence> {
     let plain = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| digits.parse().ok().map(Sequence)).flatten()
