@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::Lsn;
 
-use super::{Found, frame_bytes};
+use super::{Found, copies::Copy, frame_bytes};
 
 /// Each answer with the count of disk operations by then.
 #[derive(Clone, Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Oracle {
     /// Whether what a recovery cuts is gone, by all rights: on a medium that lies it may take an
     /// acknowledged group for a torn tail if nothing that survived commits it.
     pub(crate) believes_recovery: bool,
+    /// Copies that were asked for.
+    pub(crate) copies: Vec<Copy>,
     /// Places that were answered twice, or beside each other.
     pub(crate) contradictions: Vec<String>,
 }
@@ -116,7 +118,7 @@ impl Oracle {
     }
 
     /// Nothing that was never appended, nothing twice, nothing over something else.
-    fn check_records(&self, found: &Found) -> Result<(), String> {
+    pub(crate) fn check_records(&self, found: &Found) -> Result<(), String> {
         for window in found.windows(2) {
             let after = window[0].0.as_u64() + frame_bytes(&window[0].1);
             if window[1].0.as_u64() < after {

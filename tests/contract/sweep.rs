@@ -8,7 +8,9 @@ use highwater::{
 };
 
 use super::{
-    block_on, open,
+    block_on,
+    copies::check_copies,
+    open,
     oracle::Oracle,
     read_all,
     workload::{Action, Running, Script, Session, random_script, run},
@@ -64,6 +66,7 @@ pub(crate) async fn open_checked(
     oracle
         .check(&found, end, at, process_only)
         .map_err(|what| format!("{what}; {}", wal.recovery()))?;
+    check_copies(disk, oracle, at).await?;
     let recovered = Oracle::recovered(found, marks.synced);
     Ok((wal, recovered))
 }

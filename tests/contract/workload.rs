@@ -9,7 +9,11 @@ use highwater::{
     simulation::{self, Disk, Random},
 };
 
-use super::{frame_bytes, open, oracle::Oracle};
+use super::{
+    copies::{Beside, Copy},
+    frame_bytes, open,
+    oracle::Oracle,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
@@ -22,6 +26,8 @@ pub(crate) enum Action {
     Yield,
     /// Has the log begin at one of the records that are known: this one, modulo their count.
     TruncateBefore(usize),
+    /// Copies the log to a directory of its own.
+    CopyTo,
     /// The action's future is dropped when it has been polled so often.
     Dropped(Box<Action>, usize),
 }
@@ -176,6 +182,7 @@ impl Session {
             }
             Action::Yield => simulation::yield_now().await,
             Action::TruncateBefore(pick) => self.truncate_before(*pick).await?,
+            Action::CopyTo => self.copy_to().await?,
             Action::Dropped(action, polls) => {
                 let mut running = Box::pin(self.run_unlimited(action));
                 for _ in 0..*polls {
@@ -206,6 +213,23 @@ impl Session {
         }
         assert!(self.wal.watermarks().first >= lsn);
         self.oracle.borrow_mut().first.push((self.disk.operation_count(), lsn));
+        Ok(())
+    }
+
+    async fn copy_to(&self) -> highwater::Result<()> {
+        let asked = self.wal.watermarks().synced;
+        let number = self.oracle.borrow().copies.len();
+        let directory = format!("copy-{number}");
+        self.oracle.borrow_mut().copies.push(Copy {
+            directory: directory.clone(),
+            asked,
+            done: None,
+        });
+        let target = Beside { disk: self.disk.clone(), directory };
+        let copied = self.wal.copy_to_storage(target).await?;
+        assert!(copied.end >= asked && copied.copied_count == 1, "{copied:?}");
+        let done = self.disk.operation_count();
+        self.oracle.borrow_mut().copies[number].done = Some(done);
         Ok(())
     }
 
