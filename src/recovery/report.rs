@@ -8,6 +8,7 @@ use crate::lsn::Lsn;
 ///
 /// Its `Display` is the one line that opening also gives to `tracing`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// Whether there was no log and one was created.

@@ -1,4 +1,4 @@
-//! `highwater`: looks inside a log, and changes nothing.
+//! `highwater`: looks inside a log; only `repair --apply` changes one.
 
 mod arguments;
 mod check;
@@ -6,6 +6,7 @@ mod dump;
 mod generate;
 mod output;
 mod progress;
+mod repair;
 mod report;
 mod stat;
 mod text;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Inspect(options) => report::run(options),
         Command::Dump(options) => dump::run(options),
         Command::Verify(options) => check::run(options),
+        Command::Repair(options) => repair::run(options),
         Command::Stat(options) => stat::run(options),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man => generate::man(),
