@@ -238,6 +238,9 @@ fn names_that_are_taken_stay_and_epochs_only_rise() {
         let bytes = image.bytes(&newest).unwrap();
         let epoch = u64::from_le_bytes(bytes[40..48].try_into().unwrap());
         assert!(epochs.last().is_none_or(|last| *last <= epoch), "{epochs:?}, then {epoch}");
+        let kept_epochs = kept.values().filter(|bytes| bytes[0] == 0x8b);
+        let kept_epochs = kept_epochs.map(|b| u64::from_le_bytes(b[40..48].try_into().unwrap()));
+        assert!(kept_epochs.max().is_none_or(|kept| kept < epoch), "round {round}: {epoch}");
         let has_cut = block_on(async {
             let wal = small().open_with(disk.clone()).await.unwrap();
             wal.close().await.unwrap();
@@ -247,6 +250,12 @@ fn names_that_are_taken_stay_and_epochs_only_rise() {
         epochs.push(epoch);
     }
     assert!(kept.keys().any(|name| name.ends_with(".cut.2")), "{:?}", kept.keys());
+}
+
+fn has_header(image: &Image, name: &str) -> bool {
+    let bytes = image.bytes(name).unwrap();
+    let crc = bytes.get(112..116).map(|crc| u32::from_le_bytes(crc.try_into().unwrap()));
+    crc.is_some_and(|crc| bytes[0] == 0x8b && crc == crc32c::crc32c(&bytes[..112]))
 }
 
 /// What a crash of such an opening left: the old log or the new one, and in either all bytes.
@@ -269,6 +278,11 @@ fn check_crash(what: &str, before: &Image, left: &Records, crashed: &Disk) -> Re
     }
     let strict = opened(small(), crashed.crash(Survival::Everything));
     let is_new = strict.is_ok();
+    // The commit point: from there on no rule but the chain's is needed to open it.
+    let mut added = image.names().into_iter().filter(|name| before.bytes(name).is_none());
+    if !is_new && added.any(|name| name.ends_with(".wal") && has_header(&image, &name)) {
+        return Err(format!("{what}: committed, and refused: {strict:?}"));
+    }
     match strict {
         // The old log.
         Err(Error::Corrupt { .. }) => {}
@@ -355,4 +369,34 @@ fn without_space_for_the_copies_nothing_is_cut() {
     }
     disk.set_capacity_bytes(u64::MAX);
     assert_eq!(opened(cutting(), faults.over(disk)).unwrap().0, left, "by copies, not by links");
+}
+
+/// Segments are deleted by hand, so that no header in the log tells the epochs that there were: what
+/// was set aside still does, and a LSN that it holds is only given again in a higher one.
+#[test]
+fn an_epoch_that_only_a_kept_file_tells_is_not_given_again() {
+    let epoch = |image: &Image, name: &str| {
+        let bytes = image.bytes(name).unwrap();
+        u64::from_le_bytes(bytes[40..48].try_into().unwrap())
+    };
+    let (image, _) = log(false);
+    let disk = Disk::with_image(image, 5);
+    opened(small(), disk.clone()).unwrap();
+    let second = edited(&disk.image(), &name(2), |bytes| bytes[4096 + 40] ^= 1);
+    let disk = Disk::with_image(second, 5);
+    opened(cutting(), disk.clone()).unwrap();
+    let mut image = disk.image();
+    let newest = image.names().into_iter().rfind(|name| name.ends_with(".wal")).unwrap();
+    let has_header = |name: &String| image.bytes(name).unwrap()[0] == 0x8b;
+    let kept: Vec<_> = image.names().into_iter().filter(|n| n.ends_with(".wal.cut")).collect();
+    let kept = kept.iter().filter(|name| has_header(name)).map(|name| epoch(&image, name)).max();
+    assert_eq!((kept, epoch(&image, &newest)), (Some(2), 3));
+    let spares: Vec<_> = image.names().into_iter().filter(|name| *name > newest).collect();
+    spares.iter().for_each(|name| image.delete(name));
+    image.delete(&newest);
+    let disk = Disk::with_image(image, 5);
+    opened(cutting(), disk.clone()).unwrap();
+    let image = disk.image();
+    let added = image.names().into_iter().rfind(|name| name.ends_with(".wal")).unwrap();
+    assert!(epoch(&image, &added) > 2, "{added}");
 }
