@@ -67,8 +67,8 @@ pub(super) async fn copy(core: &Arc<Core>, make: MakeTarget) -> Result<Copied> {
     let target = Arc::new(step(core, move |_| Target::begin(make)).await?);
     let (linked_count, copied_count, copied_bytes) = (0, 0, 0);
     let mut copied = Copied { first, end, linked_count, copied_count, copied_bytes };
-    let mut sealed = segments.iter().copied().zip(segments.iter().skip(1).chain(&newest));
-    while let Some((info, next)) = sealed.next() {
+    let successors = segments.iter().skip(1).chain(&newest);
+    for (info, next) in segments.iter().copied().zip(successors) {
         let (to, name) = (Arc::clone(&target), info.sequence.file_name());
         let link = move |core: &Core| to.storage.link_from(core.storage.as_ref(), &name).is_ok();
         if step(core, move |core| Ok(link(core))).await? {
