@@ -91,13 +91,11 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     for member in &chain.members {
         scan.commit(member.header.synced);
     }
-    // Below the newest of a chain without a gap nothing else is a part of the log: what stands there
-    // was left by a cut, and says nothing of what is durable.
     let (stale, unplaced): (Vec<&Found>, Vec<&Found>) = survey
         .segments
         .iter()
         .filter(|found| found.header.is_none())
-        .partition(|found| found.sequence < newest.sequence);
+        .partition(|found| was_cut_away(&chain, found.sequence));
     for found in stale.iter().copied() {
         if scan.used_bytes(found)? > 0 {
             scan.kept_in.push(found.sequence);
@@ -115,6 +113,15 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     scan.search_unplaced(&unplaced, &chain, &hanging)?;
     chain.begin_at(scan.first);
     scan.into_judged(chain, &hanging, &[stale, unplaced].concat(), broken)
+}
+
+/// Whether the log went on behind a cut, in a higher epoch, after this segment was begun, and it is
+/// none of the chain: then it was left by that cut, and says nothing of what is durable.
+fn was_cut_away(chain: &Chain, sequence: Sequence) -> bool {
+    let after = chain.members.iter().find(|member| member.sequence > sequence);
+    let before = chain.members.iter().rfind(|member| member.sequence < sequence);
+    let epoch = before.map_or(1, |before| before.header.epoch);
+    after.is_some_and(|after| after.header.epoch > epoch)
 }
 
 fn missing(base: Lsn, is_foreign: bool, before: Sequence, synced: Lsn) -> Error {
