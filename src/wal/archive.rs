@@ -38,13 +38,13 @@ impl Wal {
     /// let wal = Wal::options().segment_bytes(8 << 10).ring_bytes(1 << 10).open(path).await?;
     /// let mut sealed = wal.sealed_segments(wal.watermarks().first);
     /// for _ in 0..20 {
-    ///     wal.append_and_sync([7; 500]).await?;
+    ///     wal.append_and_sync(vec![7; 500]).await?;
     /// }
-    /// wal.close().await?;
+    /// drop(wal);
     /// while let Some(segment) = sealed.try_next().await? {
     ///     let file = segment.path().expect("the log is in a directory");
     ///     std::fs::copy(file, archive.join(segment.name())).expect("space");
-    ///     println!("{:?}: CRC-32C {:08x}", segment.lsns(), segment.checksum().await.unwrap_or(0));
+    ///     println!("{:?}: CRC-32C {:08x}", segment.lsns(), segment.checksum().await?);
     /// }
     /// assert!(std::fs::read_dir(archive).unwrap().count() > 1);
     /// # Ok(()) }
