@@ -40,6 +40,24 @@ pub enum Error {
         found: String,
     },
 
+    /// The directory holds a part of a log: [`Wal::copy_to`](crate::Wal::copy_to) was interrupted.
+    /// Nothing was changed. Remove the directory and copy again.
+    #[error("{path}: a copy of a log that was not finished; remove it and copy again")]
+    UnfinishedCopy {
+        /// The directory.
+        path: String,
+    },
+
+    /// A log is only copied to where nothing is. Nothing was changed. Name an empty or a new
+    /// directory.
+    #[error("{path}: it holds `{found}`; a log is copied to an empty or new directory")]
+    NotEmpty {
+        /// The directory.
+        path: String,
+        /// One of the files found there.
+        found: String,
+    },
+
     /// Another process, or another handle of this one, has the log open for writing.
     #[error("{path}: the log is open {}; close it there first", owner(*.owner_pid))]
     Locked {

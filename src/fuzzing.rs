@@ -245,7 +245,8 @@ fn plain_search(bytes: &[u8], start: Lsn, seed: Seed) -> Vec<Found> {
                 && header.payload_holds(seed, lsn, crc32c::crc32c(payload))
         });
         if is_intact {
-            found.push(Found { lsn, commitment: header.commitment(lsn) });
+            let is_record = header.is_record();
+            found.push(Found { lsn, commitment: header.commitment(lsn), is_record });
             offset += to_usize(header.frame_bytes());
         } else {
             offset += to_usize(FRAME_ALIGN);

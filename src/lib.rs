@@ -94,15 +94,15 @@ mod watermarks;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use lsn::Lsn;
-pub use options::Preallocation;
+pub use options::{OnDamage, Preallocation};
 pub use pipeline::{Payload, Percentiles};
 pub use reader::Reader;
 pub use record::Record;
-pub use recovery::{Cut, RecoveryReport, Warning};
+pub use recovery::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub use replay::Replay;
 pub use stats::Stats;
 pub use wal::{
-    Appended, Durability, Lease, Options, PeriodicSync, Recovered, Recovery, SyncEvery, Ticket,
-    Wal, WalSink,
+    Appended, Copied, Durability, Lease, Options, PeriodicSync, Recovered, Recovery, SealedSegment,
+    SealedSegments, SyncEvery, Ticket, Wal, WalSink,
 };
 pub use watermarks::Watermarks;

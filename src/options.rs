@@ -26,6 +26,25 @@ pub enum Preallocation {
     Sparse,
 }
 
+/// What opening does about damage to what was durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnDamage {
+    /// Refuses with [`Error::Corrupt`] and changes nothing. The default: what was acknowledged is
+    /// gone, and what to do about it is for people to decide.
+    #[default]
+    Strict,
+    /// Cuts the log where the damage begins, and keeps a copy of all that it cuts.
+    ///
+    /// Opening then reads the whole log, so that no damage is left in it. What stands before the
+    /// first place that isn't intact stays, byte for byte; what stands behind is set aside under
+    /// `….wal.cut` names, intact records included, with a manifest (`….cut.manifest`) that says what,
+    /// why and from where. A log whose oldest segment is missing is cut at its beginning. The LSNs
+    /// behind the cut are used again, in a higher epoch. Nothing is cut because of a read error, of a
+    /// later release's records, or of records above `record_bytes_max`: opening refuses as ever.
+    TruncateAtDamage,
+}
+
 /// The checked settings that the layers below the handle work with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
@@ -34,6 +53,7 @@ pub(crate) struct Config {
     pub(crate) record_bytes_max: u64,
     pub(crate) batch_bytes_max: u64,
     pub(crate) preallocation: Preallocation,
+    pub(crate) on_damage: OnDamage,
 }
 
 impl Default for Config {
@@ -44,6 +64,7 @@ impl Default for Config {
             record_bytes_max: 64 * MIB,
             batch_bytes_max: 128 * MIB,
             preallocation: Preallocation::default(),
+            on_damage: OnDamage::default(),
         }
     }
 }

@@ -33,6 +33,10 @@ pub enum Sabotage {
     CutBeforeFlush,
     /// Who waits for a record that was cut is answered when the log has grown past it again.
     ForgetCuts,
+    /// What a cut of durable data takes away is set aside before the manifest tells of it.
+    CutBeforeManifest,
+    /// A copy of a log that isn't finished isn't marked as such.
+    ForgetUnfinished,
     /// A follower of durable records doesn't wait for the flush.
     FollowUnsynced,
     /// Checksums don't cover where a frame belongs.

@@ -93,6 +93,11 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
+    /// Whether it is that of a user's record, of its own or of a batch.
+    pub(crate) fn is_record(&self) -> bool {
+        self.kind_code != Kind::Control.code()
+    }
+
     /// The header of a frame about to be written at `lsn`, when the log was synced up to `synced`.
     ///
     /// `payload_crc` is the plain CRC-32C of the payload.

@@ -27,6 +27,7 @@ pub(crate) trait Source {
 pub(crate) struct Found {
     pub(crate) lsn: Lsn,
     pub(crate) commitment: Option<Lsn>,
+    pub(crate) is_record: bool,
 }
 
 /// Memory that the prefix table may take, in entries.
@@ -78,7 +79,8 @@ pub(crate) fn search<S: Source>(
             let payload_bytes = u64::from(header.payload_bytes);
             let crc = prefixes.crc(source, payload_start, payload_bytes)?;
             if header.payload_holds(seed, lsn, crc) {
-                found(Found { lsn, commitment: header.commitment(lsn) });
+                let is_record = header.is_record();
+                found(Found { lsn, commitment: header.commitment(lsn), is_record });
                 step = header.frame_bytes();
             }
         }

@@ -44,8 +44,10 @@ pub(crate) use frozen::Frozen;
 use crate::{
     error::{Error, Result},
     format::scan::Stop,
-    inspect::outline::{outline, reader},
+    inspect::outline::{RECORD_BYTES_MAX, outline, reader},
     lsn::Lsn,
+    options::{Config, OnDamage},
+    recovery::{RecoveryReport, look},
     replay::damage,
     storage::{ReadOnlyDirectory, Storage},
     turn::pause,
@@ -131,6 +133,20 @@ impl Snapshot {
     #[must_use]
     pub fn outline(&self) -> &Inspection {
         &self.outline
+    }
+
+    /// What opening with [`OnDamage::TruncateAtDamage`] would find and do: the plan of a repair.
+    /// Reads all of the log, and changes nothing. Nothing durable would be cut unless `cut` has a
+    /// `durable`.
+    ///
+    /// # Errors
+    ///
+    /// What opening would refuse with none the less: [`Error::Io`], [`Error::UnsupportedVersion`],
+    /// [`Error::UnsupportedFrame`].
+    pub fn plan_repair(&self) -> Result<RecoveryReport> {
+        let on_damage = OnDamage::TruncateAtDamage;
+        let config = Config { record_bytes_max: RECORD_BYTES_MAX, on_damage, ..Config::default() };
+        Ok(look(&self.frozen, &config)?.report)
     }
 
     /// How many bytes [`read_all`](Snapshot::read_all) has to read, about.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The largest record that any log may hold: what is too large for one user is none the less there.
-const RECORD_BYTES_MAX: u64 = 1 << 30;
+pub(super) const RECORD_BYTES_MAX: u64 = 1 << 30;
 
 pub(super) fn outline(frozen: &Frozen) -> Result<Inspection> {
     refuse_foreign(frozen)?;

@@ -271,6 +271,25 @@ impl Core {
         Ok(())
     }
 
+    /// As [`lease`](Core::lease), for who holds one on the same position or before: it can't fail.
+    pub(crate) fn lease_further(&self, lsn: Lsn) {
+        *self.purge.state().leases.entry(lsn).or_default() += 1;
+    }
+
+    /// Keeps all that is durable now until it is released; says where that begins, as it tells
+    /// itself, and where it ends.
+    pub(crate) fn lease_durable(&self) -> Result<(Lsn, Lsn)> {
+        self.status.check_read()?;
+        let mut state = self.purge.state();
+        let end = self.synced.get();
+        // Truncations whose records lie below the end, carried out or not.
+        let ordered = state.ordered.iter().filter(|(record_end, _)| *record_end <= end);
+        let told = ordered.map(|(_, lsn)| *lsn).max().unwrap_or(Lsn::ZERO);
+        let first = state.durable_first.max(told);
+        *state.leases.entry(first).or_default() += 1;
+        Ok((first, end))
+    }
+
     pub(crate) fn release_lease(self: &Arc<Self>, lsn: Lsn) {
         {
             let mut state = self.purge.state();

@@ -256,6 +256,7 @@ fn begun(spare: Spare, header: &SegmentHeader) -> (Active, SegmentInfo) {
         sequence: spare.file.sequence(),
         base: header.base,
         incarnation: header.incarnation,
+        epoch: header.epoch,
         seed: Seed::new(header.log_id, header.epoch),
     };
     (Active { file: spare.file, link: header.link(), bytes: spare.bytes }, info)

@@ -35,6 +35,7 @@ impl Member {
             sequence: self.sequence,
             base: self.header.base,
             incarnation: self.header.incarnation,
+            epoch: self.header.epoch,
             seed: Seed::new(self.header.log_id, self.header.epoch),
         }
     }

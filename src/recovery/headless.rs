@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How many epochs above the highest known one a segment without a header may be of.
-const EPOCHS_TRIED: u64 = 256;
+pub(super) const EPOCHS_TRIED: u64 = 256;
 
 impl Scan<'_> {
     pub(super) fn all_zero(&self, unplaced: &[&Found]) -> Result<bool> {
@@ -34,7 +34,7 @@ impl Scan<'_> {
     }
 
     /// The bytes behind the header's block, up to the last that isn't zero.
-    fn used_bytes(&self, found: &Found) -> Result<u64> {
+    pub(super) fn used_bytes(&self, found: &Found) -> Result<u64> {
         let reader = self.reader_at(found, Lsn::ZERO, Seed::new([0; 16], 0))?;
         Ok(reader.used_end(Lsn::ZERO, reader.place.end)?.as_u64())
     }
@@ -93,6 +93,7 @@ impl Scan<'_> {
             return Ok(false);
         }
         self.valid_after_count += frames.count;
+        self.record_after_count += frames.record_count;
         self.commit(frames.commitment);
         self.keep(found, used_bytes);
         if self.commitment > base {
@@ -135,7 +136,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    fn keep(&mut self, found: &Found, used_bytes: u64) {
+    pub(super) fn keep(&mut self, found: &Found, used_bytes: u64) {
         self.cut_bytes += used_bytes;
         self.scanned_bytes += used_bytes;
         self.kept_in.push(found.sequence);

@@ -9,6 +9,7 @@ use crate::{
     recovery::{
         chain::{Chain, Member, link_up},
         report::{Cut, Warning},
+        salvage::Salvage,
         scan::Scan,
         survey::{Found, Survey},
     },
@@ -37,6 +38,8 @@ pub(crate) struct Judged {
     pub(crate) warnings: Vec<Warning>,
     /// The highest epoch that any header names.
     pub(crate) epoch_max: u64,
+    /// Set if durable data is cut.
+    pub(crate) salvage: Option<Salvage>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +54,7 @@ pub(crate) struct Leftover {
 /// Judges the log, or refuses: its durable part is damaged, or of a later release.
 pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config) -> Result<Judged> {
     let mut scan = Scan::new(storage, config);
-    let epochs = survey.segments.iter().filter_map(|found| found.header);
-    scan.epoch_max = epochs.map(|header| header.epoch).max().unwrap_or(0);
+    scan.epoch_max = survey.epoch_max;
     let valid = |found: &Found| {
         found.header.map(|header| Member { sequence: found.sequence, header, bytes: found.bytes })
     };
@@ -89,20 +91,37 @@ pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config)
     for member in &chain.members {
         scan.commit(member.header.synced);
     }
-    let unplaced: Vec<&Found> =
-        survey.segments.iter().filter(|found| found.header.is_none()).collect();
+    let (stale, unplaced): (Vec<&Found>, Vec<&Found>) = survey
+        .segments
+        .iter()
+        .filter(|found| found.header.is_none())
+        .partition(|found| was_cut_away(&chain, found.sequence));
+    for found in stale.iter().copied() {
+        if scan.used_bytes(found)? > 0 {
+            scan.kept_in.push(found.sequence);
+        }
+    }
     let is_whole = hanging.is_empty() && scan.all_zero(&unplaced)?;
     if is_whole {
         if let Some(end) = scan.clean_end(&newest)? {
             chain.begin_at(scan.first);
-            return Ok(scan.into_clean(chain, end, &unplaced));
+            return Ok(scan.into_clean(chain, end, &[stale, unplaced].concat()));
         }
     }
     scan.walk_members(&chain)?;
     scan.search_members(&hanging)?;
     scan.search_unplaced(&unplaced, &chain, &hanging)?;
     chain.begin_at(scan.first);
-    scan.into_judged(chain, &hanging, &unplaced, broken)
+    scan.into_judged(chain, &hanging, &[stale, unplaced].concat(), broken)
+}
+
+/// Whether the log went on behind a cut, in a higher epoch, after this segment was begun, and it is
+/// none of the chain: then it was left by that cut, and says nothing of what is durable.
+fn was_cut_away(chain: &Chain, sequence: Sequence) -> bool {
+    let after = chain.members.iter().find(|member| member.sequence > sequence);
+    let before = chain.members.iter().rfind(|member| member.sequence < sequence);
+    let epoch = before.map_or(1, |before| before.header.epoch);
+    after.is_some_and(|after| after.header.epoch > epoch)
 }
 
 fn missing(base: Lsn, is_foreign: bool, before: Sequence, synced: Lsn) -> Error {
@@ -157,6 +176,7 @@ impl Scan<'_> {
             scanned_bytes: self.scanned_bytes,
             warnings,
             epoch_max: self.epoch_max,
+            salvage: None,
         }
     }
 
@@ -210,6 +230,7 @@ impl Scan<'_> {
             valid_frame_count: self.valid_after_count,
             reason: self.stop.describe(),
             kept_in: Vec::new(),
+            durable: None,
         });
         Ok(self.with_verdict(chain, verdict, cut, (leftovers, warnings)))
     }

@@ -8,15 +8,17 @@
 mod chain;
 mod headless;
 mod judged;
+mod keep;
 mod rebuild;
 mod report;
+mod salvage;
 mod scan;
 mod survey;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
 pub(crate) use chain::{Chain, Member, link_up};
-pub use report::{Cut, RecoveryReport, Warning};
+pub use report::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub(crate) use scan::first_told_by;
 pub(crate) use survey::{list, read_header};
 
@@ -28,14 +30,15 @@ use crate::{
         scan::{Place, Stop},
     },
     lsn::Lsn,
-    options::Config,
+    options::{Config, OnDamage},
     pipeline::Start,
     recovery::{
         judged::{Judged, judge_log},
+        salvage::judge_or_cut,
         survey::{Survey, survey},
     },
     replay::{ChunkSource, damage},
-    segments::{SegmentReader, SegmentSet, Sequence, is_kept_cut},
+    segments::{SegmentReader, SegmentSet, Sequence, UNFINISHED_COPY, is_kept_cut},
     storage::{Locking, Storage},
     turn::pause,
 };
@@ -82,15 +85,19 @@ impl Opening {
         let mut report = std::mem::take(&mut self.report);
         let ready = match &self.judged {
             None => rebuild::create(self.storage.as_ref(), &self.config, &self.survey)?,
-            Some(judged) if judged.verdict == Verdict::CleanClose => {
+            Some(judged)
+                if judged.verdict == Verdict::CleanClose
+                    && !rebuild::is_shared(self.storage.as_ref(), judged)? =>
+            {
                 rebuild::go_on(self.storage.as_ref(), judged)?
             }
             Some(judged) => {
-                rebuild::begin_epoch(self.storage.as_ref(), &self.config, judged, &mut report)?
+                let (storage, config) = (self.storage.as_ref(), &self.config);
+                rebuild::begin_epoch(storage, config, judged, &self.survey, &mut report)?
             }
         };
         report.segment_count = ready.segments.len();
-        let last = self.survey.segments.last().map_or(Sequence(0), |found| found.sequence);
+        let last = self.survey.sequence_max;
         let rewrote_records =
             |judged: &Judged| report.rewritten_bytes > 0 && judged.records_end > judged.commitment;
         let start = Start {
@@ -138,7 +145,10 @@ pub(crate) fn look(storage: &dyn Storage, config: &Config) -> Result<Looked> {
         report.is_new = true;
         None
     } else {
-        let judged = judge_log(storage, &survey, config)?;
+        let judged = match config.on_damage {
+            OnDamage::Strict => judge_log(storage, &survey, config)?,
+            OnDamage::TruncateAtDamage => judge_or_cut(storage, &survey, config)?,
+        };
         report.was_closed = judged.verdict == Verdict::CleanClose;
         report.first = judged.chain.first;
         report.end = judged.end;
@@ -152,9 +162,12 @@ pub(crate) fn look(storage: &dyn Storage, config: &Config) -> Result<Looked> {
     Ok(Looked { survey, judged, report })
 }
 
-/// A directory that holds files, and none of a log.
+/// A directory that holds files, and none of a log, or a part of one.
 pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
     let names = list(storage)?;
+    if names.iter().any(|name| name == UNFINISHED_COPY) {
+        return Err(Error::UnfinishedCopy { path: storage.location() });
+    }
     let is_foreign = |name: &&String| Sequence::parse(name).is_none() && !is_kept_cut(name);
     match names.iter().find(is_foreign) {
         Some(found) if names.iter().all(|name| is_foreign(&name)) => {

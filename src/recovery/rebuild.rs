@@ -16,8 +16,9 @@ use crate::{
     recovery::{
         chain::Member,
         judged::{Judged, Leftover},
+        keep::keep_copies,
         report::RecoveryReport,
-        survey::Survey,
+        survey::{Survey, list},
     },
     segments::{SegmentFile, SegmentInfo, SegmentReader, Sequence, prepare},
     storage::{Storage, uninterrupted},
@@ -114,6 +115,15 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
     })
 }
 
+/// Whether the segment that a closed log goes on in has another name, in a backup perhaps: what is
+/// appended must not get there too.
+pub(crate) fn is_shared(storage: &dyn Storage, judged: &Judged) -> Result<bool> {
+    match judged.chain.members.last() {
+        Some(newest) => Ok(SegmentFile::open(storage, newest.sequence)?.link_count()? > 1),
+        None => Ok(false),
+    }
+}
+
 /// Begins the next epoch at the highest commitment: what is kept above it is framed again into a
 /// fresh segment, which takes the place of every segment that begins there or later. No header is
 /// trusted that a failed sync may have dropped, and nothing that may be durable is overwritten.
@@ -123,43 +133,42 @@ pub(crate) fn begin_epoch(
     storage: &dyn Storage,
     config: &Config,
     judged: &Judged,
+    survey: &Survey,
     report: &mut RecoveryReport,
 ) -> Result<Ready> {
     let base = judged.commitment;
-    let members = &judged.chain.members;
-    let Some(newest) = members.last() else {
-        return Err(no_members());
-    };
     let (kept, replaced): (Vec<Member>, Vec<Member>) =
-        members.iter().partition(|member| member.header.base < base);
-    let all = members.iter().chain(&judged.chain.dead);
-    let used = all.map(|member| member.sequence);
-    let last = used.chain(judged.leftovers.iter().map(|leftover| leftover.sequence)).max();
+        judged.chain.members.iter().partition(|member| member.header.base < base);
     // With room for the mark behind it, and for a close.
     let needed =
         judged.end.since(base) + SEGMENT_HEADER_BYTES + 2 * CONTROL_FRAME_BYTES + FIRST_FRAME_BYTES;
     let file_bytes = needed.next_multiple_of(512).max(config.segment_bytes);
-    let sequence = last.unwrap_or(newest.sequence).next();
+    let sequence = survey.sequence_max.next();
     // Prepared and never used: removed first, as the device may be full.
     let (unused, leftovers): (Vec<Leftover>, Vec<Leftover>) =
         judged.leftovers.iter().partition(|leftover| leftover.is_empty);
     clear(storage, &unused)?;
     let file = prepare(storage, sequence, file_bytes, config.preallocation)?;
     let header = SegmentHeader {
-        log_id: newest.header.log_id,
+        log_id: log_id(storage, judged)?,
         base,
         epoch: judged.epoch_max.saturating_add(1),
         by_truncation: false,
         incarnation: incarnation(random(storage)?),
         previous: kept.last().map(|member| member.header.link()),
-        first: judged.chain.first,
+        // A log whose oldest segment this is begins with it.
+        first: if kept.is_empty() { base } else { judged.chain.first },
         synced: base,
         created_unix_ms: storage.unix_ms(),
-        hint: newest.header.hint,
+        hint: judged.chain.members.last().and_then(|newest| newest.header.hint),
         file_bytes,
     };
     copy_kept(storage, config, judged, &header, &file)?;
     report.rewritten_bytes = judged.end.since(base);
+    let mut kept_in = Vec::new();
+    if let (Some(salvage), Some(cut)) = (&judged.salvage, &judged.cut) {
+        kept_in = keep_copies(storage, salvage, cut, &header)?;
+    }
     let ready = commit(file, &header, infos(&kept))?;
     let replaced = replaced.iter().map(|member| Leftover {
         sequence: member.sequence,
@@ -167,15 +176,24 @@ pub(crate) fn begin_epoch(
         is_empty: false,
     });
     let gone: Vec<_> = leftovers.into_iter().chain(replaced).collect();
-    clear(storage, &gone)?;
+    kept_in.extend(clear(storage, &gone)?);
     if let Some(cut) = &mut report.cut {
-        let renamed = gone.iter().filter(|gone| gone.is_kept).map(|gone| gone.sequence.cut_name());
-        cut.kept_in = renamed.collect();
         // A segment that is still part of the log: what is past its end is dead, and stays there.
         let still = kept.iter().filter(|member| judged.kept_in.contains(&member.sequence));
-        cut.kept_in.extend(still.map(|member| member.sequence.file_name()));
+        kept_in.extend(still.map(|member| member.sequence.file_name()));
+        cut.kept_in = kept_in;
     }
     Ok(ready)
+}
+
+/// Of the segments, or, where none is left, of those that are set aside. If none of these has a
+/// header either, it is another log.
+fn log_id(storage: &dyn Storage, judged: &Judged) -> Result<[u8; 16]> {
+    let newest = judged.chain.members.last().map(|newest| newest.header.log_id);
+    match newest.or(judged.salvage.as_ref().and_then(|salvage| salvage.log_id)) {
+        Some(id) => Ok(id),
+        None => random(storage),
+    }
 }
 
 /// Frames what lies between the commitment and the end again, at the same LSNs, and syncs it.
@@ -242,28 +260,43 @@ fn commit(
     file.write_at(&header.block(), 0)?;
     file.sync_data()?;
     let seed = Seed::new(header.log_id, header.epoch);
-    let (base, incarnation) = (header.base, header.incarnation);
-    segments.push(SegmentInfo { sequence: file.sequence(), base, incarnation, seed });
+    segments.push(SegmentInfo {
+        sequence: file.sequence(),
+        base: header.base,
+        incarnation: header.incarnation,
+        epoch: header.epoch,
+        seed,
+    });
     let active = Active { file: Arc::new(file), link: header.link(), bytes: header.file_bytes };
     let (log_id, epoch, known_first) = (header.log_id, header.epoch, header.first);
     Ok(Ready { log_id, epoch, known_first, active, segments })
 }
 
-/// Removes what is no part of the log, or renames it where it holds bytes that were cut. Begun
-/// again by the next opening if it is interrupted.
-fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<()> {
+/// Removes what is no part of the log, or renames it where it holds bytes that were cut; gives the
+/// new names. Begun again by the next opening if it is interrupted.
+pub(super) fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<Vec<String>> {
+    let mut kept = Vec::new();
+    if leftovers.is_empty() {
+        return Ok(kept);
+    }
+    let mut taken = list(storage)?;
     for Leftover { sequence, is_kept, .. } in leftovers {
         let name = sequence.file_name();
         let (operation, done) = if *is_kept {
-            ("renaming", storage.rename(&name, &sequence.cut_name()))
+            let free = sequence.free_cut_name(&taken);
+            taken.push(free.clone());
+            kept.push(free.clone());
+            ("renaming", storage.rename(&name, &free))
         } else {
             ("removing", storage.remove(&name))
         };
         done.map_err(|error| Error::io(operation, name, None, error))?;
     }
-    if leftovers.is_empty() {
-        return Ok(());
-    }
+    sync_dir(storage)?;
+    Ok(kept)
+}
+
+pub(super) fn sync_dir(storage: &dyn Storage) -> Result<()> {
     uninterrupted(|| storage.sync_dir())
         .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
 }

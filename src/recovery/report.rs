@@ -8,6 +8,7 @@ use crate::lsn::Lsn;
 ///
 /// Its `Display` is the one line that opening also gives to `tracing`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// Whether there was no log and one was created.
@@ -34,10 +35,11 @@ pub struct RecoveryReport {
     pub warnings: Vec<Warning>,
 }
 
-/// A torn tail: unsynced bytes that reached the device in part or out of order.
+/// A torn tail: unsynced bytes that reached the device in part or out of order. None of them had
+/// been acknowledged as synced by anything that survived. Or, where `durable` is set, damage that
+/// was cut on request.
 ///
-/// None of them had been acknowledged as synced by anything that survived. They are kept in the
-/// files named here.
+/// The bytes are kept in the files named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -57,6 +59,46 @@ pub struct Cut {
     /// The files that keep the bytes: set-aside ones (`.wal.cut`), or a segment of the log, behind
     /// its end. Empty until the cut is made, by [`Recovery::into_wal`](crate::Recovery::into_wal).
     pub kept_in: Vec<String>,
+    /// What was known durable of it, which only
+    /// [`OnDamage::TruncateAtDamage`](crate::OnDamage::TruncateAtDamage) cuts; `None` for a torn
+    /// tail.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    pub durable: Option<DurableCut>,
+}
+
+/// A cut of data that was known durable: what it takes away, and where that is kept.
+///
+/// It is the plan until the cut is made, by [`Recovery::into_wal`](crate::Recovery::into_wal).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct DurableCut {
+    /// The highest position that anything in the log claims was synced.
+    pub synced: Lsn,
+    /// The intact records past the cut. What is damaged can't be counted.
+    pub record_count: u64,
+    /// The segment with which the log goes on.
+    pub new_segment: String,
+    /// The file that tells all of this, written before anything else is changed.
+    pub manifest: String,
+    /// Each file that holds something of what is cut.
+    pub copies: Vec<CutCopy>,
+    /// What opening says with [`OnDamage::Strict`](crate::OnDamage::Strict).
+    pub refusal: String,
+}
+
+/// A segment of which a cut of durable data takes some away, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CutCopy {
+    /// The segment's name.
+    pub segment: String,
+    /// The file that keeps all of it, byte for byte.
+    pub kept_as: String,
+    /// Whether the segment stays as well: the cut is in it, and what stands before is still the
+    /// log's.
+    pub is_still_there: bool,
 }
 
 /// Something suspicious that opening met, and that does no harm as far as is known.
@@ -71,7 +113,15 @@ pub enum Warning {
         /// Its name.
         name: String,
     },
-    /// Bytes that an earlier recovery cut and kept. Remove the file when nobody needs them.
+    /// Data that was known durable was cut, as
+    /// [`OnDamage::TruncateAtDamage`](crate::OnDamage::TruncateAtDamage) asks for.
+    DurableDataCut {
+        /// Where the log ends now.
+        lsn: Lsn,
+        /// How far it was known durable.
+        synced: Lsn,
+    },
+    /// Bytes that an earlier recovery cut and kept, or the manifest of such a cut. Remove the file when nobody needs them.
     KeptCut {
         /// The file's name.
         name: String,
@@ -109,6 +159,9 @@ impl fmt::Display for Warning {
         match self {
             Warning::UncleanShutdown => write!(f, "the log was not closed"),
             Warning::ForeignFile { name } => write!(f, "{name} is no file of the log"),
+            Warning::DurableDataCut { lsn, synced } => {
+                write!(f, "durable data was cut at LSN {lsn}, it had reached to LSN {synced}")
+            }
             Warning::KeptCut { name } => write!(f, "{name} keeps what an earlier recovery cut"),
             Warning::Leftover { name, what } => write!(f, "{name} is a leftover: {what}"),
             Warning::DamagedHeader { name } => write!(f, "{name} has no readable header"),
@@ -125,6 +178,18 @@ impl fmt::Display for Warning {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cut { lsn, segment, offset, bytes, valid_frame_count, reason, .. } = self;
+        if let Some(durable) = &self.durable {
+            let DurableCut { synced, record_count, manifest, .. } = durable;
+            write!(f, "cut durable data at LSN {lsn}, which had reached to LSN {synced} (")?;
+            if !segment.is_empty() {
+                write!(f, "{segment}, offset {offset}: ")?;
+            }
+            return write!(
+                f,
+                "{reason}; {bytes} bytes, {record_count} intact records in them; {manifest} tells \
+                 where they are kept)"
+            );
+        }
         write!(
             f,
             "cut a torn tail at LSN {lsn} ({segment}, offset {offset}: {reason}; {bytes} bytes, \

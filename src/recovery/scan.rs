@@ -24,17 +24,20 @@ pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 /// What a search came upon.
 pub(super) struct Frames {
     pub(super) count: u64,
+    /// Records among them.
+    pub(super) record_count: u64,
     /// The highest position that any of them claims was synced.
     pub(super) commitment: Lsn,
 }
 
 /// The intact frames that begin in `from..used_end`.
 pub(super) fn search_frames(reader: &SegmentReader, from: Lsn, used_end: Lsn) -> Result<Frames> {
-    let mut frames = Frames { count: 0, commitment: Lsn::ZERO };
+    let mut frames = Frames { count: 0, record_count: 0, commitment: Lsn::ZERO };
     let region = (used_end.since(from), reader.place.end.since(from));
     let mut source = Region { reader, start: from };
     search(&mut source, from, region, reader.place.seed, &mut |found: FoundFrame| {
         frames.count += 1;
+        frames.record_count += u64::from(found.is_record);
         frames.commitment = frames.commitment.max(found.commitment.unwrap_or(Lsn::ZERO));
     })?;
     Ok(frames)
@@ -82,6 +85,7 @@ pub(super) struct Scan<'a> {
     pub(super) records_end: Lsn,
     pub(super) closed: bool,
     pub(super) valid_after_count: u64,
+    pub(super) record_after_count: u64,
     /// Bytes past the end that aren't zero, and the files that hold them.
     pub(super) cut_bytes: u64,
     pub(super) kept_in: Vec<Sequence>,
@@ -105,6 +109,7 @@ impl<'a> Scan<'a> {
             records_end: Lsn::ZERO,
             closed: false,
             valid_after_count: 0,
+            record_after_count: 0,
             cut_bytes: 0,
             kept_in: Vec::new(),
             dirty_padding_count: 0,
@@ -165,8 +170,13 @@ impl<'a> Scan<'a> {
     pub(super) fn walk_members(&mut self, chain: &Chain) -> Result<()> {
         let oldest = chain.members.first().map_or(Lsn::ZERO, |member| member.header.base);
         let newest = chain.members.last().map_or(Lsn::ZERO, |member| member.header.synced);
-        self.end = newest.max(oldest).max(chain.first);
-        self.start = self.end;
+        self.walk_from(chain, newest.max(oldest).max(chain.first))
+    }
+
+    /// As [`walk_members`](Scan::walk_members), from a place of one's own.
+    pub(super) fn walk_from(&mut self, chain: &Chain, start: Lsn) -> Result<()> {
+        self.end = start;
+        self.start = start;
         let successors = chain.members.iter().skip(1).map(|next| Some(next.header.base));
         let mut is_past = false;
         for (member, successor) in chain.members.iter().zip(successors.chain([None])) {
@@ -262,6 +272,7 @@ impl<'a> Scan<'a> {
         self.kept_in.push(reader.file.sequence());
         let found = search_frames(reader, from, used_end)?;
         self.valid_after_count += found.count;
+        self.record_after_count += found.record_count;
         self.commit(found.commitment);
         Ok(())
     }

@@ -9,8 +9,8 @@ use crate::{
     },
     lsn::Lsn,
     recovery::report::Warning,
-    segments::{SegmentFile, Sequence, is_kept_cut},
-    storage::Storage,
+    segments::{SegmentFile, Sequence},
+    storage::{Storage, read_full},
 };
 
 /// A segment file as it was found.
@@ -24,11 +24,17 @@ pub(crate) struct Found {
 }
 
 /// What is in the directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Survey {
     /// In the order of their sequence.
     pub(crate) segments: Vec<Found>,
     pub(crate) foreign: Vec<String>,
+    /// All names.
+    pub(crate) names: Vec<String>,
+    /// The highest sequence number that a file has, or that something kept of a cut has.
+    pub(crate) sequence_max: Sequence,
+    /// The highest epoch that any header tells, also of segments that a cut set aside.
+    pub(crate) epoch_max: u64,
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -42,12 +48,29 @@ pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<String>> {
 }
 
 pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
-    let mut survey = Survey::default();
-    for name in list(storage)? {
-        match Sequence::parse(&name) {
-            Some(sequence) => survey.segments.push(look(storage, sequence)?),
-            None if is_kept_cut(&name) => survey.warnings.push(Warning::KeptCut { name }),
-            None => survey.foreign.push(name),
+    let names = list(storage)?;
+    let mut survey = Survey {
+        segments: Vec::new(),
+        foreign: Vec::new(),
+        names: names.clone(),
+        sequence_max: Sequence(0),
+        epoch_max: 0,
+        warnings: Vec::new(),
+    };
+    for name in names {
+        if let Some(sequence) = Sequence::parse(&name) {
+            survey.sequence_max = survey.sequence_max.max(sequence);
+            let found = look(storage, sequence)?;
+            let epoch = found.header.map_or(0, |header| header.epoch);
+            survey.epoch_max = survey.epoch_max.max(epoch);
+            survey.segments.push(found);
+        } else if let Some(sequence) = Sequence::parse_kept(&name) {
+            // Neither its number nor its epoch is given out again, though it is no part of the log.
+            survey.sequence_max = survey.sequence_max.max(sequence);
+            survey.epoch_max = survey.epoch_max.max(kept_epoch(storage, &name));
+            survey.warnings.push(Warning::KeptCut { name });
+        } else {
+            survey.foreign.push(name);
         }
     }
     for found in &survey.segments {
@@ -62,6 +85,18 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
     let foreign = survey.foreign.iter().map(|name| Warning::ForeignFile { name: name.clone() });
     survey.warnings.extend(foreign);
     Ok(survey)
+}
+
+/// The epoch of a segment that a cut set aside; 0 if that can't be told, which keeps nobody from
+/// opening the log.
+fn kept_epoch(storage: &dyn Storage, name: &str) -> u64 {
+    let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
+    let read = storage.open(name).and_then(|file| read_full(file.as_ref(), &mut block, 0));
+    let Ok(read) = read else { return 0 };
+    match HeaderBlock::parse(block.get(..read).unwrap_or_default()).parsed {
+        ParsedHeader::Valid(header) => header.epoch,
+        _ => 0,
+    }
 }
 
 /// What stands at the beginning of a segment file.

@@ -56,6 +56,11 @@ impl SegmentFile {
         self.file.len().map_err(|error| Error::io("reading the length of", &self.name, None, error))
     }
 
+    pub(crate) fn link_count(&self) -> Result<u64> {
+        let counted = self.file.link_count();
+        counted.map_err(|error| Error::io("counting the names of", &self.name, None, error))
+    }
+
     pub(crate) fn reserve(&self, bytes: u64) -> Result<()> {
         uninterrupted(|| self.file.reserve(bytes))
             .map_err(|error| self.failed("allocating", bytes, error))

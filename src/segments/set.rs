@@ -23,6 +23,7 @@ pub(crate) struct SegmentInfo {
     pub(crate) sequence: Sequence,
     pub(crate) base: Lsn,
     pub(crate) incarnation: u64,
+    pub(crate) epoch: u64,
     pub(crate) seed: Seed,
 }
 
@@ -101,6 +102,27 @@ impl SegmentSet {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|file| file.sequence() != oldest.sequence);
         Some(oldest.sequence)
+    }
+
+    /// The oldest segment behind `sequence` that another follows and that holds something at or after
+    /// `from`, and where the other begins.
+    pub(crate) fn sealed_after(
+        &self,
+        sequence: Option<Sequence>,
+        from: Lsn,
+    ) -> Option<(SegmentInfo, Lsn)> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let pairs = segments.iter().zip(segments.iter().skip(1));
+        let mut sealed = pairs.map(|(info, next)| (*info, next.base));
+        sealed.find(|(info, end)| Some(info.sequence) > sequence && *end > from)
+    }
+
+    /// The segments that hold `first..end`, and never none.
+    pub(crate) fn holding(&self, first: Lsn, end: Lsn) -> Vec<SegmentInfo> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let from = segments.partition_point(|segment| segment.base <= first).saturating_sub(1);
+        let until = segments.partition_point(|segment| segment.base < end).max(from + 1);
+        segments.get(from..until).unwrap_or_default().to_vec()
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -27,7 +27,7 @@ use crate::{
 /// got. Clones are the same disk, so that a log can be opened on it again. Nothing happens in the
 /// background, there is no clock, and nothing is random but by seed.
 ///
-/// It counts its *changing* operations: creations, renamings, removals, writes, changes of length
+/// It counts its *changing* operations: creations, links, renamings, removals, writes, changes of length
 /// and syncs. The power can be cut after any of them.
 ///
 /// ```
@@ -186,6 +186,10 @@ impl Storage for Disk {
         self.faulty.rename(from, to)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.faulty.link(from, to)
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         self.faulty.sync_dir()
     }
@@ -324,6 +328,18 @@ impl Storage for RawDisk {
         })
     }
 
+    /// An entry more for the same bytes: durable by a sync of the directory, as any.
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|state| {
+            let number = state.image.find(from).ok_or_else(not_found)?;
+            if state.image.find(to).is_some() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.image.change(Change::Create(to.to_owned(), number));
+            Ok(())
+        })
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         self.change(|state| {
             state.image.sync_entries();
@@ -414,6 +430,10 @@ impl StorageFile for RawFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.alive()?.image.file(self.number).len() as u64)
+    }
+
+    fn link_count(&self) -> io::Result<u64> {
+        Ok(self.disk.alive()?.image.link_count(self.number))
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

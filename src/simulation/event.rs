@@ -12,6 +12,8 @@ pub enum Op {
     Remove,
     /// [`Storage::rename`](crate::storage::Storage::rename), by the name before.
     Rename,
+    /// [`Storage::link`](crate::storage::Storage::link) and `link_from`, by the name before.
+    Link,
     /// [`Storage::sync_dir`](crate::storage::Storage::sync_dir); the file's name is empty.
     SyncDir,
     /// [`StorageFile::read_at`](crate::storage::StorageFile::read_at).
@@ -41,6 +43,10 @@ pub enum Event {
         file: String,
     },
     Renamed {
+        from: String,
+        to: String,
+    },
+    Linked {
         from: String,
         to: String,
     },

@@ -1,6 +1,6 @@
 //! The decorator that makes a storage's faults happen.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::{
     simulation::{
@@ -89,6 +89,28 @@ impl<S: Storage> Storage for Faulty<S> {
         self.inner.rename(from, to)?;
         self.faults.push(|| Event::Renamed { from: from.to_owned(), to: to.to_owned() });
         Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        if matches!(self.faults.meet(Op::Link, from)?, Verdict::Ignore) {
+            return Ok(());
+        }
+        self.inner.link(from, to)?;
+        self.faults.push(|| Event::Linked { from: from.to_owned(), to: to.to_owned() });
+        Ok(())
+    }
+
+    fn link_from(&self, source: &dyn Storage, name: &str) -> io::Result<()> {
+        if matches!(self.faults.meet(Op::Link, name)?, Verdict::Ignore) {
+            return Ok(());
+        }
+        self.inner.link_from(source, name)?;
+        self.faults.push(|| Event::Linked { from: name.to_owned(), to: name.to_owned() });
+        Ok(())
+    }
+
+    fn path_of(&self, name: &str) -> Option<PathBuf> {
+        self.inner.path_of(name)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -257,6 +279,10 @@ impl StorageFile for FaultyFile {
 
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
+    }
+
+    fn link_count(&self) -> io::Result<u64> {
+        self.inner.link_count()
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

@@ -128,7 +128,12 @@ impl Image {
 
     /// The bytes of all files that have a name or had one: what is open takes space too.
     pub(super) fn used_bytes(&self) -> u64 {
-        self.entries.values().map(|&number| self.file(number).len() as u64).sum()
+        let numbers: BTreeSet<_> = self.entries.values().collect();
+        numbers.into_iter().map(|&number| self.file(number).len() as u64).sum()
+    }
+
+    pub(super) fn link_count(&self, number: InodeNumber) -> u64 {
+        self.entries.values().filter(|&&linked| linked == number).count() as u64
     }
 
     pub(super) fn write(&mut self, number: InodeNumber, new: &[u8], start: usize) {

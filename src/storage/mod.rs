@@ -7,7 +7,7 @@ mod file;
 mod memory;
 mod rw;
 
-use std::{any::Any, fmt, io};
+use std::{any::Any, fmt, io, path::PathBuf};
 
 pub use file::FileStorage;
 pub(crate) use file::ReadOnlyDirectory;
@@ -22,7 +22,7 @@ pub(crate) use rw::{read_full, uninterrupted, write_full};
 /// # To ensure correctness
 ///
 /// - What `sync_data` or `sync_all` of a file covered survives a loss of power, with the length.
-/// - A creation, renaming or removal survives a loss of power once a later `sync_dir` returned.
+/// - A creation, link, renaming or removal survives a loss of power once a later `sync_dir` returned.
 /// - New bytes of a file that was made longer read as zeros.
 /// - A read error is an error, never a short read; a short read is the end of the file or a
 ///   shorter transfer, and 0 bytes mean the end.
@@ -78,7 +78,36 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// What the device answers.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Makes creations, renamings and removals so far durable.
+    /// Gives a file a second name, which must not be taken; both are the same bytes from then on.
+    /// A log never writes to a file that it has linked.
+    ///
+    /// # Errors
+    ///
+    /// What the device answers; `Unsupported` where files can't have two names, which is what this
+    /// does unless it is implemented: the log copies then.
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives a file of another storage a second name here, the same as it has there.
+    ///
+    /// # Errors
+    ///
+    /// As [`link`](Storage::link); what the device answers, for instance if the two are not on one
+    /// file system.
+    fn link_from(&self, source: &dyn Storage, name: &str) -> io::Result<()> {
+        let _ = (source, name);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Where a file stands in the file system, if that is where this storage keeps its files.
+    fn path_of(&self, name: &str) -> Option<PathBuf> {
+        let _ = name;
+        None
+    }
+
+    /// Makes creations, links, renamings and removals so far durable.
     ///
     /// # Errors
     ///
@@ -126,6 +155,15 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     ///
     /// What the device answers.
     fn len(&self) -> io::Result<u64>;
+
+    /// How many names the file has. A log doesn't write in place to one that has more than one.
+    ///
+    /// # Errors
+    ///
+    /// What the device answers.
+    fn link_count(&self) -> io::Result<u64> {
+        Ok(1)
+    }
 
     /// Whether the file has no bytes.
     ///

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::{
     error::{Error, Result},
     executor::{Executor, InPlace, start},
-    options::{Config, Preallocation},
+    options::{Config, OnDamage, Preallocation},
     recovery::Opening,
     storage::{FileStorage, Storage},
     wal::{handle::Wal, pool::pool, recover::Recovery},
@@ -78,6 +78,23 @@ impl Options {
     /// How the space of new segments is prepared; [`Preallocation::ZeroFill`] by default.
     pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
         self.config.preallocation = preallocation;
+        self
+    }
+
+    /// What opening does about damage to what was durable; [`OnDamage::Strict`] by default, which
+    /// refuses.
+    ///
+    /// ```no_run
+    /// # async fn example() -> highwater::Result<()> {
+    /// use highwater::{OnDamage, Wal};
+    /// let wal = Wal::options().on_damage(OnDamage::TruncateAtDamage).open("data/log").await?;
+    /// if let Some(cut) = &wal.recovery().cut {
+    ///     println!("{cut}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
+        self.config.on_damage = on_damage;
         self
     }
 

@@ -9,6 +9,7 @@
     reason = "shared by tests that each use a part; a mistake here must stop the test"
 )]
 
+pub(crate) mod copies;
 pub(crate) mod oracle;
 pub(crate) mod storm;
 pub(crate) mod sweep;

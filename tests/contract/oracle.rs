@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::Lsn;
 
-use super::{Found, frame_bytes};
+use super::{Found, copies::Copy, frame_bytes};
 
 /// When something was noted: the count of disk operations by then, and of notes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +76,8 @@ pub(crate) struct Oracle {
     /// Whether the medium lies. Then what a recovery cuts is gone, by all rights: it may take an
     /// acknowledged group for a torn tail if nothing that survived commits it.
     pub(crate) is_lied_to: bool,
+    /// Copies that were asked for.
+    pub(crate) copies: Vec<Copy>,
     /// Places that were answered twice, or beside each other.
     pub(crate) contradictions: Vec<String>,
 }
@@ -116,6 +118,13 @@ impl Oracle {
     pub(crate) fn wrote(&mut self, end: Lsn, began: Moment, operation: u64) {
         let noted = self.now(operation);
         self.written.push(Acknowledged { end, began, noted });
+    }
+
+    /// The records that should be there, if nothing was cut.
+    pub(crate) fn holds_exactly(&self, found: &Found) -> bool {
+        let placed: BTreeMap<Lsn, &Vec<u8>> =
+            self.placed.iter().map(|placed| (placed.lsn, &placed.payload)).collect();
+        found.iter().map(|(lsn, payload)| (*lsn, payload)).eq(placed)
     }
 
     /// One of the records that should be there, and the end of its frame.
@@ -230,14 +239,38 @@ impl Oracle {
         }
     }
 
+    /// The first record below `end` that should be in a copy that was asked for at `began`, and isn't.
+    pub(crate) fn first_missing_of_copy(
+        &self,
+        found: &Found,
+        end: Lsn,
+        began: Moment,
+    ) -> Option<Lsn> {
+        // What a cut has taken since may be in it or not, and what came behind that isn't.
+        let is_older = |placed: &Placed| placed.began.note < began.note;
+        self.first_missing_of(found, end, u64::MAX, is_older)
+    }
+
     /// The first record below `end` that should be there after operation `at` and isn't.
     fn first_missing(&self, found: &Found, end: Lsn, at: u64) -> Option<Lsn> {
+        self.first_missing_of(found, end, at, |_| true)
+    }
+
+    fn first_missing_of(
+        &self,
+        found: &Found,
+        end: Lsn,
+        at: u64,
+        counts: impl Fn(&Placed) -> bool,
+    ) -> Option<Lsn> {
         let lsns: BTreeSet<Lsn> = found.iter().map(|(lsn, _)| *lsn).collect();
         let asked = self.firsts.iter().filter(|it| !it.is_refused && it.asked.operation <= at);
         let first = asked.map(|it| it.to).max().unwrap_or(Lsn::ZERO);
         let expected = self.at.range(first.min(end)..end).flat_map(|(_, there)| there);
         let mut expected = expected.map(|&index| &self.placed[index]).filter(|placed| {
-            placed.began.operation <= at && !self.may_be_cut(placed.lsn, placed.began, at)
+            placed.began.operation <= at
+                && counts(placed)
+                && !self.may_be_cut(placed.lsn, placed.began, at)
         });
         expected.find(|placed| !lsns.contains(&placed.lsn)).map(|placed| placed.lsn)
     }
@@ -254,7 +287,7 @@ impl Oracle {
 
     /// Nothing that was never appended, nothing twice, nothing over something else, and nothing that
     /// was truncated by operation `at`.
-    fn check_records(&self, found: &Found, at: u64) -> Result<(), String> {
+    pub(crate) fn check_records(&self, found: &Found, at: u64) -> Result<(), String> {
         for window in found.windows(2) {
             let after = window[0].0.as_u64() + frame_bytes(&window[0].1);
             if window[1].0.as_u64() < after {

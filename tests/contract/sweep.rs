@@ -9,7 +9,9 @@ use highwater::{
 };
 
 use super::{
-    Found, block_on, open,
+    Found, block_on,
+    copies::check_copies,
+    open,
     oracle::Oracle,
     read_all,
     workload::{Action, Running, Script, Session, random_script, run},
@@ -82,6 +84,7 @@ pub(crate) async fn open_checked(
     oracle
         .check(&found, end, at, process_only)
         .map_err(|what| format!("{what}; {}", wal.recovery()))?;
+    check_copies(disk, oracle, at).await?;
     let recovered = Oracle::recovered(found, marks.synced);
     Ok((wal, recovered))
 }
@@ -97,9 +100,7 @@ pub(crate) async fn live_on(
     let (shown, committed) = read_beside(disk).await?;
     let (wal, recovered) = open_checked(disk, oracle, at, process_only).await?;
     // What recovery keeps is what was intact to a reader; so what it showed as committed is there.
-    if !shown.iter().map(|(lsn, payload)| (lsn, payload)).eq(&recovered.placed)
-        || committed > wal.recovery().end
-    {
+    if !recovered.holds_exactly(&shown) || committed > wal.recovery().end {
         let report = wal.recovery();
         return Err(format!("a reader showed other records, committed {committed}: {report}"));
     }

@@ -10,6 +10,7 @@ use highwater::{
 };
 
 use super::{
+    copies::{Beside, Copy},
     frame_bytes, open,
     oracle::{Moment, Oracle},
 };
@@ -27,6 +28,8 @@ pub(crate) enum Action {
     TruncateBefore(usize),
     /// Drops what stands behind one of the records that are known, or, one time in eight, all.
     TruncateAfter(usize),
+    /// Copies the log to a directory of its own.
+    CopyTo,
     /// The action's future is dropped when it has been polled so often.
     Dropped(Box<Action>, usize),
 }
@@ -191,6 +194,7 @@ impl Session {
             Action::Yield => simulation::yield_now().await,
             Action::TruncateBefore(pick) => self.truncate_before(*pick).await?,
             Action::TruncateAfter(pick) => self.truncate_after(*pick).await?,
+            Action::CopyTo => self.copy_to().await?,
             Action::Dropped(action, polls) => {
                 let mut running = Box::pin(self.run_unlimited(action));
                 for _ in 0..*polls {
@@ -236,6 +240,25 @@ impl Session {
             Err(error) => return Err(error),
         };
         self.oracle.borrow_mut().answer_cut(asked, end, self.disk.operation_count());
+        Ok(())
+    }
+
+    async fn copy_to(&self) -> highwater::Result<()> {
+        let (asked, began) = (self.wal.watermarks().synced, self.now());
+        let number = self.oracle.borrow().copies.len();
+        let directory = format!("copy-{number}");
+        self.oracle.borrow_mut().copies.push(Copy {
+            directory: directory.clone(),
+            asked,
+            began,
+            done: None,
+        });
+        let target = Beside { disk: self.disk.clone(), directory };
+        let copied = self.wal.copy_to_storage(target).await?;
+        assert!(copied.end >= asked, "{copied:?}");
+        assert!(copied.copied_count == 1, "{copied:?}");
+        let done = self.disk.operation_count();
+        self.oracle.borrow_mut().copies[number].done = Some(done);
         Ok(())
     }
 

@@ -8,7 +8,17 @@ use highwater::{
     simulation::{Disk, Image},
 };
 
-use super::log::{Log, block_on, open};
+use super::{
+    cutting,
+    log::{Log, block_on, open},
+};
+
+/// A prime, so that it meets no period of the damages.
+const CUT_ONE_IN: u64 = 41;
+
+fn cuts_all() -> bool {
+    std::env::var("HIGHWATER_CUTS").is_ok_and(|value| value == "all")
+}
 
 pub(crate) enum Outcome {
     Refused(Error),
@@ -95,19 +105,28 @@ pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
 #[derive(Default)]
 pub(crate) struct Damages {
     pub(crate) count: u64,
+    pub(crate) cut_count: u64,
+    pub(crate) cuts_all: bool,
     pub(crate) broken: Vec<String>,
 }
 
 impl Damages {
     pub(crate) fn check(&mut self, log: &Log, what: impl Fn() -> String, damaged: &Image) {
         self.count += 1;
+        // What opens with a cut of its own, one in so many: it costs three openings.
+        if self.cuts_all || cuts_all() || self.count % CUT_ONE_IN == 0 {
+            self.cut_count += 1;
+            if let Err(why) = cutting::check(log, damaged) {
+                self.broken.push(format!("{}: {}: cutting: {why}", log.name, what()));
+            }
+        }
         if let Err(why) = check(log, damaged) {
             self.broken.push(format!("{}: {}: {why}", log.name, what()));
         }
     }
 
     pub(crate) fn assert_none_broken(self) {
-        println!("{} damages", self.count);
+        println!("{} damages, {} of them cut", self.count, self.cut_count);
         let some: Vec<_> = self.broken.iter().take(12).cloned().collect();
         let broken = self.broken.len();
         assert!(broken == 0, "{broken} of {} damages:\n{}", self.count, some.join("\n"));

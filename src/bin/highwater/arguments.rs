@@ -12,8 +12,10 @@ Examples:
   highwater inspect --json data/log | jq .verdict
   highwater dump data/log --from 4096 --to 8192 --as hex
   highwater tail -f data/log                 what is committed, as it comes
+  highwater repair data/log                  what a repair would cut, and where the copies would go
 
-No command changes a byte or takes the log's lock: a log in use is read as it stood at one moment.";
+No command but `repair --apply` changes a byte or takes the log's lock: a log in use is read as it
+stood at one moment.";
 
 const STATUSES: &str = "\
 Exit status:
@@ -36,6 +38,24 @@ Examples:
   highwater tail data/log
   highwater tail -f -n 0 data/log
   highwater tail -f --json data/log | jq -r .text";
+
+const REPAIR: &str = "\
+What stands before the first damaged place stays, byte for byte. All that stands behind it, intact
+records included, is set aside under names that end in .wal.cut, with a manifest that says what, why
+and from where. Nothing is ever dropped without a copy; a torn tail is none of this, as opening cuts
+and keeps it by itself. Restore from a replica or a backup instead, if there is one.
+
+Exit status, as that of verify for the log as it is left:
+  0  nothing to repair, or repaired
+  1  torn tail, which is left to opening
+  2  corrupt: --apply would cut durable data
+  3  unsupported: intact, and written by a newer release; never cut
+  4  could not be read or written, or is in use
+Wrong arguments are 64.
+
+Examples:
+  highwater repair data/log
+  highwater repair --apply data/log && highwater verify data/log";
 
 /// Looks inside a highwater log.
 #[derive(Debug, Parser)]
@@ -64,6 +84,9 @@ Examples:
     /// Reads every byte of the log and says by its exit status whether it is whole
     #[command(after_help = STATUSES)]
     Verify(VerifyOptions),
+    /// Says what it would take to open a damaged log again, or does it: cuts it at the damage
+    #[command(after_help = REPAIR)]
+    Repair(RepairOptions),
     /// Draws segments and marks, to be read at a glance
     #[command(after_help = "Example:\n  highwater stat data/log")]
     Stat(LogOptions),
@@ -96,6 +119,18 @@ pub(crate) struct VerifyOptions {
     /// Says nothing but by the exit status, and errors
     #[arg(long, short, conflicts_with = "json")]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairOptions {
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+    /// Only says what would be done, which is the default
+    #[arg(long, conflicts_with = "apply")]
+    pub(crate) dry_run: bool,
+    /// Does it
+    #[arg(long)]
+    pub(crate) apply: bool,
 }
 
 #[derive(Debug, Args)]

@@ -13,10 +13,10 @@ use crate::{
     text::{counted, size},
 };
 
-const WHOLE: u8 = 0;
-const TORN: u8 = 1;
+pub(crate) const WHOLE: u8 = 0;
+pub(crate) const TORN: u8 = 1;
 pub(crate) const CORRUPT: u8 = 2;
-const UNSUPPORTED: u8 = 3;
+pub(crate) const UNSUPPORTED: u8 = 3;
 pub(crate) const UNREADABLE: u8 = 4;
 
 #[derive(Serialize)]

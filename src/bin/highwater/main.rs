@@ -1,4 +1,4 @@
-//! `highwater`: looks inside a log, and changes nothing.
+//! `highwater`: looks inside a log; only `repair --apply` changes one.
 
 mod arguments;
 mod check;
@@ -7,6 +7,7 @@ mod generate;
 mod output;
 mod progress;
 mod records;
+mod repair;
 mod report;
 mod stat;
 mod tail;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Dump(options) => dump::run(options),
         Command::Tail(options) => tail::run(options),
         Command::Verify(options) => check::run(options),
+        Command::Repair(options) => repair::run(options),
         Command::Stat(options) => stat::run(options),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man => generate::man(),

@@ -137,6 +137,21 @@ impl Storage for FileStorage {
         fs::rename(self.path(from), self.path(to))
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.path(from), self.path(to))
+    }
+
+    fn link_from(&self, source: &dyn Storage, name: &str) -> io::Result<()> {
+        match source.path_of(name) {
+            Some(path) => fs::hard_link(path, self.path(name)),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn path_of(&self, name: &str) -> Option<PathBuf> {
+        Some(self.path(name))
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         self.directory_file.sync()
     }
@@ -158,6 +173,10 @@ impl StorageFile for DirectoryFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn link_count(&self) -> io::Result<u64> {
+        platform::link_count(&self.file)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

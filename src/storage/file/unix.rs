@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::Path,
 };
 
@@ -58,4 +58,8 @@ pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     file.set_len(bytes)
+}
+
+pub(super) fn link_count(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.nlink())
 }

@@ -1,0 +1,152 @@
+//! The law of `TruncateAtDamage`: after every damage the log opens, all that stands before the first
+//! damaged place is there byte for byte, all that was cut is in a copy that the manifest names, and
+//! the log opens as any other from then on.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use highwater::{
+    DurableCut, Error, Lsn, OnDamage, RecoveryReport, Wal,
+    simulation::{Disk, Image},
+};
+
+use super::{
+    bytes::word,
+    law::{Outcome, outcome},
+    log::{Frame, HEADER, Log, block_on},
+};
+
+const PART: u8 = 2;
+
+/// What an opening gave that cuts at damage.
+struct Cut {
+    found: BTreeMap<Lsn, Vec<u8>>,
+    report: RecoveryReport,
+    after: Image,
+}
+
+fn open_cutting(damaged: &Image) -> Result<Cut, Error> {
+    block_on(async {
+        let disk = Disk::with_image(damaged.clone(), 99);
+        let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+        let options = options.on_damage(OnDamage::TruncateAtDamage);
+        let wal = options.open_with(disk.clone()).await?;
+        let mut found = BTreeMap::new();
+        let mut replay = wal.replay(..);
+        while let Some(item) = replay.next().await {
+            let record = item?;
+            found.insert(record.lsn, record.payload.to_vec());
+        }
+        Ok(Cut { found, report: wal.recovery().clone(), after: disk.image() })
+    })
+}
+
+/// A frame counts if it, and one of the two headers of its segment, is as it was.
+fn is_whole(log: &Log, damaged: &Image, frame: &Frame) -> bool {
+    let header = |at| log.is_intact(damaged, &frame.name, at, 116);
+    (header(0) || header(2048)) && log.is_intact(damaged, &frame.name, frame.offset, frame.bytes)
+}
+
+/// Below this all frames are whole; never within a batch.
+fn first_damaged(log: &Log, damaged: &Image) -> u64 {
+    let kind = |frame: &Frame| log.image.bytes(&frame.name).unwrap()[frame.offset + 4];
+    let Some(mut at) = log.frames.iter().position(|frame| !is_whole(log, damaged, frame)) else {
+        return u64::MAX;
+    };
+    while at > 0 && kind(&log.frames[at - 1]) == PART {
+        at -= 1;
+    }
+    log.frames[at].lsn
+}
+
+fn holds(image: &Image, name: &str, bytes: &[u8]) -> bool {
+    let there = image.bytes(name).unwrap();
+    there.windows(bytes.len()).step_by(8).any(|window| window == bytes)
+}
+
+pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
+    let cut = match open_cutting(damaged) {
+        Ok(cut) => cut,
+        Err(Error::UnsupportedFrame { .. } | Error::UnsupportedVersion { .. }) => return Ok(()),
+        Err(error) => return Err(format!("refused: {error}")),
+    };
+    let Cut { found, report, after } = &cut;
+    for (lsn, payload) in found {
+        if log.records.get(lsn) != Some(payload) {
+            return Err(format!("{lsn} was never appended like this; {report}"));
+        }
+    }
+    let intact_to = first_damaged(log, damaged);
+    let mut kept = log.records.keys().filter(|lsn| lsn.as_u64() < intact_to);
+    if let Some(lost) = kept.find(|lsn| !found.contains_key(lsn)) {
+        return Err(format!("{lost} is gone, all is intact up to {intact_to}; {report}"));
+    }
+    let durable = report.cut.as_ref().and_then(|cut| cut.durable.as_ref());
+    if let Some(durable) = durable {
+        check_manifest(durable, after).map_err(|what| format!("{what}; {report}"))?;
+    } else if let Outcome::Refused(error) | Outcome::Opened { error: Some(error), .. } =
+        outcome(damaged)
+    {
+        return Err(format!("no durable cut is reported, and without one: {error}; {report}"));
+    }
+    check_copies(log, damaged, &cut).map_err(|what| format!("{what}; {report}"))?;
+    match outcome(after) {
+        Outcome::Opened { found: again, error: None, .. } if again == *found => Ok(()),
+        Outcome::Opened { found: again, error, .. } => {
+            Err(format!("then {} of {} records, {error:?}; {report}", again.len(), found.len()))
+        }
+        Outcome::Refused(error) => Err(format!("then refused: {error}; {report}")),
+    }
+}
+
+fn check_manifest(durable: &DurableCut, after: &Image) -> Result<(), String> {
+    let bytes = after.bytes(&durable.manifest).ok_or("there is no manifest")?;
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    if !text.ends_with("\nend\n") {
+        return Err(format!("an unfinished manifest: {text}"));
+    }
+    for copy in &durable.copies {
+        if !text.contains(&copy.segment) || after.bytes(&copy.kept_as).is_none() {
+            return Err(format!("{copy:?} is not kept or not told: {text}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whatever a file held that isn't the log's any more is in a copy.
+fn check_copies(log: &Log, damaged: &Image, cut: &Cut) -> Result<(), String> {
+    let Cut { report, after, .. } = cut;
+    let names = after.names();
+    let is_copy = |name: &&String| {
+        let is_durable = report.cut.as_ref().is_some_and(|cut| cut.durable.is_some());
+        name.contains(".wal.cut") || !is_durable && name.ends_with(".wal")
+    };
+    let copies: Vec<_> = names.iter().filter(is_copy).collect();
+    for frame in &log.frames {
+        let there = damaged.bytes(&frame.name).filter(|_| frame.lsn >= report.end.as_u64());
+        let Some(bytes) = there.and_then(|b| b.get(frame.offset..frame.offset + frame.bytes))
+        else {
+            continue;
+        };
+        // Damaged or not: nothing is dropped. What has another place now may still be the log's.
+        let is_moved = !is_whole(log, damaged, frame) && names.contains(&frame.name);
+        let is_kept = bytes.iter().all(|&byte| byte == 0)
+            || copies.iter().any(|name| holds(after, name, bytes))
+            || is_moved && holds(after, &frame.name, bytes);
+        if !is_kept {
+            return Err(format!("the bytes of the frame at {} are gone", frame.lsn));
+        }
+    }
+    for name in damaged.names().iter().filter(|name| name.ends_with(".wal")) {
+        let bytes = damaged.bytes(name).unwrap();
+        let has_frames = bytes.get(HEADER..).is_some_and(|rest| rest.iter().any(|&b| b != 0));
+        let is_there = names.contains(name)
+            || copies.iter().any(|copy| after.bytes(copy).unwrap() == bytes)
+            // Replaced by a rotation that never was: an ordinary cut of zeros, or a rewritten end.
+            || report.cut.as_ref().is_none_or(|cut| cut.durable.is_none());
+        if has_frames && !is_there {
+            return Err(format!("{name} is gone, it had base {}", word(bytes, 32)));
+        }
+    }
+    Ok(())
+}
