@@ -11,8 +11,11 @@ Examples:
   highwater verify data/log && echo whole    reads everything; 0 only if all of it is whole
   highwater inspect --json data/log | jq .verdict
   highwater dump data/log --from 4096 --to 8192 --as hex
+  highwater export data/log | ssh backup highwater import - data/log
+  highwater bench-fsync data
 
-No command changes a byte or takes the log's lock: a log in use is read as it stood at one moment.";
+But for `import`, which makes a log or appends to one, no command changes a byte of a log or takes its
+lock: a log in use is read as it stood at one moment.";
 
 const STATUSES: &str = "\
 Exit status:
@@ -27,7 +30,7 @@ Examples:
   highwater verify data/log
   highwater verify --quiet data/log || echo \"status $?\"";
 
-/// Looks inside a highwater log.
+/// Looks inside a highwater log, and carries logs from place to place.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -53,6 +56,15 @@ Examples:
     /// Draws segments and marks, to be read at a glance
     #[command(after_help = "Example:\n  highwater stat data/log")]
     Stat(LogOptions),
+    /// Writes the records to a portable stream with checksums
+    #[command(after_help = crate::export::EXAMPLES)]
+    Export(crate::export::ExportOptions),
+    /// Makes a log of an exported stream, or of a log of wal-db 1.x or kaya-wal
+    #[command(after_help = crate::import::EXAMPLES)]
+    Import(crate::import::ImportOptions),
+    /// Measures what a flush costs on the disk under a directory
+    #[command(after_help = crate::fsync::EXAMPLES)]
+    BenchFsync(crate::fsync::BenchOptions),
     /// Prints a completion script for a shell
     #[command(after_help = "Example:\n  highwater completions bash > \
                             ~/.local/share/bash-completion/completions/highwater")]

@@ -16,7 +16,7 @@ use crate::{
 const WHOLE: u8 = 0;
 const TORN: u8 = 1;
 pub(crate) const CORRUPT: u8 = 2;
-const UNSUPPORTED: u8 = 3;
+pub(crate) const UNSUPPORTED: u8 = 3;
 pub(crate) const UNREADABLE: u8 = 4;
 
 #[derive(Serialize)]
@@ -57,7 +57,7 @@ fn status(found: &Inspection) -> u8 {
     found.damage.iter().map(status_of).fold(by_verdict, u8::max)
 }
 
-fn status_of(problem: &Problem) -> u8 {
+pub(crate) fn status_of(problem: &Problem) -> u8 {
     match problem.kind {
         ProblemKind::Corrupt => CORRUPT,
         ProblemKind::Unsupported => UNSUPPORTED,

@@ -1,13 +1,19 @@
-//! `highwater`: looks inside a log, and changes nothing.
+//! `highwater`: looks inside logs, and carries them from place to place.
 
 mod arguments;
 mod check;
 mod dump;
+mod export;
+mod files;
+mod foreign;
+mod fsync;
 mod generate;
+mod import;
 mod output;
 mod progress;
 mod report;
 mod stat;
+mod stream;
 mod text;
 
 use std::process::ExitCode;
@@ -35,6 +41,9 @@ fn main() -> ExitCode {
         Command::Dump(options) => dump::run(options),
         Command::Verify(options) => check::run(options),
         Command::Stat(options) => stat::run(options),
+        Command::Export(options) => export::run(options),
+        Command::Import(options) => import::run(options),
+        Command::BenchFsync(options) => fsync::run(options),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man => generate::man(),
     };
@@ -46,7 +55,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             eprintln!("highwater: {failure}");
-            ExitCode::from(check::UNREADABLE)
+            ExitCode::from(failure.status())
         }
     }
 }

@@ -9,11 +9,36 @@ use std::{
 use clap::builder::styling::{AnsiColor, Style};
 use highwater::inspect::Snapshot;
 
+use crate::check::{CORRUPT, UNREADABLE, UNSUPPORTED};
+
 /// Why a command could not do what it was asked to.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Log(highwater::Error),
     Output(io::Error),
+    /// Said in full already, with the exit status that it calls for.
+    Told {
+        status: u8,
+        message: String,
+    },
+}
+
+pub(crate) fn told(status: u8, message: String) -> Failure {
+    Failure::Told { status, message }
+}
+
+impl Failure {
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Failure::Told { status, .. } => *status,
+            Failure::Log(error) if error.is_corrupt() => CORRUPT,
+            Failure::Log(
+                highwater::Error::UnsupportedVersion { .. }
+                | highwater::Error::UnsupportedFrame { .. },
+            ) => UNSUPPORTED,
+            _ => UNREADABLE,
+        }
+    }
 }
 
 impl From<highwater::Error> for Failure {
@@ -48,6 +73,7 @@ impl fmt::Display for Failure {
             }
             Failure::Log(error) => error.fmt(f),
             Failure::Output(error) => write!(f, "writing the output: {error}"),
+            Failure::Told { message, .. } => message.fmt(f),
         }
     }
 }
