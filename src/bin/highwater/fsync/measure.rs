@@ -93,6 +93,9 @@ pub(crate) struct Measured {
 /// The file: wrapped around when it is full.
 const FILE_BYTES: u64 = 16 << 20;
 
+/// What takes longer counts as this.
+const SLOWEST_NS: u64 = 600_000_000_000;
+
 /// How fast zeros can be written, and each case that this system has.
 pub(crate) fn measure(
     directory: &Path,
@@ -133,7 +136,7 @@ fn run(
     }
     // No two writes alike: a device that compresses or leaves equal blocks out has no advantage.
     let mut bytes: Vec<u8> = (0..case.write_bytes()).map(|at| (at % 251) as u8).collect();
-    let mut latency = Histogram::<u64>::new(3).map_err(|error| {
+    let mut latency = Histogram::<u64>::new_with_bounds(1, SLOWEST_NS, 3).map_err(|error| {
         crate::output::told(crate::check::UNREADABLE, format!("measuring: {error}"))
     })?;
     let (begun, mut told_ms, mut at, mut count) = (Instant::now(), 0, 0, 0u64);
