@@ -147,7 +147,9 @@ async fn recovering() -> Any {
     for entry in std::fs::read_dir(&damaged)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "wal") {
-            std::fs::write(&path, vec![7; std::fs::metadata(&path)?.len() as usize])?;
+            let mut bytes = std::fs::read(&path)?;
+            bytes.fill(7);
+            std::fs::write(&path, bytes)?;
         }
     }
     let refused = Wal::open(&damaged).await.is_err_and(|error| error.is_corrupt());

@@ -26,7 +26,7 @@ fn segmented(path: &Path, truncated: Option<usize>) {
     let lsns: Vec<_> = (0..40).map(|i| wal.append(&payload(i)).unwrap()).collect();
     wal.sync().unwrap();
     if let Some(number) = truncated {
-        wal.truncate_before(lsns[number]).unwrap();
+        assert_eq!(wal.truncate_before(lsns[number]).unwrap(), lsns[number]);
     }
 }
 

@@ -14,7 +14,7 @@ Examples:
   highwater export data/log | ssh backup highwater import - data/log
   highwater bench-fsync data
 
-But for `import`, which makes a log or appends to one, no command changes a byte of a log or takes its
+But for `import`, which makes a log or appends to one, no command changes a byte of a log or takes its \
 lock: a log in use is read as it stood at one moment.";
 
 const STATUSES: &str = "\

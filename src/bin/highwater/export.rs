@@ -23,9 +23,9 @@ use crate::{
 };
 
 pub(crate) const EXAMPLES: &str = "\
-The stream holds the records, whole batches, their LSNs, and checksums of each record and of all of
-it; `import` refuses one that is damaged or cut short. The log may be in use: it is read as it stood at
-one moment. A batch belongs to the range if its first record does. What stands past a torn tail is left
+The stream holds the records, whole batches, their LSNs, and checksums of each record and of all of \
+it; `import` refuses one that is damaged or cut short. The log may be in use: it is read as it stood at \
+one moment. A batch belongs to the range if its first record does. What stands past a torn tail is left \
 out, as opening would cut it; damage ends the export with status 2 and without a whole stream.
 
 Examples:

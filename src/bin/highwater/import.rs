@@ -21,9 +21,9 @@ use crate::{
 };
 
 pub(crate) const EXAMPLES: &str = "\
-Every checksum of the source is verified. DIR appears when all of it is there and synced, or not at all;
-with --append a source that is a file is verified as a whole before the first record is appended. The
-records get new LSNs, in their order; --map tells which. Batches stay whole. From kaya-wal come changes
+Every checksum of the source is verified. DIR appears when all of it is there and synced, or not at all; \
+with --append a source that is a file is verified as a whole before the first record is appended. The \
+records get new LSNs, in their order; --map tells which. Batches stay whole. From kaya-wal come changes \
 of a map as `highwater::typed::KeyValue` reads them; its sequence numbers are left behind.
 
 Exit status: 0 imported; 2 the source is damaged or cut short; 3 newer than this release; 4 otherwise.

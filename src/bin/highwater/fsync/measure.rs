@@ -9,8 +9,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
+    check::UNREADABLE,
     files::{Scratch, Sync},
-    output::Failure,
+    output::{Failure, told},
     progress::Progress,
 };
 
@@ -96,6 +97,9 @@ const FILE_BYTES: u64 = 16 << 20;
 /// What takes longer counts as this.
 const SLOWEST_NS: u64 = 600_000_000_000;
 
+/// How often each case has its turn: what else the disk does meets all of them.
+const ROUNDS: u32 = 4;
+
 /// How fast zeros can be written, and each case that this system has.
 pub(crate) fn measure(
     directory: &Path,
@@ -104,71 +108,91 @@ pub(crate) fn measure(
     let mut scratch = Scratch::create(directory)?;
     let begun = Instant::now();
     scratch.zero_fill(FILE_BYTES)?;
-    let nanoseconds = begun.elapsed().as_nanos().max(1);
-    let filled = u128::from(FILE_BYTES) * 1_000_000_000 / nanoseconds;
-    let total_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut progress = Progress::of_time(total_ms);
-    let share = duration / u32::try_from(ALL.len()).unwrap_or(1);
-    let mut measured = Vec::new();
+    let filled = per_second(FILE_BYTES, begun.elapsed());
+    let mut progress = Progress::of_time(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let mut runs = Vec::new();
     for case in ALL {
-        measured.extend(run(&mut scratch, case, share, &mut progress)?);
+        let latency = Histogram::new_with_bounds(1, SLOWEST_NS, 3);
+        let latency = latency.map_err(|error| told(UNREADABLE, format!("measuring: {error}")))?;
+        runs.push(Run { case, latency, spent: Duration::ZERO });
     }
-    Ok((u64::try_from(filled).unwrap_or(u64::MAX), measured))
-}
-
-/// Makes the file what the case begins with; `false` if this system can't.
-fn prepare(scratch: &mut Scratch, case: Case) -> Result<bool, Failure> {
-    match case {
-        Case::Reserved => scratch.reserve(FILE_BYTES),
-        Case::Growing => scratch.empty().map(|()| true),
-        _ => scratch.open_for(case.sync(), FILE_BYTES),
-    }
-}
-
-fn run(
-    scratch: &mut Scratch,
-    case: Case,
-    share: Duration,
-    progress: &mut Progress,
-) -> Result<Option<Measured>, Failure> {
-    if !prepare(scratch, case)? {
-        return Ok(None);
-    }
-    // No two writes alike: a device that compresses or leaves equal blocks out has no advantage.
-    let mut bytes: Vec<u8> = (0..case.write_bytes()).map(|at| (at % 251) as u8).collect();
-    let mut latency = Histogram::<u64>::new_with_bounds(1, SLOWEST_NS, 3).map_err(|error| {
-        crate::output::told(crate::check::UNREADABLE, format!("measuring: {error}"))
-    })?;
-    let (begun, mut told_ms, mut at, mut count) = (Instant::now(), 0, 0, 0u64);
-    let mut flushing = Duration::ZERO;
-    while count == 0 || begun.elapsed() < share {
-        if at + bytes.len() as u64 > FILE_BYTES {
-            at = 0;
-            // Space that was written once is no longer what is measured.
-            if matches!(case, Case::Reserved | Case::Growing) {
-                prepare(scratch, case)?;
-            }
+    let turn = duration / ROUNDS / u32::try_from(ALL.len()).unwrap_or(1);
+    for _ in 0..ROUNDS {
+        for run in &mut runs {
+            run.take_turn(&mut scratch, turn, &mut progress)?;
         }
-        bytes.iter_mut().zip(count.to_le_bytes()).for_each(|(byte, new)| *byte = new);
-        let started = Instant::now();
-        scratch.write_and_sync(at, &bytes, case.sync())?;
-        let took = started.elapsed();
-        flushing += took;
-        latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        at += bytes.len() as u64;
-        count += 1;
-        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        progress.add(elapsed_ms - told_ms);
-        told_ms = elapsed_ms;
     }
-    let per_second = u128::from(count) * 1_000_000_000 / flushing.as_nanos().max(1);
-    Ok(Some(Measured {
-        case,
-        count,
-        p50_ns: latency.value_at_quantile(0.5),
-        p90_ns: latency.value_at_quantile(0.9),
-        p99_ns: latency.value_at_quantile(0.99),
-        max_ns: latency.max(),
-        per_second: u64::try_from(per_second).unwrap_or(u64::MAX),
-    }))
+    Ok((filled, runs.iter().filter_map(Run::measured).collect()))
+}
+
+fn per_second(count: u64, time: Duration) -> u64 {
+    let per_second = u128::from(count) * 1_000_000_000 / time.as_nanos().max(1);
+    u64::try_from(per_second).unwrap_or(u64::MAX)
+}
+
+struct Run {
+    case: Case,
+    latency: Histogram<u64>,
+    spent: Duration,
+}
+
+impl Run {
+    /// Makes the file what the case begins with; `false` if this system can't.
+    fn prepare(&self, scratch: &mut Scratch) -> Result<bool, Failure> {
+        match self.case {
+            Case::Reserved => scratch.reserve(FILE_BYTES),
+            Case::Growing => scratch.empty().map(|()| true),
+            _ => scratch.open_for(self.case.sync(), FILE_BYTES),
+        }
+    }
+
+    fn take_turn(
+        &mut self,
+        scratch: &mut Scratch,
+        turn: Duration,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        if !self.prepare(scratch)? {
+            return Ok(());
+        }
+        let case = self.case;
+        let mut bytes: Vec<u8> = (0..=250).cycle().take(case.write_bytes()).collect();
+        let (begun, mut told_ms, mut at, mut is_first) = (Instant::now(), 0, 0, true);
+        while is_first || begun.elapsed() < turn {
+            is_first = false;
+            if at + bytes.len() as u64 > FILE_BYTES {
+                at = 0;
+                // Space that was written once is no longer what is measured.
+                if matches!(case, Case::Reserved | Case::Growing) {
+                    self.prepare(scratch)?;
+                }
+            }
+            // No two writes alike: a device that leaves equal blocks out has no advantage.
+            let number = self.latency.len().to_le_bytes();
+            bytes.iter_mut().zip(number).for_each(|(byte, new)| *byte = new);
+            let started = Instant::now();
+            scratch.write_and_sync(at, &bytes, case.sync())?;
+            let took = started.elapsed();
+            self.spent += took;
+            self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            at += bytes.len() as u64;
+            let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            progress.add(elapsed_ms - told_ms);
+            told_ms = elapsed_ms;
+        }
+        Ok(())
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        let Run { case, latency, spent } = self;
+        (!latency.is_empty()).then(|| Measured {
+            case: *case,
+            count: latency.len(),
+            p50_ns: latency.value_at_quantile(0.5),
+            p90_ns: latency.value_at_quantile(0.9),
+            p99_ns: latency.value_at_quantile(0.99),
+            max_ns: latency.max(),
+            per_second: per_second(latency.len(), *spent),
+        })
+    }
 }

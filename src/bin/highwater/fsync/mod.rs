@@ -20,8 +20,8 @@ use disk::Disk;
 use measure::{Case, Measured, measure};
 
 pub(crate) const EXAMPLES: &str = "\
-Writes to a file of its own in DIR, a few dozen MiB, and deletes it. Other load on the disk shows in the
-figures. The first line is what the default settings of a log come down to; no log on this disk has a
+Writes to a file of 16 MiB of its own in DIR, again and again, and deletes it. The cases take turns. Other load on the disk shows in the \
+figures. The first line is what the default settings of a log come down to; no log on this disk has a \
 shorter durable commit, however many wait for one.
 
 Examples:
@@ -59,7 +59,11 @@ pub(crate) fn run(options: &BenchOptions) -> Answer {
     let answered = Answered {
         directory: options.directory.display().to_string(),
         warnings: warnings(&disk, &cases),
-        suggestions: suggestions(zero_fill_bytes_per_second, &cases),
+        suggestions: if is_in_memory(&disk) {
+            Vec::new()
+        } else {
+            suggestions(zero_fill_bytes_per_second, &cases)
+        },
         disk,
         zero_fill_bytes_per_second,
         cases,
@@ -84,10 +88,13 @@ const NOTHING_NS: u64 = 15_000;
 /// Flash without a protected cache takes longer.
 const PROTECTED_NS: u64 = 60_000;
 
+fn is_in_memory(disk: &Disk) -> bool {
+    disk.file_system.as_deref().is_some_and(|name| ["tmpfs", "ramfs"].contains(&name))
+}
+
 fn warnings(disk: &Disk, cases: &[Measured]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let in_memory = ["tmpfs", "ramfs"];
-    if disk.file_system.as_deref().is_some_and(|name| in_memory.contains(&name)) {
+    if is_in_memory(disk) {
         warnings.push("in memory: nothing on this file system survives a loss of power".to_owned());
     } else {
         match median(cases, Case::Floor) {
