@@ -42,6 +42,10 @@ impl Scene {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
         command.args(arguments).current_dir(self.directory.path()).env_remove("NO_COLOR");
+        if arguments[0] == "import" && !arguments.contains(&"--segment-bytes") {
+            // Of the default size two are prepared, 16 MiB of zeros each.
+            command.args(["--segment-bytes", "65536"]);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -300,6 +304,27 @@ fn a_full_disk_is_said_and_leaves_nothing_half_done() {
     assert!(error.contains("no space for the next segment"), "{error}");
     assert!(error.contains("nothing was imported"), "{error}");
     assert!(error.contains("highwater-bench-fsync.tmp: No space left"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
+    let scene = Scene::with(&image(true));
+    fs::write(scene.path("log.hwx"), scene.bytes(&["export", "log"])).unwrap();
+    let before = scene.names();
+    let limited = |arguments: &str| {
+        let script = format!("ulimit -f 2; exec \"$0\" {arguments}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_highwater")]);
+        let output = command.current_dir(scene.directory.path()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{arguments}: {error}");
+        assert_eq!(scene.names(), before, "{arguments}");
+        error
+    };
+    assert!(limited("import log.hwx new").contains("too large"));
+    assert!(limited("export log -o new.hwx").contains("ulimit -f"));
+    assert!(limited("bench-fsync .").contains("ulimit -f"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use highwater::{
     Lsn,
-    inspect::{Frame, FrameKind, FrameState, Role, Segment, Snapshot, Verdict},
+    inspect::{Frame, FrameKind, FrameState, ProblemKind, Role, Segment, Snapshot, Verdict},
 };
 use serde::Serialize;
 
@@ -18,6 +18,7 @@ use crate::{
     files::NewFile,
     output::{Answer, Failure, json, open, snapshot, told},
     progress::Progress,
+    report::advice_on,
     stream::{EntryKind, Head, StreamWriter, Totals},
     text::{counted, size},
 };
@@ -104,9 +105,11 @@ fn range(snapshot: &Snapshot, options: &ExportOptions) -> Result<(Lsn, Lsn), Fai
             return Err(told(UNREADABLE, format!("{place}: no log yet: nothing to export")));
         }
         (Verdict::Refused(problem), None) => {
-            let message =
-                format!("{}; an intact range can be exported by --from and --to", problem.message);
-            return Err(told(status_of(problem), message));
+            let advice = match problem.kind {
+                ProblemKind::Corrupt => "; an intact range can be exported by --from and --to",
+                kind => advice_on(kind),
+            };
+            return Err(told(status_of(problem), format!("{}{advice}", problem.message)));
         }
         _ => {}
     }

@@ -230,11 +230,8 @@ fn fill(
             eprintln!("highwater: note: a torn tail was cut at LSN {} and kept", cut.lsn);
         }
         let appended = append_all(from, &wal, &mut map, &mut imported).await;
-        // What was appended stays, so it is made durable also before bad news.
-        let ended = match wal.sync().await {
-            Ok(_) => wal.close().await,
-            Err(error) => Err(error),
-        };
+        // Closing syncs. What was appended stays, so it is made durable also before bad news.
+        let ended = wal.close().await;
         appended.and(ended.map_err(Failure::from))
     });
     // No job of the log outlives it, so the directory can be put in place, or deleted.

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             return ExitCode::from(status);
         }
     };
+    files::outlive_size_limits();
     let ran = match &arguments.command {
         Command::Inspect(options) => report::run(options),
         Command::Dump(options) => dump::run(options),

@@ -82,7 +82,7 @@ fn advice(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::NotFound => "; name the directory of a log",
         io::ErrorKind::NotADirectory => "; name the directory, not one of its files",
-        io::ErrorKind::PermissionDenied => "; run as a user who may read the log's files",
+        io::ErrorKind::PermissionDenied => "; run as the user whom the log belongs to",
         _ => "",
     }
 }

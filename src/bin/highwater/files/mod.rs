@@ -33,6 +33,17 @@ pub(crate) fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
     told(UNREADABLE, format!("{what} {}: {error}{advice}", path.display()))
 }
 
+/// A limit of file sizes (`ulimit -f`) makes a write fail; by default it ends the process, which then
+/// can't say so or clean up.
+pub(crate) fn outlive_size_limits() {
+    #[cfg(unix)]
+    {
+        let unused = std::sync::Arc::default();
+        // Without it things are as they were.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, unused);
+    }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);

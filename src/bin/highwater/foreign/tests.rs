@@ -1,6 +1,6 @@
 //! Nothing that stands in a file makes a parser panic or give what was not written.
 
-use std::{fs, path::PathBuf};
+use std::io::Write;
 
 use proptest::{collection::vec, prelude::*};
 
@@ -39,22 +39,20 @@ fn kaya_wal(values: &[Vec<u8>]) -> Vec<u8> {
 }
 
 struct Scene {
-    _directory: tempfile::TempDir,
-    file: PathBuf,
+    file: tempfile::NamedTempFile,
 }
 
 impl Scene {
     fn new(bytes: &[u8]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("old");
-        fs::write(&file, bytes).unwrap();
-        Scene { _directory: directory, file }
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        Scene { file }
     }
 
     fn open(&self, format: Format) -> Box<dyn Source> {
         match format {
-            Format::WalDb => Box::new(WalDb::open(&self.file, None).unwrap()),
-            _ => Box::new(KayaWal::open(&self.file).unwrap()),
+            Format::WalDb => Box::new(WalDb::open(self.file.path(), None).unwrap()),
+            _ => Box::new(KayaWal::open(self.file.path()).unwrap()),
         }
     }
 }
@@ -141,7 +139,7 @@ proptest! {
                 let same = found.iter().zip(&intact).take_while(|(one, other)| one == other).count();
                 prop_assert!(same == found.len().min(intact.len()) || same * 8 <= cut);
             }
-            let _ = detect(&Scene::new(&mixed).file);
+            let _ = detect(Scene::new(&mixed).file.path());
         }
     }
 }
