@@ -265,6 +265,59 @@ fn a_log_that_is_not_whole_is_no_export() {
     }
 }
 
+/// Four segments and more of records of 900 bytes, and where each record stands.
+fn long(truncate_before: Option<usize>) -> (Image, Vec<u64>) {
+    let disk = Disk::new(5);
+    let lsns = block_on(async {
+        let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+        let wal = options.open_with(disk.clone()).await.unwrap();
+        let mut lsns = Vec::new();
+        for i in 0..20u8 {
+            lsns.push(wal.append_and_sync(vec![i; 900]).await.unwrap());
+        }
+        if let Some(number) = truncate_before {
+            wal.truncate_before(lsns[number]).await.unwrap();
+        }
+        wal.close().await.unwrap();
+        lsns
+    });
+    let lsns = lsns.into_iter().map(highwater::Lsn::as_u64).collect();
+    (disk.image().crash(Survival::Everything), lsns)
+}
+
+#[test]
+fn no_export_leaps_over_a_segment_that_is_missing() {
+    let (mut image, lsns) = long(None);
+    let at = |number: usize| lsns[number].to_string();
+    image.delete(&format!("{:020}.wal", 2));
+    let scene = Scene::with(&image);
+    let export = |from: usize, to: usize| {
+        scene.run(&["export", "log", "--from", &at(from), "--to", &at(to), "-o", "log.hwx"])
+    };
+    for (from, to) in [(0, 19), (0, 13), (2, 19), (5, 10)] {
+        let told = export(from, to);
+        assert_eq!(told.status, 2, "{from}..{to}: {}{}", told.out, told.error);
+        assert!(!scene.path("log.hwx").exists());
+    }
+    let told = export(14, 19);
+    assert_eq!(told.status, 0, "{}", told.error);
+    scene.run(&["import", "log.hwx", "back"]);
+    let records: Vec<_> = (14..19).map(|i| (false, vec![i; 900])).collect();
+    assert_eq!(scene.records("back"), records);
+}
+
+#[test]
+fn a_log_whose_beginning_was_truncated_is_exported_from_where_it_begins() {
+    let (image, lsns) = long(Some(7));
+    let scene = Scene::with(&image);
+    let told = scene.run(&["export", "log", "-o", "log.hwx"]);
+    assert_eq!(told.status, 0, "{}", told.error);
+    assert!(told.out.contains(&format!("13 records, 11.4 KiB of payload, LSN {}", lsns[7])));
+    let told = scene.run(&["export", "log", "--from", &lsns[6].to_string(), "-o", "no.hwx"]);
+    assert_eq!(told.status, 4);
+    assert!(told.error.contains(&format!("the log begins at {}", lsns[7])), "{}", told.error);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing_half_done() {
