@@ -389,8 +389,70 @@ fn what_an_import_that_was_killed_left_is_told_of() {
     assert_eq!(told.status, 4);
     assert!(told.error.contains("new.importing: there already"), "{}", told.error);
     fs::remove_dir(scene.path("new.importing")).unwrap();
+    // One that still waits for the second half of its stream.
+    let stream = fs::read(scene.path("log.hwx")).unwrap();
+    let mut child = scene.command(&["import", "-", "new"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&stream[..stream.len() / 2]).unwrap();
+    while !scene.path("new.importing").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it waits for its input");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!scene.path("new").exists() && scene.path("new.importing").exists());
+    fs::remove_dir_all(scene.path("new.importing")).unwrap();
     assert_eq!(scene.run(&["import", "log.hwx", "new/"]).status, 0);
     assert_eq!(scene.records("new"), scene.records("log"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_import_is_durable_before_it_says_so() {
+    let scene = Scene::with(&image(true));
+    fs::write(scene.path("log.hwx"), scene.bytes(&["export", "log"])).unwrap();
+    let mut command = Command::new("strace");
+    let calls = "trace=rename,renameat,renameat2,fsync,fdatasync,pwrite64,pwritev,write";
+    command.args(["-f", "-y", "-o", "calls", "-e", calls, env!("CARGO_BIN_EXE_highwater")]);
+    command.args(["import", "log.hwx", "new"]).current_dir(scene.directory.path());
+    let Ok(output) = command.stdin(Stdio::null()).output() else {
+        eprintln!("no strace here: skipped");
+        return;
+    };
+    let calls = fs::read_to_string(scene.path("calls")).unwrap_or_default();
+    if !calls.contains("rename") {
+        eprintln!("strace may not trace here: skipped");
+        return;
+    }
+    assert!(output.status.success());
+    let lines: Vec<_> = calls.lines().collect();
+    let place = |what: &dyn Fn(&&str) -> bool| lines.iter().position(|line| what(line)).unwrap();
+    let last = |what: &dyn Fn(&&str) -> bool| lines.iter().rposition(|line| what(line)).unwrap();
+    let is_segment = |line: &&str| line.contains("new.importing/") && line.contains(".wal>");
+    let written = last(&|line| is_segment(line) && line.contains("pwrite"));
+    let synced = last(&|line| is_segment(line) && line.contains("sync("));
+    let staged = last(&|line| line.contains("new.importing>)") && line.contains("sync("));
+    let renamed = place(&|line| line.contains("rename") && line.contains("new.importing\""));
+    let parent = scene.directory.path().file_name().unwrap().to_str().unwrap();
+    let named = last(&|line| line.contains(&format!("{parent}>)")) && line.contains("fsync("));
+    let told = place(&|line| line.contains("imported and synced"));
+    let order = [written, synced, staged, renamed, named, told];
+    assert!(order.is_sorted(), "{order:?}\n{calls}");
+}
+
+#[test]
+fn the_new_commands_have_help_a_manual_and_completions() {
+    let scene = Scene::new();
+    let manual = scene.run(&["man"]).out;
+    let script = scene.run(&["completions", "bash"]).out;
+    for name in ["export", "import", "bench-fsync"] {
+        let help = scene.run(&[name, "--help"]).out;
+        assert!(help.contains("Examples:\n  highwater ") && help.contains("--json"), "{help}");
+        // The manual writes hyphens as troff wants them.
+        let section = format!(".SH \"HIGHWATER {}\"", name.to_uppercase());
+        assert!(manual.contains(&section), "{name}");
+        assert!(script.contains(&format!("highwater,{name})")), "{name}");
+    }
 }
 
 #[test]
