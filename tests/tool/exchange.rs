@@ -163,6 +163,14 @@ fn a_pipe_carries_a_log() {
     assert_eq!(scene.records("copy"), scene.records("log"));
     let segments = fs::read_dir(scene.path("copy")).unwrap().count();
     assert!(segments > 2, "of the size that was asked for: {segments}");
+    // A stream that nobody reads to its end was not delivered. Who should is gone already.
+    let mut reader = scene.command(&["--version"]).stdin(Stdio::piped()).spawn().unwrap();
+    let gone = reader.stdin.take().unwrap();
+    reader.wait_with_output().unwrap();
+    let export = scene.command(&["export", "log"]).stdout(gone).spawn().unwrap();
+    let (status, output) = Scene::told(export);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(status == 4 && error.contains("went away before its end"), "{status}: {error}");
     // Exporting what can't be exported leaves the importer with nothing to believe.
     let told = scene.feed(&["import", "-", "none"], b"");
     assert_eq!(told.status, 2);

@@ -75,8 +75,8 @@ pub(crate) fn run(options: &ExportOptions) -> Answer {
     let range = range(&snapshot, options)?;
     let totals = if is_piped {
         let (out, _) = open();
-        let (mut out, totals) = write(&snapshot, range, options, out, &Failure::from)?;
-        out.flush()?;
+        let (mut out, totals) = write(&snapshot, range, options, out, &unread)?;
+        out.flush().map_err(unread)?;
         totals
     } else {
         let path = &options.output;
@@ -94,6 +94,15 @@ pub(crate) fn run(options: &ExportOptions) -> Answer {
     let exported = Exported { log: &found.location, from, to, totals, torn_bytes };
     tell(&exported, options.log.json, is_piped)?;
     Ok(0)
+}
+
+/// Of this output nobody has seen enough before its end.
+fn unread(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        let message = "who read the stream went away before its end: it is not whole there";
+        return told(UNREADABLE, message.to_owned());
+    }
+    Failure::from(error)
 }
 
 /// From where to where, as far as the log is known to go.
