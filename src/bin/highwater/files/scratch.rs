@@ -33,10 +33,9 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    const NAME: &'static str = "highwater-bench-fsync.tmp";
-
-    pub(crate) fn create(directory: &Path) -> Result<Self, Failure> {
-        let path = directory.join(Self::NAME);
+    /// `number` tells apart those that are there at the same time.
+    pub(crate) fn create(directory: &Path, number: u32) -> Result<Self, Failure> {
+        let path = directory.join(format!("highwater-bench-fsync-{number}.tmp"));
         let mut options = OpenOptions::new();
         // One that a killed run left behind is taken over.
         options.read(true).write(true).create(true).truncate(false);

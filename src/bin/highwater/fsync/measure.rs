@@ -71,6 +71,10 @@ impl Case {
         }
     }
 
+    fn wants_fresh_space(self) -> bool {
+        matches!(self, Case::Reserved | Case::Growing)
+    }
+
     fn sync(self) -> Sync {
         match self {
             Case::Fsync => Sync::All,
@@ -98,16 +102,16 @@ const FILE_BYTES: u64 = 16 << 20;
 const SLOWEST_NS: u64 = 600_000_000_000;
 
 /// How often each case has its turn: what else the disk does meets all of them.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 16;
 
 /// How fast zeros can be written, and each case that this system has.
 pub(crate) fn measure(
     directory: &Path,
     duration: Duration,
 ) -> Result<(u64, Vec<Measured>), Failure> {
-    let mut scratch = Scratch::create(directory)?;
+    let (mut zeroed, mut fresh) = (Scratch::create(directory, 1)?, Scratch::create(directory, 2)?);
     let begun = Instant::now();
-    scratch.zero_fill(FILE_BYTES)?;
+    zeroed.zero_fill(FILE_BYTES)?;
     let filled = per_second(FILE_BYTES, begun.elapsed());
     let mut progress = Progress::of_time(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     let mut runs = Vec::new();
@@ -119,7 +123,8 @@ pub(crate) fn measure(
     let turn = duration / ROUNDS / u32::try_from(ALL.len()).unwrap_or(1);
     for _ in 0..ROUNDS {
         for run in &mut runs {
-            run.take_turn(&mut scratch, turn, &mut progress)?;
+            let scratch = if run.case.wants_fresh_space() { &mut fresh } else { &mut zeroed };
+            run.take_turn(scratch, turn, &mut progress)?;
         }
     }
     Ok((filled, runs.iter().filter_map(Run::measured).collect()))
@@ -163,7 +168,7 @@ impl Run {
             if at + bytes.len() as u64 > FILE_BYTES {
                 at = 0;
                 // Space that was written once is no longer what is measured.
-                if matches!(case, Case::Reserved | Case::Growing) {
+                if case.wants_fresh_space() {
                     self.prepare(scratch)?;
                 }
             }

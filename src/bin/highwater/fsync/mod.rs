@@ -20,7 +20,7 @@ use disk::Disk;
 use measure::{Case, Measured, measure};
 
 pub(crate) const EXAMPLES: &str = "\
-Writes to a file of 16 MiB of its own in DIR, again and again, and deletes it. The cases take turns. Other load on the disk shows in the \
+Writes to two files of 16 MiB of its own in DIR, again and again, and deletes them. The cases take turns. Other load on the disk shows in the \
 figures. The first line is what the default settings of a log come down to; no log on this disk has a \
 shorter durable commit, however many wait for one.
 
@@ -88,6 +88,9 @@ const NOTHING_NS: u64 = 15_000;
 /// Flash without a protected cache takes longer.
 const PROTECTED_NS: u64 = 60_000;
 
+/// The slowest tenth takes so many times the median, and more, where a disk isn't quiet.
+const UNSTEADY: u64 = 5;
+
 fn is_in_memory(disk: &Disk) -> bool {
     disk.file_system.as_deref().is_some_and(|name| ["tmpfs", "ramfs"].contains(&name))
 }
@@ -114,6 +117,14 @@ fn warnings(disk: &Disk, cases: &[Measured]) -> Vec<String> {
     if disk.options.iter().any(|option| option == "nobarrier" || option == "barrier=0") {
         warnings
             .push("mounted without barriers: a flush does not empty the device's cache".to_owned());
+    }
+    let floor = cases.iter().find(|measured| measured.case == Case::Floor);
+    if floor.is_some_and(|floor| floor.p90_ns > floor.p50_ns.saturating_mul(UNSTEADY)) {
+        warnings.push(
+            "the figures vary much: something else uses the disk, or it is shared; measure again when \
+             it is quiet before following the suggestions"
+                .to_owned(),
+        );
     }
     let network = ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"];
     if let Some(name) = disk.file_system.as_deref().filter(|name| network.contains(name)) {
@@ -215,6 +226,8 @@ mod tests {
         }
         let memory = Disk { file_system: Some("tmpfs".to_owned()), ..Disk::default() };
         assert!(warnings(&memory, &[measured(Case::Floor, 900_000)])[0].contains("in memory"));
+        let busy = [Measured { p90_ns: 900_000, ..measured(Case::Floor, 100_000) }];
+        assert!(warnings(&disk, &busy)[0].contains("vary much"));
         let barrier =
             Disk { options: vec!["rw".to_owned(), "nobarrier".to_owned()], ..Disk::default() };
         assert!(warnings(&barrier, &[])[0].contains("barriers"));
