@@ -91,6 +91,11 @@ const PROTECTED_NS: u64 = 60_000;
 /// The slowest tenth takes so many times the median, and more, where a disk isn't quiet.
 const UNSTEADY: u64 = 5;
 
+fn is_unsteady(cases: &[Measured]) -> bool {
+    let floor = cases.iter().find(|measured| measured.case == Case::Floor);
+    floor.is_some_and(|floor| floor.p90_ns > floor.p50_ns.saturating_mul(UNSTEADY))
+}
+
 fn is_in_memory(disk: &Disk) -> bool {
     disk.file_system.as_deref().is_some_and(|name| ["tmpfs", "ramfs"].contains(&name))
 }
@@ -118,11 +123,10 @@ fn warnings(disk: &Disk, cases: &[Measured]) -> Vec<String> {
         warnings
             .push("mounted without barriers: a flush does not empty the device's cache".to_owned());
     }
-    let floor = cases.iter().find(|measured| measured.case == Case::Floor);
-    if floor.is_some_and(|floor| floor.p90_ns > floor.p50_ns.saturating_mul(UNSTEADY)) {
+    if is_unsteady(cases) {
         warnings.push(
             "the figures vary much: something else uses the disk, or it is shared; measure again when \
-             it is quiet before following the suggestions"
+             it is quiet"
                 .to_owned(),
         );
     }
@@ -137,6 +141,8 @@ fn suggestions(zero_fill_bytes_per_second: u64, cases: &[Measured]) -> Vec<Strin
     let mut suggestions = Vec::new();
     let better = |one: u64, other: u64| one.saturating_mul(100) < other.saturating_mul(85);
     match (median(cases, Case::Floor), median(cases, Case::Reserved)) {
+        // Nothing follows from medians that chance decides.
+        _ if is_unsteady(cases) => {}
         (Some(zeroed), Some(reserved)) if better(zeroed, reserved) => suggestions.push(format!(
             "Options::preallocation(ZeroFill), the default: commits into prepared space take {} \
              instead of {}",
@@ -226,8 +232,10 @@ mod tests {
         }
         let memory = Disk { file_system: Some("tmpfs".to_owned()), ..Disk::default() };
         assert!(warnings(&memory, &[measured(Case::Floor, 900_000)])[0].contains("in memory"));
-        let busy = [Measured { p90_ns: 900_000, ..measured(Case::Floor, 100_000) }];
+        let floor = Measured { p90_ns: 900_000, ..measured(Case::Floor, 100_000) };
+        let busy = [floor, measured(Case::Reserved, 300_000)];
         assert!(warnings(&disk, &busy)[0].contains("vary much"));
+        assert!(!suggestions(1 << 20, &busy).concat().contains("preallocation"));
         let barrier =
             Disk { options: vec!["rw".to_owned(), "nobarrier".to_owned()], ..Disk::default() };
         assert!(warnings(&barrier, &[])[0].contains("barriers"));
