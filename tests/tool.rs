@@ -20,6 +20,9 @@ use highwater::{
     simulation::{Disk, Image, Survival},
 };
 
+#[path = "tool/exchange.rs"]
+mod exchange;
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }

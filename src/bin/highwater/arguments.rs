@@ -13,9 +13,11 @@ Examples:
   highwater dump data/log --from 4096 --to 8192 --as hex
   highwater tail -f data/log                 what is committed, as it comes
   highwater repair data/log                  what a repair would cut, and where the copies would go
+  highwater export data/log | ssh backup highwater import - data/log
+  highwater bench-fsync data
 
-No command but `repair --apply` changes a byte or takes the log's lock: a log in use is read as it
-stood at one moment.";
+Only `repair --apply` and `import` change a log or take its lock: a log in use is read as it stood at
+one moment.";
 
 const STATUSES: &str = "\
 Exit status:
@@ -57,7 +59,7 @@ Examples:
   highwater repair data/log
   highwater repair --apply data/log && highwater verify data/log";
 
-/// Looks inside a highwater log.
+/// Looks inside a highwater log, and carries logs from place to place.
 #[derive(Debug, Parser)]
 #[command(name = "highwater", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -90,6 +92,15 @@ Examples:
     /// Draws segments and marks, to be read at a glance
     #[command(after_help = "Example:\n  highwater stat data/log")]
     Stat(LogOptions),
+    /// Writes the records to a portable stream with checksums
+    #[command(after_help = crate::export::EXAMPLES)]
+    Export(crate::export::ExportOptions),
+    /// Makes a log of an exported stream, or of a log of wal-db 1.x or kaya-wal
+    #[command(after_help = crate::import::EXAMPLES)]
+    Import(crate::import::ImportOptions),
+    /// Measures what a flush costs on the disk under a directory
+    #[command(after_help = crate::fsync::EXAMPLES)]
+    BenchFsync(crate::fsync::BenchOptions),
     /// Prints a completion script for a shell
     #[command(after_help = "Example:\n  highwater completions bash > \
                             ~/.local/share/bash-completion/completions/highwater")]

@@ -9,7 +9,7 @@ use crate::{
     arguments::VerifyOptions,
     output::{Answer, Failure, Out, Paint, json, note_owner, open, snapshot},
     progress::Progress,
-    report::{kind, verdict},
+    report::{advice_on, kind, verdict},
     text::{counted, size},
 };
 
@@ -57,7 +57,7 @@ fn status(found: &Inspection) -> u8 {
     found.damage.iter().map(status_of).fold(by_verdict, u8::max)
 }
 
-fn status_of(problem: &Problem) -> u8 {
+pub(crate) fn status_of(problem: &Problem) -> u8 {
     match problem.kind {
         ProblemKind::Corrupt => CORRUPT,
         ProblemKind::Unsupported => UNSUPPORTED,
@@ -70,7 +70,8 @@ fn say(out: &mut Out, paint: Paint, found: &Inspection) -> std::io::Result<()> {
     verdict(out, paint, &found.verdict)?;
     let bad = paint.bad;
     for problem in &found.damage {
-        writeln!(out, "{bad}{}{bad:#}: {}", kind(problem.kind), problem.message)?;
+        let (what, advice) = (kind(problem.kind), advice_on(problem.kind));
+        writeln!(out, "{bad}{what}{bad:#}: {}{advice}", problem.message)?;
     }
     let read = found.segments.iter().filter_map(|segment| segment.contents);
     let (mut segments, mut records, mut payload_bytes) = (0, 0, 0);

@@ -1,15 +1,22 @@
-//! `highwater`: looks inside a log; only `repair --apply` changes one.
+//! `highwater`: looks inside logs, and carries them from place to place; only `repair --apply` and
+//! `import` change one.
 
 mod arguments;
 mod check;
 mod dump;
+mod export;
+mod files;
+mod foreign;
+mod fsync;
 mod generate;
+mod import;
 mod output;
 mod progress;
 mod records;
 mod repair;
 mod report;
 mod stat;
+mod stream;
 mod tail;
 mod text;
 
@@ -33,6 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::from(status);
         }
     };
+    files::outlive_size_limits();
     let ran = match &arguments.command {
         Command::Inspect(options) => report::run(options),
         Command::Dump(options) => dump::run(options),
@@ -40,6 +48,9 @@ fn main() -> ExitCode {
         Command::Verify(options) => check::run(options),
         Command::Repair(options) => repair::run(options),
         Command::Stat(options) => stat::run(options),
+        Command::Export(options) => export::run(options),
+        Command::Import(options) => import::run(options),
+        Command::BenchFsync(options) => fsync::run(options),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man => generate::man(),
     };
@@ -51,7 +62,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             eprintln!("highwater: {failure}");
-            ExitCode::from(check::UNREADABLE)
+            ExitCode::from(failure.status())
         }
     }
 }

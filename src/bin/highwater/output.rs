@@ -9,11 +9,36 @@ use std::{
 use clap::builder::styling::{AnsiColor, Style};
 use highwater::inspect::Snapshot;
 
+use crate::check::{CORRUPT, UNREADABLE, UNSUPPORTED};
+
 /// Why a command could not do what it was asked to.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Log(highwater::Error),
     Output(io::Error),
+    /// Said in full already, with the exit status that it calls for.
+    Told {
+        status: u8,
+        message: String,
+    },
+}
+
+pub(crate) fn told(status: u8, message: String) -> Failure {
+    Failure::Told { status, message }
+}
+
+impl Failure {
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Failure::Told { status, .. } => *status,
+            Failure::Log(error) if error.is_corrupt() => CORRUPT,
+            Failure::Log(
+                highwater::Error::UnsupportedVersion { .. }
+                | highwater::Error::UnsupportedFrame { .. },
+            ) => UNSUPPORTED,
+            _ => UNREADABLE,
+        }
+    }
 }
 
 impl From<highwater::Error> for Failure {
@@ -48,6 +73,7 @@ impl fmt::Display for Failure {
             }
             Failure::Log(error) => error.fmt(f),
             Failure::Output(error) => write!(f, "writing the output: {error}"),
+            Failure::Told { message, .. } => message.fmt(f),
         }
     }
 }
@@ -56,7 +82,7 @@ fn advice(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::NotFound => "; name the directory of a log",
         io::ErrorKind::NotADirectory => "; name the directory, not one of its files",
-        io::ErrorKind::PermissionDenied => "; run as a user who may read the log's files",
+        io::ErrorKind::PermissionDenied => "; run as the user whom the log belongs to",
         _ => "",
     }
 }

@@ -16,13 +16,27 @@ pub(crate) struct Progress {
     total_bytes: u64,
     bar: Option<ProgressBar>,
     is_wanted: bool,
+    template: &'static str,
 }
 
 impl Progress {
-    /// `is_wanted`: nothing else is printed that the bar would stand in the way of.
+    /// Of an unknown total if `total_bytes` is 0. `is_wanted`: nothing else is printed that the bar
+    /// would stand in the way of.
     pub(crate) fn new(total_bytes: u64, is_wanted: bool) -> Self {
         let is_wanted = is_wanted && io::stderr().is_terminal();
-        Progress { begun: Instant::now(), bytes: 0, total_bytes, bar: None, is_wanted }
+        let template = if total_bytes == 0 {
+            "{spinner} {bytes}, {bytes_per_sec}"
+        } else {
+            "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left"
+        };
+        Progress { begun: Instant::now(), bytes: 0, total_bytes, bar: None, is_wanted, template }
+    }
+
+    /// Of something that takes a known time: milliseconds in place of bytes.
+    pub(crate) fn of_time(total_ms: u64) -> Self {
+        let mut progress = Self::new(total_ms, true);
+        progress.template = "{wide_bar} {percent} %, {eta} left";
+        progress
     }
 
     pub(crate) fn add(&mut self, bytes: u64) {
@@ -30,11 +44,10 @@ impl Progress {
         if !self.is_wanted || (self.bar.is_none() && self.begun.elapsed() < PATIENCE) {
             return;
         }
-        let total_bytes = self.total_bytes;
+        let (total_bytes, template) = (self.total_bytes, self.template);
         let bar = self.bar.get_or_insert_with(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr());
-            let template = "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
             // A template that doesn't parse costs its looks alone.
             bar.set_style(
                 ProgressStyle::with_template(template)

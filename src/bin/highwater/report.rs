@@ -72,7 +72,8 @@ pub(crate) fn verdict(out: &mut Out, paint: Paint, verdict: &Verdict) -> io::Res
         ),
         Verdict::Refused(problem) => {
             let what = kind(problem.kind);
-            writeln!(out, "{bad}{what}{bad:#}: {}", problem.message)
+            let advice = advice_on(problem.kind);
+            writeln!(out, "{bad}{what}{bad:#}: {}{advice}", problem.message)
         }
         other => writeln!(out, "{odd}{other:?}{odd:#}"),
     }
@@ -83,6 +84,16 @@ pub(crate) fn kind(kind: ProblemKind) -> &'static str {
         ProblemKind::Corrupt => "corrupt",
         ProblemKind::Unsupported => "unsupported",
         _ => "could not be read",
+    }
+}
+
+/// What the message of such a problem doesn't say: what to do.
+pub(crate) fn advice_on(kind: ProblemKind) -> &'static str {
+    match kind {
+        ProblemKind::Unreadable => {
+            "; nothing is known to be wrong with the log: see to the files' permissions or to the device"
+        }
+        _ => "",
     }
 }
 
@@ -207,7 +218,8 @@ fn tail(out: &mut Out, paint: Paint, found: &Inspection) -> io::Result<()> {
         writeln!(out, "{odd}warning{odd:#}: {warning}")?;
     }
     for problem in &found.damage {
-        writeln!(out, "{bad}{}{bad:#}: {}", kind(problem.kind), problem.message)?;
+        let (what, advice) = (kind(problem.kind), advice_on(problem.kind));
+        writeln!(out, "{bad}{what}{bad:#}: {}{advice}", problem.message)?;
     }
     Ok(())
 }
