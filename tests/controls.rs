@@ -53,7 +53,7 @@ fn skipping_the_directory_flush_is_caught() {
 
 #[test]
 fn marking_a_later_byte_synced_is_caught() {
-    assert_caught(Sabotage::MarkLaterByte, 14, simulated);
+    assert_caught(Sabotage::MarkLaterByte, 20, simulated);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn random_workloads_survive_a_power_cut_after_every_operation() {
 /// The same with flushes that overlap writes, appends and rotations, in an order by seed.
 #[test]
 fn simulated_workloads_survive_a_power_cut_after_every_operation() {
-    sweep_seeds(14, |seed, tally| sweep_simulated(seed, FULL, tally));
+    sweep_seeds(20, |seed, tally| sweep_simulated(seed, FULL, tally));
 }
 
 #[test]

@@ -40,6 +40,8 @@ async fn drain(
     while let Some(item) = follower.next().await {
         match item {
             Ok(record) => found.push((record.lsn, record.payload.to_vec())),
+            // Taken back; the stream goes on.
+            Err(Error::Truncated { to }) => found.retain(|(lsn, _)| *lsn < to),
             Err(error) => {
                 assert!(follower.next().await.is_none(), "an error is the last item");
                 return (found, Some(error));

@@ -37,6 +37,8 @@ struct Truncation {
     to: Lsn,
     asked: Moment,
     answered: Option<Moment>,
+    /// When its future was dropped: what began later came before it, or behind it.
+    dropped: Option<Moment>,
     /// Nothing was changed: it was told so.
     is_refused: bool,
     /// What an opening found cut is gone or not; what was truncated on request must be.
@@ -46,7 +48,8 @@ struct Truncation {
 impl Truncation {
     /// Whether it may have had its effect after operation `at`, on what began then.
     fn may_concern(&self, began: Moment, at: u64) -> bool {
-        let came_before = self.answered.is_some_and(|answered| answered.note < began.note);
+        let is_before = |moment: Moment| moment.note < began.note;
+        let came_before = self.answered.is_some_and(is_before);
         !self.is_refused && self.asked.operation <= at && !came_before
     }
 
@@ -140,7 +143,7 @@ impl Oracle {
 
     fn truncation(&mut self, to: Lsn, operation: u64) -> Truncation {
         let asked = self.now(operation);
-        Truncation { to, asked, answered: None, is_refused: false, is_certain: true }
+        Truncation { to, asked, answered: None, dropped: None, is_refused: false, is_certain: true }
     }
 
     /// The log is to begin at `lsn`. Gives what is answered with.
@@ -150,9 +153,9 @@ impl Oracle {
         self.firsts.len() - 1
     }
 
-    /// The log is to end at `to`, or, unless that is known, somewhere.
-    pub(crate) fn ask_cut(&mut self, to: Option<Lsn>, operation: u64) -> usize {
-        let asked = self.truncation(to.unwrap_or(Lsn::ZERO), operation);
+    /// The log is to end at `to` or, if that isn't known, somewhere behind.
+    pub(crate) fn ask_cut(&mut self, to: Lsn, operation: u64) -> usize {
+        let asked = self.truncation(to, operation);
         self.cuts.push(asked);
         self.cuts.len() - 1
     }
@@ -174,6 +177,15 @@ impl Oracle {
         }
     }
 
+    /// Nobody waits for its answer any more.
+    pub(crate) fn drop_cut(&mut self, index: usize, operation: u64) {
+        let now = self.now(operation);
+        let cut = &mut self.cuts[index];
+        if cut.answered.is_none() {
+            cut.dropped = Some(now);
+        }
+    }
+
     /// The log was opened again on the same boot, and ends here. What was only ordered when it had
     /// stopped is gone, and its place is free; what was acknowledged in any way is not.
     pub(crate) fn opened(&mut self, end: Lsn, operation: u64) {
@@ -184,6 +196,10 @@ impl Oracle {
         }
         let cut = self.truncation(end, operation);
         let answered = Some(cut.asked);
+        for pending in self.cuts.iter_mut().filter(|pending| pending.answered.is_none()) {
+            // What it did, it has done.
+            *pending = Truncation { answered, is_certain: false, ..pending.clone() };
+        }
         self.cuts.push(Truncation { answered, is_certain: false, ..cut });
     }
 
@@ -191,8 +207,10 @@ impl Oracle {
     fn may_be_cut(&self, lsn: Lsn, began: Moment, at: u64) -> bool {
         // A medium that lies may have lost the cut itself, and what stood behind it.
         let is_lost = |cut: &Truncation| self.is_lied_to && cut.is_certain && !cut.is_refused;
+        // Its job holds all permits from before the drop on, or there is none.
+        let is_behind = |cut: &Truncation| cut.dropped.is_some_and(|it| it.note < began.note);
         let mut cuts = self.cuts.iter().filter(|cut| cut.to <= lsn);
-        cuts.any(|cut| cut.may_concern(began, at) || is_lost(cut))
+        cuts.any(|cut| (cut.may_concern(began, at) && !is_behind(cut)) || is_lost(cut))
     }
 
     /// Up to where the log has to reach, by what it answered until operation `at`.

@@ -26,7 +26,7 @@ pub(crate) enum Action {
     Yield,
     /// Has the log begin at one of the records that are known: this one, modulo their count.
     TruncateBefore(usize),
-    /// Drops what stands behind one of the records that are known, or, one time in eight, all.
+    /// Drops what stands behind one of the records that are known, or, one time in sixteen, all.
     TruncateAfter(usize),
     /// Copies the log to a directory of its own.
     CopyTo,
@@ -224,10 +224,13 @@ impl Session {
     }
 
     async fn truncate_after(&self, pick: usize) -> highwater::Result<()> {
-        let picked = self.oracle.borrow().pick(pick / 8);
-        let picked = picked.filter(|_| pick % 8 > 0);
+        let picked = self.oracle.borrow().pick(pick / 16);
+        let picked = picked.filter(|_| pick % 16 > 0);
         let to = picked.map(|(_, end)| end);
-        let asked = self.oracle.borrow_mut().ask_cut(to, self.disk.operation_count());
+        // Where the log begins never moves back.
+        let lowest = to.unwrap_or(self.wal.watermarks().first);
+        let asked = self.oracle.borrow_mut().ask_cut(lowest, self.disk.operation_count());
+        let _told = NoteDrop { session: self, asked };
         let end = match self.wal.truncate_after(picked.map(|(lsn, _)| lsn)).await {
             Ok(end) => {
                 assert!(to.is_none_or(|to| to == end), "asked for {to:?}, ends at {end}");
@@ -300,6 +303,19 @@ impl Session {
             }
         };
         ended.iter().all(Result::is_ok)
+    }
+}
+
+/// Tells the oracle when nobody waits for a truncation any more.
+struct NoteDrop<'a> {
+    session: &'a Session,
+    asked: usize,
+}
+
+impl Drop for NoteDrop<'_> {
+    fn drop(&mut self) {
+        let now = self.session.disk.operation_count();
+        self.session.oracle.borrow_mut().drop_cut(self.asked, now);
     }
 }
 

@@ -127,7 +127,7 @@ fn each_row_of_the_decision_table_has_its_verdict() {
             Opens(1, true),
         ),
         ("a newer version", header(|file| file[8] = 2), Unsupported),
-        ("an unknown flag of the header", header(|file| file[10] = 1), Unsupported),
+        ("an unknown flag of the header", header(|file| file[10] = 2), Unsupported),
         ("version 0", header(|file| file[8] = 0), Corrupt),
         ("synced above the base", header(|file| file[80] = 8), Corrupt),
     ];
