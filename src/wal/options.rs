@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::{
     error::{Error, Result},
     executor::{Executor, InPlace, start},
-    options::{Config, Preallocation},
+    options::{Compression, Config, Preallocation},
     recovery::Opening,
     storage::{FileStorage, Storage},
     wal::{handle::Wal, pool::pool, recover::Recovery},
@@ -78,6 +78,29 @@ impl Options {
     /// How the space of new segments is prepared; [`Preallocation::ZeroFill`] by default.
     pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
         self.config.preallocation = preallocation;
+        self
+    }
+
+    /// How new records are compressed; [`Compression::None`] by default.
+    ///
+    /// It is done by whoever appends, in the call and before anything is ordered: no lock is held
+    /// and nobody else waits for it, but a record of many megabytes keeps its task, and with it a
+    /// thread of the runtime, busy for tens of milliseconds. Append such records from a thread that
+    /// may block. Reading expands records of up to 256 KiB where they are polled for, and larger
+    /// ones in the pool that does the log's I/O.
+    ///
+    /// [`record_bytes_max`](Options::record_bytes_max) and
+    /// [`batch_bytes_max`](Options::batch_bytes_max) are about records as they are, not as they
+    /// are stored: what is taken doesn't depend on how well it compresses.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
+    /// The smallest payload that is compressed, in bytes; 128 by default. Shorter ones hardly
+    /// shrink, and an attempt takes time.
+    pub fn compression_bytes_min(mut self, bytes: u64) -> Self {
+        self.config.compression_bytes_min = bytes;
         self
     }
 
