@@ -303,7 +303,9 @@ impl ChunkSource for LiveSource {
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
         let synced = self.core.synced.get();
-        if lsn == self.named {
+        // An intact frame begins there, so a record does.
+        let holds = matches!(stop, Stop::Unexpandable(_));
+        if lsn == self.named && !holds {
             explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
         } else {
             damage(reader, lsn, stop, synced)

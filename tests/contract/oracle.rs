@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::Lsn;
 
-use super::{Found, frame_bytes};
+use super::{Found, frame_bytes_min};
 
 /// Each answer with the count of disk operations by then.
 #[derive(Clone, Default)]
@@ -118,7 +118,7 @@ impl Oracle {
     /// Nothing that was never appended, nothing twice, nothing over something else.
     fn check_records(&self, found: &Found) -> Result<(), String> {
         for window in found.windows(2) {
-            let after = window[0].0.as_u64() + frame_bytes(&window[0].1);
+            let after = window[0].0.as_u64() + frame_bytes_min(&window[0].1);
             if window[1].0.as_u64() < after {
                 return Err(format!("{} overlaps {}", window[1].0, window[0].0));
             }
