@@ -54,9 +54,9 @@ fn simulated_workloads_survive_a_power_cut_after_every_operation() {
 #[test]
 fn compressed_workloads_survive_a_power_cut_after_every_operation() {
     with_compression(|| {
-        sweep_seeds(4, |seed, tally| sweep(seed, &random_script(seed), FULL, tally));
-        sweep_seeds(4, |seed, tally| sweep_simulated(seed, FULL, tally));
-        sweep_seeds(6, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
+        sweep_seeds(2, |seed, tally| sweep(seed, &random_script(seed), FULL, tally));
+        sweep_seeds(2, |seed, tally| sweep_simulated(seed, FULL, tally));
+        sweep_seeds(3, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
     });
 }
 
