@@ -127,15 +127,15 @@ fn a_log_of_many_settings_is_one_log() {
             let wal = options.open_with(disk.clone()).await.unwrap();
             let found = payloads(&replayed(&wal, Lsn::ZERO).await.unwrap());
             assert_eq!(found, all, "round {round}");
+            all.push(text(900));
+            wal.append_and_sync(text(900)).await.unwrap();
             let batch = [text(100 * round), noise(300), text(2000)];
             wal.append_batch(&batch).await.unwrap();
             all.extend(batch);
-            all.push(text(900));
-            wal.append_and_sync(text(900)).await.unwrap();
             if round % 2 == 0 {
                 wal.close().await.unwrap();
             }
-            // What is above the last commitment is framed anew, as it is stored.
+            // What is above the last commitment will be framed anew, as it is stored.
             Disk::with_image(disk.image().crash(Survival::Everything), round as u64)
         });
     }
