@@ -37,12 +37,12 @@ pub enum Seen {
 impl Frame {
     fn is_known(&self) -> bool {
         let controls = [[1, 0, 0, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0, 0, 2]];
-        self.flags == 0
-            && match self.kind {
-                RECORD | BATCH_PART | BATCH_END => true,
-                CONTROL => controls.iter().any(|control| self.payload == control),
-                _ => false,
-            }
+        match self.kind {
+            // Plain, LZ4, Zstandard.
+            RECORD | BATCH_PART | BATCH_END => self.flags <= 2,
+            CONTROL => self.flags == 0 && controls.iter().any(|control| self.payload == control),
+            _ => false,
+        }
     }
 }
 
