@@ -51,7 +51,16 @@ fn a_length_above_the_limit_is_refused_and_an_impossible_one_is_no_releases() {
         let [payload, _] = payloads(4096);
         let (codec, mut stored) = compress(&config, &payload).unwrap();
         assert_eq!(expand(codec, &stored, 4095), Err(Unexpandable::AboveLimit { bytes: 4096 }));
-        for bytes in [0, 1, stored.len() as u32, 4095, 4097, 1 << 24, (1 << 30) + 1, u32::MAX] {
+        for bytes in [
+            0,
+            1,
+            u32::try_from(stored.len()).unwrap(),
+            4095,
+            4097,
+            1 << 24,
+            (1 << 30) + 1,
+            u32::MAX,
+        ] {
             stored[..4].copy_from_slice(&bytes.to_le_bytes());
             let expanded = expand(codec, &stored, u64::MAX);
             assert_eq!(expanded, Err(Unexpandable::Malformed), "{codec:?}, {bytes}");
