@@ -55,12 +55,11 @@ pub enum Compression {
     /// Records are stored as they are. The default.
     #[default]
     None,
-    /// LZ4, in pure Rust: hundreds of MB/s, and more than a GB/s back.
+    /// LZ4, in pure Rust: the quicker one.
     #[cfg(feature = "lz4")]
     Lz4,
     /// Zstandard, through its C library: smaller and slower than LZ4. Each thread that appends
-    /// keeps a context of its own, about a megabyte at low levels and up to a hundred at the
-    /// highest.
+    /// keeps a context of its own, the larger the higher the level.
     #[cfg(feature = "zstd")]
     Zstd {
         /// From 1, the fastest, to 22, the smallest. The library's own default is 3.

@@ -85,7 +85,7 @@ impl Options {
     ///
     /// It is done by whoever appends, in the call and before anything is ordered: no lock is held
     /// and nobody else waits for it, but a record of many megabytes keeps its task, and with it a
-    /// thread of the runtime, busy for tens of milliseconds. Append such records from a thread that
+    /// thread of the runtime, busy for as long as it takes. Append such records from a thread that
     /// may block. Reading expands records of up to 256 KiB where they are polled for, and larger
     /// ones in the pool that does the log's I/O.
     ///

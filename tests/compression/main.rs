@@ -15,6 +15,8 @@ mod allocated;
 mod forged;
 mod frames;
 mod round_trip;
+#[cfg(feature = "cli")]
+mod tool;
 
 use futures::TryStreamExt;
 use highwater::{Compression, Lsn, Options, Record, Wal};
