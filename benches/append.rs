@@ -6,10 +6,13 @@
     reason = "a bench ends at the first surprise; criterion makes public functions"
 )]
 
-use std::{fs::File, hint::black_box, os::unix::fs::FileExt};
+mod positional;
+
+use std::{fs::File, hint::black_box};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use highwater::Wal;
+use positional::FileExt;
 use tokio::runtime::Runtime;
 
 const RECORD: [u8; 256] = [0x5a; 256];

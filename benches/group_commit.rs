@@ -6,10 +6,13 @@
     reason = "a bench ends at the first surprise; criterion makes public functions"
 )]
 
-use std::{fs::File, os::unix::fs::FileExt, time::Duration};
+mod positional;
+
+use std::{fs::File, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use highwater::Wal;
+use positional::FileExt;
 use tokio::runtime::Runtime;
 
 const RECORD: [u8; 256] = [0x5a; 256];

@@ -11,15 +11,17 @@
     reason = "a bench ends at the first surprise, and talks to a person"
 )]
 
+mod positional;
+
 use std::{
     fs::File,
-    os::unix::fs::FileExt,
     path::Path,
     time::{Duration, Instant},
 };
 
 use futures::TryStreamExt;
 use highwater::{Preallocation, Wal};
+use positional::FileExt;
 use tokio::runtime::{Builder, Runtime};
 
 const RECORD: [u8; 256] = [0x5a; 256];

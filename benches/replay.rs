@@ -6,11 +6,14 @@
     reason = "a bench ends at the first surprise; criterion makes public functions"
 )]
 
-use std::{fs::File, os::unix::fs::FileExt, time::Duration};
+mod positional;
+
+use std::{fs::File, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::TryStreamExt;
 use highwater::{Lsn, Wal};
+use positional::FileExt;
 use tokio::runtime::Runtime;
 
 const LOG_BYTES: u64 = 32 << 20;

@@ -101,6 +101,23 @@ pub enum Error {
         flags: u16,
     },
 
+    /// The record is intact and compressed with a codec that this build doesn't have. Nothing was
+    /// changed. Build with the feature of that name, and read it again.
+    #[error(
+        "segment {segment}, offset {offset}, LSN {lsn}: the record is compressed, and this program \
+         was built without the feature `{feature}` of highwater; build it with that feature"
+    )]
+    UnsupportedCompression {
+        /// The segment's file name.
+        segment: String,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// The record's position in the log.
+        lsn: Lsn,
+        /// The feature that reads it.
+        feature: &'static str,
+    },
+
     /// Bytes that were durable are wrong or gone. Nothing was changed. Restore the segment from a
     /// replica or a backup; opening again will refuse again.
     #[error(

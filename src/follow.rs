@@ -15,7 +15,6 @@ use futures::{Stream, ready, stream::FusedStream};
 
 use crate::{
     error::{Error, Result},
-    format::frame::frame_bytes,
     lsn::Lsn,
     pipeline::{Core, Mark, WaiterId},
     record::Record,
@@ -62,7 +61,7 @@ pub(crate) enum Below {
 ///
 /// Any other error comes in its place and ends the stream too: [`Error::NotABoundary`],
 /// [`Error::OutOfRange`] if what comes next is no longer part of the log, [`Error::Corrupt`],
-/// [`Error::RecordTooLarge`], [`Error::Io`].
+/// [`Error::RecordTooLarge`], [`Error::UnsupportedCompression`], [`Error::Io`].
 ///
 /// A follower is no handle: it doesn't keep the log open for what may come. Behind the last handle,
 /// ticket and job it yields what there is, ends and lets go of the log. Until then it holds it, and
@@ -239,7 +238,7 @@ impl Live {
             self.look_for_cuts(position)?;
             match ready!(self.records.poll(context)) {
                 Some(Ok(record)) => {
-                    *position = record.lsn.plus(frame_bytes(record.payload.len() as u64));
+                    *position = self.records.yielded_end();
                     self.yielded = *position;
                     return Poll::Ready(Some(Ok(record)));
                 }

@@ -5,6 +5,7 @@
 
 use crate::{
     format::{
+        compression::Codec,
         frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_HEADER_BYTES_U64, FrameHeader, Seed},
         header::{ParsedHeader, SegmentHeader, VERSION},
         scan::{FrameAt, Looked, Pause, Place, Stop, frame_at, to_usize, walk},
@@ -89,7 +90,8 @@ pub fn decode_frame(bytes: &[u8], spot: &Spot) -> Option<Frame> {
     if let Some(synced) = frame.commitment {
         let crc = crc32c::crc32c(&decoded.payload);
         let payload_bytes = u32::try_from(decoded.payload.len()).unwrap_or(u32::MAX);
-        let sealed = FrameHeader::seal(spot.seed(), lsn, frame.kind, payload_bytes, crc, synced);
+        let kind = (frame.kind, frame.codec.map_or(0, Codec::flags));
+        let sealed = FrameHeader::seal_flagged(spot.seed(), lsn, kind, payload_bytes, crc, synced);
         assert!(bytes.starts_with(&sealed.to_bytes()), "what holds is what would be sealed");
     }
     Some(decoded)

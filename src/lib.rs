@@ -35,6 +35,7 @@
 //! - `cli`: the command-line tool `highwater`, and `serde::Serialize` for what [`inspect`] gives.
 //! - `typed`: records of a type of one's own, through the codecs of tokio-util.
 //! - `serde`: `typed`, and a ready codec for whatever serde can write.
+//! - `lz4`, `zstd`: records can be [compressed](Compression), and such records read.
 //!
 //! # Layout
 //!
@@ -94,7 +95,7 @@ mod watermarks;
 pub use error::{Error, Result};
 pub use follow::Follow;
 pub use lsn::Lsn;
-pub use options::{OnDamage, Preallocation};
+pub use options::{Compression, OnDamage, Preallocation};
 pub use pipeline::{Payload, Percentiles};
 pub use reader::Reader;
 pub use record::Record;

@@ -45,6 +45,47 @@ pub enum OnDamage {
     TruncateAtDamage,
 }
 
+/// Whether records are compressed, each by itself, and how.
+///
+/// A record is stored compressed if that makes its frame shorter and its payload has at least
+/// [`compression_bytes_min`](crate::Options::compression_bytes_min) bytes; else as it is. What was
+/// written before, in whatever way, is read all the same: this is about new records only. Reading
+/// needs the feature of the codec, not this option.
+///
+/// ```
+/// # #[cfg(feature = "lz4")]
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+/// use futures::TryStreamExt;
+/// use highwater::{Compression, Wal, storage::MemoryStorage};
+///
+/// let options = Wal::options().compression(Compression::Lz4);
+/// let wal = options.open_with(MemoryStorage::new()).await?;
+/// let lsn = wal.append(vec![b'a'; 4096]).await?;
+/// assert!(wal.watermarks().reserved.as_u64() < 100, "bytes taken in the log");
+/// let record = wal.replay(lsn..).try_next().await?.expect("the record");
+/// assert_eq!(record.payload, vec![b'a'; 4096]);
+/// # Ok(()) }
+/// # #[cfg(not(feature = "lz4"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Records are stored as they are. The default.
+    #[default]
+    None,
+    /// LZ4, in pure Rust: the quicker one.
+    #[cfg(feature = "lz4")]
+    Lz4,
+    /// Zstandard, through its C library: smaller and slower than LZ4. Each thread that appends
+    /// keeps a context of its own, the larger the higher the level.
+    #[cfg(feature = "zstd")]
+    Zstd {
+        /// From 1, the fastest, to 22, the smallest. The library's own default is 3.
+        level: u8,
+    },
+}
+
 /// The checked settings that the layers below the handle work with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
@@ -54,6 +95,9 @@ pub(crate) struct Config {
     pub(crate) batch_bytes_max: u64,
     pub(crate) preallocation: Preallocation,
     pub(crate) on_damage: OnDamage,
+    pub(crate) compression: Compression,
+    /// Payloads below this are not compressed.
+    pub(crate) compression_bytes_min: u64,
 }
 
 impl Default for Config {
@@ -65,6 +109,8 @@ impl Default for Config {
             batch_bytes_max: 128 * MIB,
             preallocation: Preallocation::default(),
             on_damage: OnDamage::default(),
+            compression: Compression::default(),
+            compression_bytes_min: 128,
         }
     }
 }
@@ -73,7 +119,9 @@ impl Default for Config {
 const SEGMENT_BYTES: RangeInclusive<u64> = 8 * KIB..=4 << 30;
 const RING_BYTES: RangeInclusive<u64> = KIB..=1 << 30;
 /// A frame's length field could say more; a gibibyte keeps every sum far from 32 bits.
-const RECORD_BYTES: RangeInclusive<u64> = 1..=1 << 30;
+const RECORD_BYTES: RangeInclusive<u64> = 1..=RECORD_BYTES_LIMIT;
+/// No release takes larger records, whatever its options.
+pub(crate) const RECORD_BYTES_LIMIT: u64 = 1 << 30;
 
 impl Config {
     /// # Errors
@@ -96,6 +144,13 @@ impl Config {
                 value: self.batch_bytes_max,
                 reason: "from record_bytes_max to 2 GiB",
             });
+        }
+        #[cfg(feature = "zstd")]
+        if let Compression::Zstd { level } = self.compression {
+            if !(1..=22).contains(&level) {
+                let (option, value) = ("compression", u64::from(level));
+                return Err(Error::InvalidOption { option, value, reason: "a level from 1 to 22" });
+            }
         }
         // Sectors: 512 bytes everywhere, so a segment ends on a sector.
         self.segment_bytes = self.segment_bytes.next_multiple_of(512);

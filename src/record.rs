@@ -11,6 +11,7 @@ pub struct Record {
     /// Its position.
     pub lsn: Lsn,
     /// Its bytes. Records of one read share a buffer, which stays in memory as long as any of
-    /// them does: copy what is kept for long.
+    /// them does: copy what is kept for long. One that was stored compressed has a buffer of its
+    /// own.
     pub payload: Bytes,
 }

@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use futures::{Future, Stream, ready};
 use tokio::sync::oneshot;
 
@@ -15,8 +16,9 @@ use crate::{
     error::{Error, Result},
     executor::{Executor, start},
     format::{
+        compression::{Unexpandable, real_bytes},
         frame::{Kind, frame_bytes},
-        scan::{Place, Stop},
+        scan::{FrameAt, Place, Stop},
     },
     lsn::Lsn,
     pipeline::{Core, Goal},
@@ -27,6 +29,9 @@ use crate::{
 /// One read takes about this much: large enough to make a trip to the pool cheap, small enough to
 /// stay in the processor's cache.
 const CHUNK_BYTES: u64 = 256 << 10;
+
+/// Compressed records above this are expanded by the pool: a reader's thread is never busy for long.
+const EXPANDED_HERE_BYTES_MAX: u64 = CHUNK_BYTES;
 
 /// Where chunks come from. Blocks.
 pub(crate) trait ChunkSource: fmt::Debug + Send + Sync {
@@ -74,6 +79,12 @@ pub(crate) fn damage(reader: &SegmentReader, lsn: Lsn, stop: Stop, synced: Lsn) 
             }
             Err(error) => error,
         },
+        Stop::Unexpandable(Unexpandable::NotBuilt(codec)) => {
+            Error::UnsupportedCompression { segment, offset, lsn, feature: codec.name() }
+        }
+        Stop::Unexpandable(Unexpandable::AboveLimit { bytes }) => {
+            Error::RecordTooLarge { bytes, max: reader.place.record_bytes_max }
+        }
         stop => Error::Corrupt { lsn, segment, offset, synced, reason: stop.describe().to_owned() },
     }
 }
@@ -90,6 +101,19 @@ pub(crate) struct Records {
     reading: Option<oneshot::Receiver<Result<Chunk>>>,
     chunk: Option<Chunk>,
     frame_index: usize,
+    /// A record that the pool expands.
+    expanding: Option<oneshot::Receiver<Result<Record>>>,
+    /// One past the frame of the record that was yielded last.
+    yielded_end: Lsn,
+}
+
+/// What comes next in a chunk.
+enum Next {
+    Record(Record),
+    /// The pool has been asked for it.
+    Expanding,
+    /// All of the chunk has been yielded.
+    Nothing,
 }
 
 impl Records {
@@ -99,9 +123,23 @@ impl Records {
         from: Lsn,
         until: Lsn,
     ) -> Self {
-        let stop_at = Lsn::new(u64::MAX);
-        let (reading, chunk) = (None, None);
-        Records { source, executor, next: from, until, stop_at, reading, chunk, frame_index: 0 }
+        Records {
+            source,
+            executor,
+            next: from,
+            until,
+            stop_at: Lsn::new(u64::MAX),
+            reading: None,
+            chunk: None,
+            frame_index: 0,
+            expanding: None,
+            yielded_end: from,
+        }
+    }
+
+    /// One past the frame of the record that was yielded last, which its payload doesn't tell.
+    pub(crate) fn yielded_end(&self) -> Lsn {
+        self.yielded_end
     }
 
     /// Where it ends.
@@ -124,31 +162,73 @@ impl Records {
         }
     }
 
-    fn next_in_chunk(&mut self) -> Option<Record> {
-        let chunk = self.chunk.as_ref()?;
+    fn next_in_chunk(&mut self) -> Next {
+        let Some(chunk) = &self.chunk else { return Next::Nothing };
         while let Some(frame) = chunk.frames.get(self.frame_index) {
             self.frame_index += 1;
-            if frame.kind != Kind::Control {
-                let end = frame.payload_start + frame.payload_bytes;
-                let payload = chunk.bytes.slice(frame.payload_start..end);
-                return Some(Record { lsn: frame.lsn, payload });
+            if frame.kind == Kind::Control {
+                continue;
             }
+            let end = frame.payload_start + frame.payload_bytes;
+            let stored = chunk.bytes.slice(frame.payload_start..end);
+            self.yielded_end = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
+            if frame.codec.is_none() {
+                return Next::Record(Record { lsn: frame.lsn, payload: stored });
+            }
+            // One at a time: a chunk of compressed records may hold any amount.
+            if real_bytes(&stored).is_some_and(|bytes| bytes <= EXPANDED_HERE_BYTES_MAX) {
+                if let Ok(payload) = chunk.reader.payload(frame, stored.clone()) {
+                    return Next::Record(Record { lsn: frame.lsn, payload });
+                }
+            }
+            let (reader, frame) = (chunk.reader.clone(), *frame);
+            self.expand_in_pool(reader, frame, stored);
+            return Next::Expanding;
         }
         self.chunk = None;
-        None
+        Next::Nothing
+    }
+
+    /// Large ones, and those that can't be: to say why may take a look into the file.
+    fn expand_in_pool(&mut self, reader: SegmentReader, frame: FrameAt, stored: Bytes) {
+        let (source, until) = (Arc::clone(&self.source), self.until);
+        let expanding =
+            start(self.executor.as_ref(), move || match reader.payload(&frame, stored) {
+                Ok(payload) => Ok(Record { lsn: frame.lsn, payload }),
+                Err(stop) => Err(source.explain(&reader, frame.lsn, until, stop)),
+            });
+        self.expanding = Some(expanding);
+    }
+
+    /// The record that the pool expands, if it is at one.
+    fn poll_expanding(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Record>>> {
+        let Some(expanding) = &mut self.expanding else { return Poll::Ready(None) };
+        let expanded = ready!(Pin::new(expanding).poll(context));
+        self.expanding = None;
+        let expanded = expanded.unwrap_or_else(|_| Err(pool_is_gone()));
+        if expanded.is_err() {
+            self.stop();
+        }
+        Poll::Ready(Some(expanded))
     }
 
     /// Ends the stream here.
     fn stop(&mut self) {
         self.chunk = None;
         self.reading = None;
+        self.expanding = None;
         self.next = self.until;
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Record>>> {
         loop {
-            if let Some(record) = self.next_in_chunk() {
-                return Poll::Ready(Some(Ok(record)));
+            if let Some(expanded) = ready!(self.poll_expanding(context)) {
+                return Poll::Ready(Some(expanded));
+            }
+            match self.next_in_chunk() {
+                Next::Record(record) => return Poll::Ready(Some(Ok(record))),
+                Next::Expanding => continue,
+                Next::Nothing => {}
             }
             if self.reading.is_none() {
                 self.start_reading();
@@ -159,9 +239,7 @@ impl Records {
             let chunk = match Pin::new(reading).poll(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(chunk)) => chunk,
-                Poll::Ready(Err(_)) => {
-                    Err(Error::Closed { reason: "the runtime that runs its I/O is gone" })
-                }
+                Poll::Ready(Err(_)) => Err(pool_is_gone()),
             };
             self.reading = None;
             match chunk {
@@ -179,6 +257,10 @@ impl Records {
             }
         }
     }
+}
+
+fn pool_is_gone() -> Error {
+    Error::Closed { reason: "the runtime that runs its I/O is gone" }
 }
 
 /// The open log as a source of chunks.
@@ -237,7 +319,9 @@ impl ChunkSource for LiveSource {
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
         let synced = self.core.synced.get();
-        if lsn == self.named {
+        // An intact frame begins there, so a record does.
+        let holds = matches!(stop, Stop::Unexpandable(_));
+        if lsn == self.named && !holds {
             explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
         } else {
             damage(reader, lsn, stop, synced)
@@ -329,7 +413,11 @@ pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Reco
     match reader.read_frame(lsn, until, GUESS_BYTES)? {
         Ok((frame, bytes)) if frame.kind != Kind::Control => {
             let end = frame.payload_start + frame.payload_bytes;
-            Ok(Record { lsn, payload: bytes.slice(frame.payload_start..end) })
+            let stored = bytes.slice(frame.payload_start..end);
+            match reader.payload(&frame, stored) {
+                Ok(payload) => Ok(Record { lsn, payload }),
+                Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
+            }
         }
         Ok(_) => Err(Error::NotABoundary { lsn }),
         Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
@@ -339,8 +427,10 @@ pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Reco
 /// The stream that [`Wal::replay`](crate::Wal::replay) gives: a range of records, oldest first.
 ///
 /// It ends at what was written when it was made. An error ends it: damage is
-/// [`Error::Corrupt`], a failing device [`Error::Io`]; [`Error::Truncated`] if what comes next was
-/// dropped by [`Wal::truncate_after`](crate::Wal::truncate_after) since. It reads one chunk ahead, so it holds two
+/// [`Error::Corrupt`], a failing device [`Error::Io`], a record compressed with what this build has
+/// no codec for [`Error::UnsupportedCompression`]; what comes before was given, also of its batch.
+/// [`Error::Truncated`] if what comes next was dropped by
+/// [`Wal::truncate_after`](crate::Wal::truncate_after) since. It reads one chunk ahead, so it holds two
 /// chunks of about 256 KiB at most, or two records if they are larger.
 #[must_use = "streams do nothing unless polled"]
 pub struct Replay {

@@ -19,6 +19,7 @@ use contract::{
     block_on, open, read_all,
     storm::{storm, storm_of_lies},
     sweep::{Depth, FULL, Tally, fail_syncs, fail_syncs_of, sweep, sweep_simulated},
+    with_compression,
     workload::{Action, Running, Script, random_script},
 };
 use highwater::{
@@ -47,6 +48,16 @@ fn random_workloads_survive_a_power_cut_after_every_operation() {
 #[test]
 fn simulated_workloads_survive_a_power_cut_after_every_operation() {
     sweep_seeds(20, |seed, tally| sweep_simulated(seed, FULL, tally));
+}
+
+/// Compressed and plain records in one log, by logs opened with and without compression.
+#[test]
+fn compressed_workloads_survive_a_power_cut_after_every_operation() {
+    with_compression(|| {
+        sweep_seeds(2, |seed, tally| sweep(seed, &random_script(seed), FULL, tally));
+        sweep_seeds(2, |seed, tally| sweep_simulated(seed, FULL, tally));
+        sweep_seeds(3, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
+    });
 }
 
 #[test]

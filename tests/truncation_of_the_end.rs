@@ -435,7 +435,7 @@ async fn append(wal: Wal, task: u64, is_over: Arc<AtomicBool>) -> u64 {
         // In memory nothing ever waits.
         tokio::task::yield_now().await;
         let mut payload = [task.to_le_bytes(), i.to_le_bytes()].concat();
-        payload.resize(16 * (1 + (task as usize + i as usize) % 12), 7);
+        payload.resize(16 * (1 + usize::try_from((task + i) % 12).unwrap()), 7);
         match wal.append_and_sync(&payload).await {
             Ok(_) => count += 1,
             Err(Error::Truncated { .. }) => {}

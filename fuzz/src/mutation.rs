@@ -247,7 +247,7 @@ fn forge(
     let log_id: [u8; 16] = file[16..32].try_into().unwrap();
     let seed = Seed::new(log_id, own_epoch.wrapping_add(u64::from(epoch % 4)));
     // Mostly none: a flag makes the rest unsupported.
-    let flags = if flags > 250 { flags } else { 0 };
+    let flags = if flags > 250 { flags } else { flags.saturating_sub(240) % 4 };
     let fields = Fields { length: payload.len() as u32, kind, flags, lag: u32::from(lag) };
     let lsn = base.wrapping_add((at - HEADER_BLOCK_BYTES) as u64);
     overwrite(file, at, &seal::frame(seed, lsn, fields, &payload));

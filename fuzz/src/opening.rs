@@ -89,6 +89,7 @@ pub fn assert_honest(error: &Error) {
             Error::NotALog { .. }
                 | Error::Corrupt { .. }
                 | Error::RecordTooLarge { .. }
+                | Error::UnsupportedCompression { .. }
                 | Error::UnsupportedFrame { .. }
                 | Error::UnsupportedVersion { .. }
         ),

@@ -109,10 +109,22 @@ impl FrameHeader {
         payload_crc: u32,
         synced: Lsn,
     ) -> Self {
+        Self::seal_flagged(seed, lsn, (kind, 0), payload_bytes, payload_crc, synced)
+    }
+
+    /// As [`FrameHeader::seal`], with flags.
+    pub(crate) fn seal_flagged(
+        seed: Seed,
+        lsn: Lsn,
+        (kind, flags): (Kind, u8),
+        payload_bytes: u32,
+        payload_crc: u32,
+        synced: Lsn,
+    ) -> Self {
         debug_assert!(synced <= lsn, "nothing past a frame can be synced before it is written");
         let lag = u32::try_from(lsn.since(synced) / FRAME_ALIGN).unwrap_or(LAG_NONE);
         let mut header =
-            FrameHeader { payload_bytes, kind_code: kind.code(), flags: 0, check: 0, lag, crc: 0 };
+            FrameHeader { payload_bytes, kind_code: kind.code(), flags, check: 0, lag, crc: 0 };
         header.check = header.expected_check(seed, lsn);
         header.crc = header.expected_crc(seed, lsn, payload_crc);
         header

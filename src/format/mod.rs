@@ -4,6 +4,7 @@
 //! never a panic. Recovery, replay and reads all ask this module, so they can't disagree about
 //! where the log ends. `docs/FORMAT.md` is the normative text.
 
+pub(crate) mod compression;
 pub(crate) mod control;
 pub(crate) mod frame;
 pub(crate) mod header;

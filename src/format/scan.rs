@@ -4,6 +4,7 @@
 
 use crate::{
     format::{
+        compression::{Codec, Unexpandable},
         control::{Control, FIRST_PAYLOAD_BYTES},
         frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Seed},
     },
@@ -17,6 +18,8 @@ pub(crate) struct FrameAt {
     pub(crate) kind: Kind,
     pub(crate) payload_start: usize,
     pub(crate) payload_bytes: usize,
+    /// How the payload was compressed, if it was.
+    pub(crate) codec: Option<Codec>,
     pub(crate) control: Option<Control>,
     pub(crate) commitment: Option<Lsn>,
 }
@@ -42,6 +45,8 @@ pub(crate) enum Stop {
     Unsupported { lsn: Lsn, kind: u8, flags: u8 },
     /// The header holds; the payload is above the limit, so it was not looked at.
     AboveLimit { lsn: Lsn, payload_bytes: u32 },
+    /// An intact frame whose payload can't be had. No walk stops there: a reader does.
+    Unexpandable(Unexpandable),
 }
 
 impl Stop {
@@ -57,6 +62,7 @@ impl Stop {
             Stop::OpenBatch => "a batch without its end",
             Stop::Unsupported { .. } => "an intact frame of an unknown kind",
             Stop::AboveLimit { .. } => "a record above record_bytes_max",
+            Stop::Unexpandable(why) => why.describe(),
         }
     }
 }
@@ -173,7 +179,7 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
     if !header.payload_holds(place.seed, lsn, crc32c::crc32c(payload)) {
         return Looked::Stop(Stop::BadChecksum);
     }
-    let Some((kind, control)) = known(&header, payload) else {
+    let Some((kind, codec, control)) = known(&header, payload) else {
         let (kind, flags) = (header.kind_code, header.flags);
         return Looked::Stop(Stop::Unsupported { lsn, kind, flags });
     };
@@ -182,6 +188,7 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
         kind,
         payload_start: FRAME_HEADER_BYTES,
         payload_bytes: payload.len(),
+        codec,
         control,
         commitment: header.commitment(lsn),
     };
@@ -190,13 +197,12 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
 }
 
 /// The kind of an intact frame, if this release knows all of it.
-fn known(header: &FrameHeader, payload: &[u8]) -> Option<(Kind, Option<Control>)> {
-    if header.flags != 0 {
-        return None;
-    }
-    match header.kind()? {
-        Kind::Control => Some((Kind::Control, Some(Control::parse(payload)?))),
-        kind => Some((kind, None)),
+fn known(header: &FrameHeader, payload: &[u8]) -> Option<(Kind, Option<Codec>, Option<Control>)> {
+    match (header.kind()?, Codec::from_flags(header.flags).ok()?) {
+        // What the log notes for itself is never compressed.
+        (Kind::Control, Some(_)) => None,
+        (Kind::Control, None) => Some((Kind::Control, None, Some(Control::parse(payload)?))),
+        (kind, codec) => Some((kind, codec, None)),
     }
 }
 

@@ -81,7 +81,7 @@ pub struct Problem {
 pub enum ProblemKind {
     /// Bytes that were durable are wrong or gone.
     Corrupt,
-    /// Intact, and of a later release.
+    /// Intact, and of a later release, or compressed with a codec that this build doesn't have.
     Unsupported,
     /// The operating system refused to read.
     Unreadable,
@@ -114,6 +114,12 @@ impl From<&Error> for Problem {
                 problem.offset = Some(0);
             }
             Error::UnsupportedFrame { segment, offset, lsn, .. } => {
+                problem.kind = ProblemKind::Unsupported;
+                problem.segment = Some(segment.clone());
+                problem.offset = Some(*offset);
+                problem.lsn = Some(*lsn);
+            }
+            Error::UnsupportedCompression { segment, offset, lsn, .. } => {
                 problem.kind = ProblemKind::Unsupported;
                 problem.segment = Some(segment.clone());
                 problem.offset = Some(*offset);
@@ -293,6 +299,19 @@ impl From<SegmentHeader> for Header {
     }
 }
 
+/// Records that are stored compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct CompressedRecords {
+    /// How many.
+    pub record_count: u64,
+    /// Their bytes, as their readers get them.
+    pub payload_bytes: u64,
+    /// The bytes that are stored of them.
+    pub stored_bytes: u64,
+}
+
 /// What a walk over a segment's frames counted: whole units, up to where no valid one stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(serde::Serialize))]
@@ -306,8 +325,11 @@ pub struct Contents {
     pub batch_count: u64,
     /// Control frames: marks and closes.
     pub control_count: u64,
-    /// The bytes of all records.
+    /// The bytes of all records, as their readers get them.
     pub payload_bytes: u64,
+    /// The compressed ones among them; `None` if there are none.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    pub compressed: Option<CompressedRecords>,
     /// The first frame's LSN, and the last one's.
     pub frames: Option<(Lsn, Lsn)>,
     /// Where the walk stopped: one past the last whole unit.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     error::Result,
     format::{
+        compression::real_bytes,
         control::Control,
         frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes},
         scan::{FrameAt, Stop},
@@ -33,13 +34,30 @@ pub struct Frame {
     pub kind: FrameKind,
     /// Whether it holds.
     pub state: FrameState,
-    /// How much payload its header tells; 0 if the header doesn't hold.
+    /// How many bytes of payload it has: what its header tells, and the real length if it was
+    /// compressed; 0 if the header doesn't hold.
     pub payload_bytes: u64,
+    /// How many of them stand in the file: less, if it was compressed.
+    pub stored_bytes: u64,
+    /// How it was compressed; `None` if it wasn't.
+    pub compression: Option<Compressed>,
     /// How far it claims that the log was synced when it was made.
     pub synced: Option<Lsn>,
-    /// The payload: all of it, and as it stands there. Not to be believed unless the frame is
-    /// [intact](FrameState::is_intact).
+    /// The payload: all of it, expanded if it was compressed and that can be done; else as it
+    /// stands there. Not to be believed unless the frame is [intact](FrameState::is_intact).
     pub payload: Bytes,
+}
+
+/// How a record was compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Compressed {
+    /// The codec, `lz4` or `zstd`: also the name of the feature that reads it.
+    pub codec: &'static str,
+    /// Why [`Frame::payload`] isn't expanded; `None` if it is.
+    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    pub problem: Option<&'static str>,
 }
 
 /// What a frame is.
@@ -122,7 +140,7 @@ impl Frames {
             Ok((at, bytes)) if next == Some(self.next) => {
                 past.pop_front();
                 let found = frame(reader, &at, &bytes, FrameState::Past);
-                self.next = self.next.plus(frame_bytes(found.payload_bytes));
+                self.next = self.next.plus(frame_bytes(found.stored_bytes));
                 Ok(Some(found))
             }
             Ok(_) => Ok(None),
@@ -131,7 +149,7 @@ impl Frames {
                 if next == Some(self.next) {
                     // Intact, and of a kind that this release doesn't know.
                     past.pop_front();
-                    self.next = self.next.plus(frame_bytes(found.payload_bytes));
+                    self.next = self.next.plus(frame_bytes(found.stored_bytes));
                 } else {
                     self.next = next.unwrap_or(end);
                 }
@@ -173,15 +191,26 @@ impl Iterator for Frames {
 }
 
 fn frame(reader: &SegmentReader, at: &FrameAt, bytes: &Bytes, state: FrameState) -> Frame {
+    let stored = bytes.slice(at.payload_start..at.payload_start + at.payload_bytes);
+    let expanded = reader.payload(at, stored.clone());
+    let problem = expanded.as_ref().err().map(|stop| stop.describe());
     Frame {
         lsn: at.lsn,
         offset: reader.offset(at.lsn),
         kind: kind(Some(at.kind), at.control),
         state,
-        payload_bytes: at.payload_bytes as u64,
+        payload_bytes: told_bytes(at, &stored),
+        stored_bytes: at.payload_bytes as u64,
+        compression: at.codec.map(|codec| Compressed { codec: codec.name(), problem }),
         synced: at.commitment,
-        payload: bytes.slice(at.payload_start..at.payload_start + at.payload_bytes),
+        payload: expanded.unwrap_or(stored),
     }
+}
+
+/// The length of a payload, or what is stored of it tells that.
+fn told_bytes(at: &FrameAt, stored: &[u8]) -> u64 {
+    let stored_bytes = at.payload_bytes as u64;
+    at.codec.map_or(stored_bytes, |_| real_bytes(stored).unwrap_or(stored_bytes))
 }
 
 fn kind(kind: Option<Kind>, control: Option<Control>) -> FrameKind {
@@ -204,6 +233,8 @@ fn damaged(reader: &SegmentReader, lsn: Lsn, stop: Stop) -> Result<Frame> {
         kind: FrameKind::Unknown,
         state: FrameState::Damaged(stop.describe()),
         payload_bytes: 0,
+        stored_bytes: 0,
+        compression: None,
         synced: None,
         payload: Bytes::new(),
     };
@@ -213,7 +244,8 @@ fn damaged(reader: &SegmentReader, lsn: Lsn, stop: Stop) -> Result<Frame> {
         return Ok(frame);
     };
     frame.kind = kind(header.kind(), None);
-    frame.payload_bytes = u64::from(header.payload_bytes);
+    frame.stored_bytes = u64::from(header.payload_bytes);
+    frame.payload_bytes = frame.stored_bytes;
     frame.synced = header.commitment(lsn);
     let at = lsn.plus(FRAME_HEADER_BYTES_U64);
     let room = reader.place.end.since(at);
@@ -234,25 +266,53 @@ fn intact_from(reader: &SegmentReader, from: Lsn, stop: Stop) -> Result<Vec<Lsn>
     Ok(lsns)
 }
 
+/// What reading all of a segment found.
+pub(super) struct Counted {
+    pub(super) contents: Contents,
+    /// Why it stopped.
+    pub(super) stop: Stop,
+    /// The first record that a reader would not get, although it is intact.
+    pub(super) withheld: Option<(Lsn, Stop)>,
+}
+
+/// Counts a record.
+fn add_record(counted: &mut Counted, chunk: &Chunk, frame: &FrameAt) {
+    let contents = &mut counted.contents;
+    contents.record_count += 1;
+    contents.batch_count += u64::from(frame.kind == Kind::BatchEnd);
+    let stored_bytes = frame.payload_bytes as u64;
+    if frame.codec.is_none() {
+        contents.payload_bytes += stored_bytes;
+        return;
+    }
+    let end = frame.payload_start + frame.payload_bytes;
+    let stored = chunk.bytes.slice(frame.payload_start..end);
+    let compressed = contents.compressed.get_or_insert_default();
+    let payload_bytes = told_bytes(frame, &stored);
+    contents.payload_bytes += payload_bytes;
+    compressed.record_count += 1;
+    compressed.payload_bytes += payload_bytes;
+    compressed.stored_bytes += stored_bytes;
+    if let Err(stop) = chunk.reader.payload(frame, stored) {
+        counted.withheld.get_or_insert((frame.lsn, stop));
+    }
+}
+
 /// Walks a segment to where it stops, telling `progress` how many bytes each step took.
-pub(super) fn count(
-    reader: &SegmentReader,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(Contents, Stop)> {
-    let mut contents = Contents { end: reader.base, ..Contents::default() };
-    let stop = loop {
+pub(super) fn count(reader: &SegmentReader, progress: &mut dyn FnMut(u64)) -> Result<Counted> {
+    let contents = Contents { end: reader.base, ..Contents::default() };
+    let mut counted = Counted { contents, stop: Stop::SegmentEnd, withheld: None };
+    loop {
+        let contents = &counted.contents;
         let chunk = reader.read_chunk(contents.end, reader.place.end, CHUNK_BYTES)?;
-        contents.frame_count += chunk.frames.len() as u64;
         for frame in &chunk.frames {
             match frame.kind {
-                Kind::Control => contents.control_count += 1,
-                kind => {
-                    contents.record_count += 1;
-                    contents.payload_bytes += frame.payload_bytes as u64;
-                    contents.batch_count += u64::from(kind == Kind::BatchEnd);
-                }
+                Kind::Control => counted.contents.control_count += 1,
+                _ => add_record(&mut counted, &chunk, frame),
             }
         }
+        let contents = &mut counted.contents;
+        contents.frame_count += chunk.frames.len() as u64;
         if let (Some(first), Some(last)) = (chunk.frames.first(), chunk.frames.last()) {
             let first = contents.frames.map_or(first.lsn, |(first, _)| first);
             contents.frames = Some((first, last.lsn));
@@ -260,11 +320,13 @@ pub(super) fn count(
         progress(chunk.next.since(contents.end));
         contents.end = chunk.next;
         if let Some(stop) = chunk.stop {
-            break stop;
+            counted.stop = stop;
+            break;
         }
-    };
+    }
+    let contents = &mut counted.contents;
     contents.end_offset = reader.offset(contents.end);
-    contents.stop = stop.describe();
-    contents.past_count = intact_from(reader, contents.end, stop)?.len() as u64;
-    Ok((contents, stop))
+    contents.stop = counted.stop.describe();
+    contents.past_count = intact_from(reader, contents.end, counted.stop)?.len() as u64;
+    Ok(counted)
 }

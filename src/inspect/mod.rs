@@ -35,16 +35,19 @@ mod outline;
 use std::{path::Path, sync::Arc, time::Duration};
 
 pub use found::{
-    Contents, Header, HeaderState, Inspection, KeptCut, Link, LogId, Problem, ProblemKind, Role,
-    Segment, Verdict,
+    CompressedRecords, Contents, Header, HeaderState, Inspection, KeptCut, Link, LogId, Problem,
+    ProblemKind, Role, Segment, Verdict,
 };
-pub use frames::{Frame, FrameKind, FrameState, Frames};
+pub use frames::{Compressed, Frame, FrameKind, FrameState, Frames};
 pub(crate) use frozen::Frozen;
 
 use crate::{
     error::{Error, Result},
     format::scan::Stop,
-    inspect::outline::{RECORD_BYTES_MAX, outline, reader},
+    inspect::{
+        frames::Counted,
+        outline::{RECORD_BYTES_MAX, outline, reader},
+    },
     lsn::Lsn,
     options::{Config, OnDamage},
     recovery::{RecoveryReport, look},
@@ -188,14 +191,17 @@ impl Snapshot {
                 Err(error) => Err(error),
             };
             match walked {
-                Ok((reader, (contents, stop))) => {
+                Ok((reader, Counted { contents, stop, withheld })) => {
                     segment.contents = Some(contents);
+                    let synced = self.outline.committed.unwrap_or_default();
+                    if let Some((lsn, why)) = withheld.filter(|_| segment.role == Role::Log) {
+                        damage.push(self::damage(&reader, lsn, why, synced));
+                    }
                     let lsn = contents.end;
                     if segment.role == Role::Log && self.is_too_early(segment, lsn, stop) {
                         // The file ends, and its part of the log doesn't.
                         let stop =
                             if stop == Stop::SegmentEnd { Stop::PartialHeader } else { stop };
-                        let synced = self.outline.committed.unwrap_or_default();
                         damage.push(self::damage(&reader, lsn, stop, synced));
                     }
                 }

@@ -14,14 +14,14 @@ use crate::{
         frozen::Frozen,
     },
     lsn::Lsn,
-    options::Config,
+    options::{Config, RECORD_BYTES_LIMIT},
     recovery::{Chain, Looked, Member, link_up, look, read_header, refuse_foreign},
     segments::{SegmentFile, SegmentReader, Sequence, is_kept_cut},
     storage::Storage,
 };
 
 /// The largest record that any log may hold: what is too large for one user is none the less there.
-pub(super) const RECORD_BYTES_MAX: u64 = 1 << 30;
+pub(super) const RECORD_BYTES_MAX: u64 = RECORD_BYTES_LIMIT;
 
 pub(super) fn outline(frozen: &Frozen) -> Result<Inspection> {
     refuse_foreign(frozen)?;

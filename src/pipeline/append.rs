@@ -11,6 +11,7 @@ use tokio::sync::{AcquireError, SemaphorePermit, TryAcquireError};
 use crate::{
     error::{Error, Result},
     format::{
+        compression::compress,
         control::Control,
         frame::{FrameHeader, Kind, frame_bytes},
         scan::to_usize,
@@ -103,15 +104,28 @@ pub(crate) struct Outside {
 /// anything is reserved, so that nobody waits behind it for longer than the copy takes.
 pub(crate) struct Unit<'a> {
     payloads: Vec<Payload<'a>>,
-    crcs: Vec<u32>,
+    sums: Vec<Sum>,
     bytes: u64,
+}
+
+/// What a header tells of its payload, besides the length.
+#[derive(Clone, Copy)]
+struct Sum {
+    crc: u32,
+    flags: u8,
+}
+
+impl Sum {
+    fn of(payload: &Payload<'_>, flags: u8) -> Self {
+        Sum { crc: crc32c::crc32c(payload.as_slice()), flags }
+    }
 }
 
 /// The same for a lone record, without the vectors.
 struct Lone<'a> {
     payload: Payload<'a>,
     payload_bytes: u32,
-    crc: u32,
+    sum: Sum,
     bytes: u64,
 }
 
@@ -124,25 +138,43 @@ impl Core {
             .ok_or(Error::RecordTooLarge { bytes: bytes as u64, max: self.config.record_bytes_max })
     }
 
-    fn lone<'a>(&self, payload: Payload<'a>) -> Result<Lone<'a>> {
-        let payload_bytes = self.check_record(&payload)?;
-        let crc = crc32c::crc32c(payload.as_slice());
-        Ok(Lone { payload, payload_bytes, crc, bytes: frame_bytes(u64::from(payload_bytes)) })
+    /// Makes the payload what is stored of it, and gives the flags that say how.
+    fn store(&self, payload: &mut Payload<'_>) -> u8 {
+        let Some((codec, stored)) = compress(&self.config, payload.as_slice()) else {
+            return 0;
+        };
+        *payload = stored.into();
+        codec.flags()
+    }
+
+    fn lone<'a>(&self, mut payload: Payload<'a>) -> Result<Lone<'a>> {
+        let real_bytes = self.check_record(&payload)?;
+        let flags = self.store(&mut payload);
+        let sum = Sum::of(&payload, flags);
+        // What is stored is shorter, or what it was.
+        let payload_bytes = u32::try_from(payload.as_slice().len()).unwrap_or(real_bytes);
+        Ok(Lone { payload, payload_bytes, sum, bytes: frame_bytes(u64::from(payload_bytes)) })
     }
 
     /// Checks a batch.
-    pub(crate) fn unit<'a>(&self, payloads: Vec<Payload<'a>>) -> Result<Unit<'a>> {
-        let mut crcs = Vec::with_capacity(payloads.len());
-        let mut bytes = 0u64;
+    pub(crate) fn unit<'a>(&self, mut payloads: Vec<Payload<'a>>) -> Result<Unit<'a>> {
+        let mut real_bytes = 0u64;
         for payload in &payloads {
-            bytes = bytes.saturating_add(frame_bytes(u64::from(self.check_record(payload)?)));
-            crcs.push(crc32c::crc32c(payload.as_slice()));
+            let bytes = frame_bytes(u64::from(self.check_record(payload)?));
+            real_bytes = real_bytes.saturating_add(bytes);
         }
         let max = self.config.batch_bytes_max;
-        if bytes > max {
-            return Err(Error::BatchTooLarge { bytes, max });
+        if real_bytes > max {
+            return Err(Error::BatchTooLarge { bytes: real_bytes, max });
         }
-        Ok(Unit { payloads, crcs, bytes })
+        let mut sums = Vec::with_capacity(payloads.len());
+        let mut bytes = 0;
+        for payload in &mut payloads {
+            let flags = self.store(payload);
+            bytes += frame_bytes(payload.as_slice().len() as u64);
+            sums.push(Sum::of(payload, flags));
+        }
+        Ok(Unit { payloads, sums, bytes })
     }
 
     /// Orders one record. It is published when this returns; nobody has been told to write it.
@@ -150,9 +182,9 @@ impl Core {
         let lone = self.lone(payload)?;
         self.status.check_new()?;
         if lone.bytes > self.ring.capacity_bytes() {
-            let Lone { payload, crc, bytes, .. } = lone;
+            let Lone { payload, sum, bytes, .. } = lone;
             return self
-                .reserve_outside(Unit { payloads: vec![payload], crcs: vec![crc], bytes })
+                .reserve_outside(Unit { payloads: vec![payload], sums: vec![sum], bytes })
                 .await;
         }
         let permit = self.acquire(lone.bytes).await?;
@@ -217,9 +249,9 @@ impl Core {
     fn sealed(&self, unit: &Unit<'_>, lsn: Lsn) -> Vec<FrameHeader> {
         let (synced, seed) = (self.synced.get(), self.epochs.seed());
         let mut at = lsn;
-        let mut headers = Vec::with_capacity(unit.crcs.len());
+        let mut headers = Vec::with_capacity(unit.sums.len());
         let count = unit.payloads.len();
-        for (i, (payload, crc)) in unit.payloads.iter().zip(&unit.crcs).enumerate() {
+        for (i, (payload, sum)) in unit.payloads.iter().zip(&unit.sums).enumerate() {
             let kind = match (i + 1 == count, count) {
                 (_, 1) => Kind::Record,
                 (true, _) => Kind::BatchEnd,
@@ -228,7 +260,9 @@ impl Core {
             let bytes = payload.as_slice().len() as u64;
             // Checked against the limit before, which is far below.
             let payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            headers.push(FrameHeader::seal(seed, at, kind, payload_bytes, *crc, synced));
+            let kind = (kind, sum.flags);
+            let header = FrameHeader::seal_flagged(seed, at, kind, payload_bytes, sum.crc, synced);
+            headers.push(header);
             at = at.plus(frame_bytes(bytes));
         }
         headers
@@ -241,8 +275,8 @@ impl Core {
         let reserved = self.ring.reserve(lone.bytes);
         let span = self.span(reserved.lsn(), reserved.end());
         let (synced, seed) = (self.synced.get(), self.epochs.seed());
-        let (kind, bytes) = (Kind::Record, lone.payload_bytes);
-        let header = FrameHeader::seal(seed, span.lsn, kind, bytes, lone.crc, synced);
+        let (kind, bytes) = ((Kind::Record, lone.sum.flags), lone.payload_bytes);
+        let header = FrameHeader::seal_flagged(seed, span.lsn, kind, bytes, lone.sum.crc, synced);
         reserved.publish(std::iter::once((header, lone.payload.as_slice())));
         std::mem::forget(guard);
         span

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     error::{Error, Result},
     format::{
+        compression::Codec,
         control::Control,
         frame::{FrameHeader, Kind, Seed, frame_bytes},
         header::{SEGMENT_HEADER_BYTES, SegmentHeader},
@@ -99,7 +100,7 @@ pub(crate) fn go_on(storage: &dyn Storage, judged: &Judged) -> Result<Ready> {
     // Framed anew, not read again: a read that goes wrong now must not become what is durable.
     let mut frame = Vec::new();
     let seed = Seed::new(newest.header.log_id, newest.header.epoch);
-    push_frame(&mut frame, seed, close, Kind::Control, &Control::Close.payload(), close);
+    push_frame(&mut frame, seed, close, (Kind::Control, 0), &Control::Close.payload(), close);
     file.write_at(&frame, offset)?;
     file.sync_data()?;
     clear(storage, &judged.leftovers)?;
@@ -231,7 +232,9 @@ fn copy_kept(
             for frame in &chunk.frames {
                 let end = frame.payload_start + frame.payload_bytes;
                 let payload = chunk.bytes.get(frame.payload_start..end).unwrap_or_default();
-                push_frame(&mut bytes, seed, frame.lsn, frame.kind, payload, header.base);
+                // As it is stored: nothing here asks what it expands to.
+                let kind = (frame.kind, frame.codec.map_or(0, Codec::flags));
+                push_frame(&mut bytes, seed, frame.lsn, kind, payload, header.base);
             }
             file.write_at(&bytes, at.since(header.base) + SEGMENT_HEADER_BYTES)?;
             at = chunk.next;
@@ -240,11 +243,18 @@ fn copy_kept(
     file.sync_data()
 }
 
-fn push_frame(to: &mut Vec<u8>, seed: Seed, lsn: Lsn, kind: Kind, payload: &[u8], synced: Lsn) {
+fn push_frame(
+    to: &mut Vec<u8>,
+    seed: Seed,
+    lsn: Lsn,
+    kind: (Kind, u8),
+    payload: &[u8],
+    synced: Lsn,
+) {
     // Read from a frame, whose length has 32 bits.
     let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let crc = crc32c::crc32c(payload);
-    let header = FrameHeader::seal(seed, lsn, kind, payload_bytes, crc, synced);
+    let header = FrameHeader::seal_flagged(seed, lsn, kind, payload_bytes, crc, synced);
     let end = to.len() as u64 + frame_bytes(payload.len() as u64);
     to.extend_from_slice(&header.to_bytes());
     to.extend_from_slice(payload);

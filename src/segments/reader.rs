@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     error::{Error, Result},
     format::{
+        compression::expand,
         frame::{FRAME_HEADER_BYTES_U64, FrameHeader},
         header::SEGMENT_HEADER_BYTES,
         scan::{FrameAt, Looked, Pause, Place, Stop, frame_at, to_usize, walk},
@@ -19,6 +20,7 @@ use crate::{
 /// A part of the log: whole units, in one buffer that their payloads share.
 #[derive(Debug)]
 pub(crate) struct Chunk {
+    pub(crate) reader: SegmentReader,
     pub(crate) bytes: Bytes,
     pub(crate) frames: Vec<FrameAt>,
     /// Where the next chunk begins.
@@ -67,6 +69,7 @@ impl SegmentReader {
                 }
             };
             return Ok(Chunk {
+                reader: self.clone(),
                 bytes: Bytes::from(bytes),
                 frames,
                 next: walked.next,
@@ -96,6 +99,13 @@ impl SegmentReader {
                 Looked::NeedsBytes(_) => return Ok(Err(Stop::PartialHeader)),
             }
         }
+    }
+
+    /// The payload of a frame that holds, of which this is stored.
+    pub(crate) fn payload(&self, frame: &FrameAt, stored: Bytes) -> Result<Bytes, Stop> {
+        let Some(codec) = frame.codec else { return Ok(stored) };
+        let payload = expand(codec, &stored, self.place.record_bytes_max);
+        payload.map(Bytes::from).map_err(Stop::Unexpandable)
     }
 
     /// Whether the frame at `lsn` is intact, however large it is: read in pieces.

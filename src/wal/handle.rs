@@ -277,7 +277,7 @@ impl Wal {
     ///
     /// [`Error::OutOfRange`]; [`Error::NotABoundary`] if no record begins there;
     /// [`Error::Corrupt`]; [`Error::RecordTooLarge`] if it is above the limit that the log was
-    /// opened with; [`Error::Io`]; [`Error::Closed`].
+    /// opened with; [`Error::UnsupportedCompression`]; [`Error::Io`]; [`Error::Closed`].
     ///
     /// # Cancel safety
     ///

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::{
     error::{Error, Result},
     executor::{Executor, InPlace, start},
-    options::{Config, OnDamage, Preallocation},
+    options::{Compression, Config, OnDamage, Preallocation},
     recovery::Opening,
     storage::{FileStorage, Storage},
     wal::{handle::Wal, pool::pool, recover::Recovery},
@@ -95,6 +95,29 @@ impl Options {
     /// ```
     pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
         self.config.on_damage = on_damage;
+        self
+    }
+
+    /// How new records are compressed; [`Compression::None`] by default.
+    ///
+    /// It is done by whoever appends, in the call and before anything is ordered: no lock is held
+    /// and nobody else waits for it, but a record of many megabytes keeps its task, and with it a
+    /// thread of the runtime, busy for as long as it takes. Append such records from a thread that
+    /// may block. Reading expands records of up to 256 KiB where they are polled for, and larger
+    /// ones in the pool that does the log's I/O.
+    ///
+    /// [`record_bytes_max`](Options::record_bytes_max) and
+    /// [`batch_bytes_max`](Options::batch_bytes_max) are about records as they are, not as they
+    /// are stored: what is taken doesn't depend on how well it compresses.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
+    /// The smallest payload that is compressed, in bytes; 128 by default. Shorter ones hardly
+    /// shrink, and an attempt takes time.
+    pub fn compression_bytes_min(mut self, bytes: u64) -> Self {
+        self.config.compression_bytes_min = bytes;
         self
     }
 

@@ -15,8 +15,10 @@ pub(crate) mod storm;
 pub(crate) mod sweep;
 pub(crate) mod workload;
 
+use std::cell::Cell;
+
 use futures::TryStreamExt;
-use highwater::{Lsn, Wal, storage::Storage};
+use highwater::{Compression, Lsn, Wal, storage::Storage};
 
 pub(crate) type Found = Vec<(Lsn, Vec<u8>)>;
 
@@ -25,9 +27,40 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
+thread_local! {
+    /// How often a log was opened while its records are compressed; `None`: they aren't.
+    static COMPRESSED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Does `work` with logs that compress their records, of which every third opening doesn't.
+pub(crate) fn with_compression<T>(work: impl FnOnce() -> T) -> T {
+    COMPRESSED.set(Some(0));
+    let done = work();
+    COMPRESSED.set(None);
+    done
+}
+
+pub(crate) fn is_compressed() -> bool {
+    COMPRESSED.get().is_some()
+}
+
+fn compression() -> Compression {
+    let Some(count) = COMPRESSED.get() else { return Compression::None };
+    COMPRESSED.set(Some(count + 1));
+    match count % 3 {
+        0 => Compression::Lz4,
+        1 => Compression::None,
+        #[cfg(feature = "zstd")]
+        _ => Compression::Zstd { level: 1 },
+        #[cfg(not(feature = "zstd"))]
+        _ => Compression::Lz4,
+    }
+}
+
 /// A log whose limits are reached by a handful of records: a segment has room for 4096 bytes.
 pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
-    Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10).open_with(disk).await
+    let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+    options.compression(compression()).compression_bytes_min(0).open_with(disk).await
 }
 
 pub(crate) async fn read_all(wal: &Wal) -> Result<Found, String> {
@@ -36,6 +69,11 @@ pub(crate) async fn read_all(wal: &Wal) -> Result<Found, String> {
         .try_collect()
         .await
         .map_err(|error| format!("replay: {error}"))
+}
+
+/// The least that a record takes.
+pub(crate) fn frame_bytes_min(payload: &[u8]) -> u64 {
+    if is_compressed() { frame_bytes(payload).min(24) } else { frame_bytes(payload) }
 }
 
 pub(crate) fn frame_bytes(payload: &[u8]) -> u64 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::Lsn;
 
-use super::{Found, copies::Copy, frame_bytes};
+use super::{Found, copies::Copy, frame_bytes_min};
 
 /// When something was noted: the count of disk operations by then, and of notes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,7 +130,7 @@ impl Oracle {
         found.iter().map(|(lsn, payload)| (*lsn, payload)).eq(placed)
     }
 
-    /// One of the records that should be there, and the end of its frame.
+    /// One of the records that should be there, and the end of its frame, or what it is at least.
     pub(crate) fn pick(&self, pick: usize) -> Option<(Lsn, Lsn)> {
         let there: Vec<&Placed> = self
             .placed
@@ -138,7 +138,7 @@ impl Oracle {
             .filter(|placed| !self.may_be_cut(placed.lsn, placed.began, u64::MAX))
             .collect();
         let placed = there.get(pick % there.len().max(1))?;
-        Some((placed.lsn, Lsn::new(placed.lsn.as_u64() + frame_bytes(&placed.payload))))
+        Some((placed.lsn, Lsn::new(placed.lsn.as_u64() + frame_bytes_min(&placed.payload))))
     }
 
     fn truncation(&mut self, to: Lsn, operation: u64) -> Truncation {
@@ -307,7 +307,7 @@ impl Oracle {
     /// was truncated by operation `at`.
     pub(crate) fn check_records(&self, found: &Found, at: u64) -> Result<(), String> {
         for window in found.windows(2) {
-            let after = window[0].0.as_u64() + frame_bytes(&window[0].1);
+            let after = window[0].0.as_u64() + frame_bytes_min(&window[0].1);
             if window[1].0.as_u64() < after {
                 return Err(format!("{} overlaps {}", window[1].0, window[0].0));
             }

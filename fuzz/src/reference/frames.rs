@@ -37,15 +37,16 @@ pub enum Seen {
 impl Frame {
     fn is_known(&self) -> bool {
         let controls = [[1, 0, 0, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0, 0, 2]];
-        self.flags == 0
-            && match self.kind {
-                RECORD | BATCH_PART | BATCH_END => true,
-                CONTROL => {
-                    self.first_named().is_some()
-                        || controls.iter().any(|control| self.payload == control)
-                }
-                _ => false,
+        match self.kind {
+            // Plain, LZ4, Zstandard.
+            RECORD | BATCH_PART | BATCH_END => self.flags <= 2,
+            CONTROL => {
+                self.flags == 0
+                    && (self.first_named().is_some()
+                        || controls.iter().any(|control| self.payload == control))
             }
+            _ => false,
+        }
     }
 
     /// The position that stands in a control record of the beginning.

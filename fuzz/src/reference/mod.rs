@@ -321,8 +321,13 @@ fn records(chain: &Chain, reading: &Reading) -> (Vec<(u64, Vec<u8>)>, bool) {
             return (records, true);
         };
         at = frames.last().unwrap().end;
-        let users = frames.into_iter().filter(|frame| frame.kind != CONTROL);
-        records.extend(users.map(|frame| (frame.lsn, frame.payload)));
+        for frame in frames.into_iter().filter(|frame| frame.kind != CONTROL) {
+            // Compressed, and the library is built without codecs here.
+            if frame.flags != 0 {
+                return (records, true);
+            }
+            records.push((frame.lsn, frame.payload));
+        }
     }
     (records, false)
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use futures::StreamExt;
 use highwater::{
     Lsn, Reader,
-    inspect::{Frame, FrameKind, FrameState, Role, Segment},
+    inspect::{Compressed, Frame, FrameKind, FrameState, Role, Segment},
     reader::Gap,
 };
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &DumpOptions) -> Answer {
                     break;
                 }
             };
-            progress.add(16 + frame.payload_bytes.next_multiple_of(8));
+            progress.add(16 + frame.stored_bytes.next_multiple_of(8));
             if to.is_some_and(|to| frame.lsn >= to) {
                 break;
             }
@@ -154,6 +154,12 @@ fn line(
         }
         _ => write!(out, " {odd}[{:?}]{odd:#}", frame.state)?,
     }
+    if let Some(Compressed { codec, problem, .. }) = frame.compression {
+        write!(out, " {dim}{codec}, stored in {}{dim:#}", frame.stored_bytes)?;
+        if let Some(problem) = problem {
+            write!(out, " {bad}[as stored: {problem}]{bad:#}")?;
+        }
+    }
     let is_control = matches!(frame.kind, FrameKind::Mark | FrameKind::Close | FrameKind::First);
     if is_control || frame.payload.is_empty() {
         return writeln!(out);
@@ -170,6 +176,10 @@ struct Dumped<'a> {
     state: FrameState,
     payload_bytes: u64,
     synced: Option<Lsn>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<Compressed>,
     /// The payload, if it is UTF-8; else its bytes, in `hex`.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -191,6 +201,8 @@ fn object(out: &mut Out, segment: &Segment, frame: &Frame) -> Result<(), serde_j
         state: frame.state,
         payload_bytes: frame.payload_bytes,
         synced: frame.synced,
+        stored_bytes: frame.compression.map(|_| frame.stored_bytes),
+        compression: frame.compression,
         text,
         hex: hex.then(|| hexadecimal(&frame.payload)),
     };

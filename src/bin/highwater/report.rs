@@ -188,6 +188,15 @@ fn describe_contents(
         count(contents.control_count),
         size(contents.payload_bytes)
     )?;
+    if let Some(compressed) = contents.compressed {
+        writeln!(
+            out,
+            "  compressed {}: {} stored in {}",
+            counted(compressed.record_count, "record", "records"),
+            size(compressed.payload_bytes),
+            size(compressed.stored_bytes)
+        )?;
+    }
     if let Some((first, last)) = contents.frames {
         writeln!(out, "  LSNs      {first} to {last}")?;
     }

@@ -41,7 +41,13 @@ pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usi
     file.write_at(bytes, offset)
 }
 
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+/// On Apple's systems this is `F_PREALLOCATE` and `ftruncate`.
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+))]
 pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::{
         fs::{FallocateFlags, fallocate},
@@ -49,13 +55,20 @@ pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     };
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Ok(()) => Ok(()),
-        // A file system without it still works; a full disk is then found while writing.
-        Err(error) if error == Errno::OPNOTSUPP || error == Errno::NOSYS => file.set_len(bytes),
+        // A file system without it still works; a full disk is then found while writing. FreeBSD
+        // says INVAL on ZFS, Apple NOTSUP, which elsewhere is the same number as OPNOTSUPP.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(bytes),
+        Err(error) if error == Errno::NOTSUP => file.set_len(bytes),
         Err(error) => Err(error.into()),
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+)))]
 pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     file.set_len(bytes)
 }
