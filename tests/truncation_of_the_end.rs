@@ -531,3 +531,36 @@ async fn a_log_that_forgets_its_cuts_would_answer_by_what_came_later() {
     assert!(matches!(forgetful, Some(Ok(()))), "{forgetful:?}");
     assert!(cut.synced().await.is_err());
 }
+
+/// What is archived goes on behind the cut, with the epoch that says so.
+#[tokio::test]
+async fn sealed_segments_behind_a_cut_are_told_too() {
+    let wal = tiny().open_with(MemoryStorage::new()).await.unwrap();
+    let lsns = filled(&wal, 400).await;
+    let mut sealed = wal.sealed_segments(Lsn::ZERO);
+    let mut before = Vec::new();
+    while let Some(item) = sealed.next().now_or_never() {
+        before.push(item.unwrap().unwrap());
+    }
+    let first_end = before[0].lsns().end;
+    assert!(before.len() > 3, "{before:?}");
+    // Within the second of them.
+    let kept = lsns.partition_point(|lsn| *lsn < first_end) + 5;
+    let end = wal.truncate_after(lsns[kept]).await.unwrap();
+    filled(&wal, 300).await;
+    let mut at = end;
+    let mut count = 0;
+    while let Some(item) = sealed.next().now_or_never() {
+        let item = item.unwrap().unwrap();
+        assert_eq!(item.lsns().start, at, "no gap and no duplicate");
+        assert!(item.epoch() > before[0].epoch());
+        at = item.lsns().end;
+        count += 1;
+    }
+    assert!(count > 2 && at == sealed.position(), "{count}");
+    let copy = MemoryStorage::new();
+    let copied = wal.copy_to_storage(copy.clone()).await.unwrap();
+    assert_eq!(copied.end, wal.watermarks().synced);
+    let expected = records(&wal).await;
+    assert_eq!(records(&tiny().open_with(copy).await.unwrap()).await, expected);
+}

@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use crate::{
     error::{Error, Result},
     executor::{Executor, start},
-    format::frame::frame_bytes,
     lsn::Lsn,
     reader::{
         clock::Clock,
@@ -151,7 +150,7 @@ impl Live {
             match &mut self.step {
                 Step::Read => match ready!(self.records.poll(context)) {
                     Some(Ok(record)) => {
-                        *position = record.lsn.plus(frame_bytes(record.payload.len() as u64));
+                        *position = self.records.yielded_end();
                         self.given = *position;
                         return Poll::Ready(Ok(record));
                     }

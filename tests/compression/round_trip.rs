@@ -238,3 +238,37 @@ fn a_level_that_does_not_exist_is_refused() {
         assert!(matches!(refused, Err(Error::InvalidOption { option: "compression", .. })));
     }
 }
+
+/// Those who read beside the log, or what is left of it, expand too.
+#[test]
+fn readers_beside_the_log_give_what_was_appended() {
+    for compression in compressions() {
+        let directory = tempfile::tempdir().unwrap();
+        let (expected, beside, salvaged) = block_on(async {
+            let wal = small().compression(compression).open(directory.path()).await.unwrap();
+            for bytes in [0, 1, 300, 2000, 3000, 12, 2500] {
+                wal.append(text(bytes)).await.unwrap();
+            }
+            wal.append_batch([text(500), noise(200), text(700)]).await.unwrap();
+            wal.sync().await.unwrap();
+            let expected = replayed(&wal, Lsn::ZERO).await.unwrap();
+            let reader = highwater::Reader::open(directory.path()).await.unwrap();
+            let mut tail = reader.follow(Lsn::ZERO);
+            let mut beside = Vec::new();
+            for _ in 0..expected.len() {
+                beside.push(tail.try_next().await.unwrap().unwrap());
+            }
+            wal.append_and_sync(text(1000)).await.unwrap();
+            let last = tail.try_next().await.unwrap().unwrap();
+            assert_eq!(last.payload, text(1000), "the position is where the frame ends");
+            beside.push(last);
+            let expected = replayed(&wal, Lsn::ZERO).await.unwrap();
+            wal.close().await.unwrap();
+            let salvage = highwater::Reader::options().salvage(directory.path()).await.unwrap();
+            let salvaged: Vec<_> = salvage.try_collect().await.unwrap();
+            (expected, beside, salvaged)
+        });
+        assert_eq!(beside, expected);
+        assert_eq!(salvaged, expected);
+    }
+}

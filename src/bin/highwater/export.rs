@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     arguments::LogOptions,
-    check::{CORRUPT, UNREADABLE, status_of},
+    check::{CORRUPT, UNREADABLE, UNSUPPORTED, status_of},
     files::NewFile,
     output::{Answer, Failure, json, open, snapshot, told},
     progress::Progress,
@@ -184,7 +184,7 @@ fn write<W: Write>(
 }
 
 fn frame_bytes(frame: &Frame) -> u64 {
-    16 + frame.payload_bytes.next_multiple_of(8)
+    16 + frame.stored_bytes.next_multiple_of(8)
 }
 
 /// Goes from frame to frame and leaves none out: a log that has lost some is no export.
@@ -260,7 +260,15 @@ impl Walk {
             Some(EntryKind::BatchPart) => Batch::Skipped,
             _ => Batch::None,
         };
-        Ok(kind.filter(|_| is_taken).map_or(Step::Skip, Step::Take))
+        let taken = kind.filter(|_| is_taken);
+        let problem = frame.compression.and_then(|compressed| compressed.problem);
+        if let Some(problem) = problem.filter(|_| taken.is_some()) {
+            return Err(told(
+                UNSUPPORTED,
+                format!("{}, offset {}, LSN {lsn}: {problem}", segment.name, frame.offset),
+            ));
+        }
+        Ok(taken.map_or(Step::Skip, Step::Take))
     }
 
     fn check_end(&self) -> Result<(), Failure> {

@@ -34,7 +34,8 @@ impl Failure {
             Failure::Log(error) if error.is_corrupt() => CORRUPT,
             Failure::Log(
                 highwater::Error::UnsupportedVersion { .. }
-                | highwater::Error::UnsupportedFrame { .. },
+                | highwater::Error::UnsupportedFrame { .. }
+                | highwater::Error::UnsupportedCompression { .. },
             ) => UNSUPPORTED,
             _ => UNREADABLE,
         }

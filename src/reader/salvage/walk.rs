@@ -156,8 +156,24 @@ impl Salvager {
     fn give(&mut self, chunk: &Chunk) {
         for frame in chunk.frames.iter().filter(|frame| frame.kind != Kind::Control) {
             let end = frame.payload_start + frame.payload_bytes;
-            let payload = chunk.bytes.slice(frame.payload_start..end);
-            self.items.push_back(Ok(Record { lsn: frame.lsn, payload }));
+            let stored = chunk.bytes.slice(frame.payload_start..end);
+            let reader = &chunk.reader;
+            let item = match reader.payload(frame, stored) {
+                Ok(payload) => Ok(Record { lsn: frame.lsn, payload }),
+                Err(stop) => {
+                    let to = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
+                    Err(Gap {
+                        segment: Some(reader.file.name().to_owned()),
+                        offset: reader.offset(frame.lsn),
+                        from: frame.lsn,
+                        to,
+                        bytes: to.since(frame.lsn),
+                        is_committed: frame.lsn < self.committed,
+                        reason: stop.describe().to_owned(),
+                    })
+                }
+            };
+            self.items.push_back(item);
         }
     }
 
