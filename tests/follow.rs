@@ -84,7 +84,7 @@ async fn follow_and_crash(mut follower: Follow, disk: Disk, seed: u64) -> Result
 /// Truncations take away what is compared here; they have a test of their own.
 fn keeps_all(action: &Action) -> bool {
     match action {
-        Action::TruncateBefore(_) => false,
+        Action::TruncateBefore(_) | Action::TruncateAfter(_) => false,
         Action::Dropped(action, _) => keeps_all(action),
         _ => true,
     }
