@@ -271,3 +271,72 @@ fn a_sync_that_fails_beside_those_who_wait() {
 fn a_write_that_fails_beside_those_who_wait() {
     check(|| a_failure(Op::Write));
 }
+
+/// When an append was asked for and answered, with respect to the truncation.
+#[derive(Clone, Copy, PartialEq)]
+enum When {
+    Before,
+    Beside,
+    After,
+}
+
+/// What was answered before a truncation of the end is gone, what was asked for after it is there,
+/// and everybody is answered.
+#[test]
+fn a_truncation_of_the_end_beside_appends() {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    check(|| {
+        block_on(async {
+            let disk = Disk::new();
+            let wal = small().open_with(disk.clone()).await.unwrap();
+            let kept = wal.append(&[0; 8]).await.unwrap();
+            // 0: not asked for, 1: asked for, 2: answered. Not one of shuttle's: it orders nothing.
+            let phase = std::sync::Arc::new(AtomicU8::new(0));
+            let appenders: Vec<_> = (1..3u8)
+                .map(|task| {
+                    let (wal, phase) = (wal.clone(), phase.clone());
+                    spawn(async move {
+                        let mut answers = Vec::new();
+                        for i in 0..4u8 {
+                            let asked = phase.load(Ordering::SeqCst);
+                            let payload = [task, i, 1, 1, 1, 1, 1, 1];
+                            match wal.append_and_sync(&payload).await {
+                                Ok(lsn) => {
+                                    let when = match (asked, phase.load(Ordering::SeqCst)) {
+                                        (2, _) => When::After,
+                                        (_, 0) => When::Before,
+                                        _ => When::Beside,
+                                    };
+                                    answers.push((lsn, payload, when));
+                                }
+                                Err(Error::Truncated { .. }) => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                        answers
+                    })
+                })
+                .collect();
+            for _ in 0..thread_rng().gen_range(0..20) {
+                yield_now().await;
+            }
+            phase.store(1, Ordering::SeqCst);
+            let end = wal.truncate_after(kept).await.unwrap();
+            phase.store(2, Ordering::SeqCst);
+            let mut answers = Vec::new();
+            for appender in appenders {
+                answers.extend(appender.await.unwrap());
+            }
+            let found = records(&disk_after(&disk).await).await;
+            for (lsn, payload, when) in answers {
+                let is_there = found.iter().any(|(at, it)| *at == lsn && *it == payload);
+                match when {
+                    When::Before => assert!(lsn < end || !is_there, "{lsn} is back"),
+                    When::After => assert!(is_there, "{lsn} is lost"),
+                    When::Beside => {}
+                }
+            }
+            wal.close().await.unwrap();
+        });
+    });
+}
