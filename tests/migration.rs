@@ -15,9 +15,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use highwater::{
-    Durability, Error, Lsn, SyncEvery, Wal, Warning, inspect,
+    Durability, Error, Lsn, OnDamage, Reader, SyncEvery, Wal, Warning, inspect,
     simulation::{Disk, Event, Image, Op, Survival},
     storage::{FileStorage, MemoryStorage, Storage},
     typed::{Change, KeyValue, Postcard},
@@ -72,6 +72,8 @@ async fn appending_and_reading() -> Any {
     let lsn = wal.append_and_sync(b"record").await?;
     let mut records = wal.replay(..);
     assert_eq!(records.try_collect::<Vec<_>>().await?.len(), 2);
+    let end = wal.truncate_after(lsn).await?;
+    assert!(end > lsn);
     let mut records = wal.replay(lsn..);
     let mut count = 0;
     while let Some(record) = records.try_next().await? {
@@ -154,6 +156,11 @@ async fn recovering() -> Any {
     }
     let refused = Wal::open(&damaged).await.is_err_and(|error| error.is_corrupt());
     assert!(refused);
+    let mut left = Reader::options().salvage(&damaged).await?;
+    assert!(left.next().await.is_some_and(|item| item.is_err()));
+    let options = Wal::options().on_damage(OnDamage::TruncateAtDamage);
+    let wal = options.open(&damaged).await?;
+    assert!(wal.recovery().cut.is_some());
     Ok(())
 }
 

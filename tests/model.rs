@@ -25,6 +25,8 @@ enum Operation {
     Read(prop::sample::Index),
     ReadBetween(u64),
     Replay(Bound<prop::sample::Index>, Bound<prop::sample::Index>),
+    TruncateBefore(prop::sample::Index),
+    TruncateAfter(Option<prop::sample::Index>),
     CloseAndReopen,
     DropAndReopen,
 }
@@ -65,6 +67,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => any::<prop::sample::Index>().prop_map(Op::Read),
         1 => (0..40_000u64).prop_map(Op::ReadBetween),
         2 => (bound(), bound()).prop_map(|(from, to)| Op::Replay(from, to)),
+        1 => any::<prop::sample::Index>().prop_map(Op::TruncateBefore),
+        1 => proptest::option::weighted(0.9, any::<prop::sample::Index>()).prop_map(Op::TruncateAfter),
         1 => Just(Op::CloseAndReopen),
         1 => Just(Op::DropAndReopen),
     ]
@@ -74,6 +78,8 @@ struct Model {
     storage: MemoryStorage,
     wal: Wal,
     records: Vec<(Lsn, Vec<u8>)>,
+    /// Where each record's batch begins; where it stands, if it is in none.
+    units: Vec<Lsn>,
     /// One past the last frame of the last record.
     end: u64,
     /// Closed, and nothing was appended since.
@@ -94,6 +100,7 @@ impl Model {
         assert!(lsn.as_u64() >= self.end, "{lsn} is before the end {}", self.end);
         self.end = lsn.as_u64() + frame_bytes(&payload);
         self.records.push((lsn, payload));
+        self.units.push(lsn);
         self.is_clean = false;
     }
 
@@ -122,6 +129,7 @@ impl Model {
                 for payload in payloads {
                     let next = Lsn::new(at.as_u64() + frame_bytes(&payload));
                     self.push(at, payload);
+                    *self.units.last_mut().unwrap() = range.start;
                     at = next;
                 }
                 assert_eq!(at, range.end);
@@ -176,6 +184,8 @@ impl Model {
                 }
             }
             Operation::Replay(from, to) => self.replay(from, to).await?,
+            Operation::TruncateBefore(index) => self.truncate_before(index).await?,
+            Operation::TruncateAfter(index) => self.truncate_after(index).await?,
             Operation::CloseAndReopen => {
                 self.wal.close().await?;
                 self.is_clean = true;
@@ -184,6 +194,50 @@ impl Model {
             Operation::DropAndReopen => self.reopen().await,
             append => self.append(append).await?,
         }
+        Ok(())
+    }
+
+    async fn truncate_before(&mut self, index: prop::sample::Index) -> highwater::Result<()> {
+        let Some((lsn, _)) = self.at(index).cloned() else { return Ok(()) };
+        let place = self.records.partition_point(|record| record.0 < lsn);
+        let first = self.wal.watermarks().first;
+        match self.wal.truncate_before(lsn).await {
+            Err(Error::NotABoundary { .. }) if self.units[place] != lsn => return Ok(()),
+            answer => answer?,
+        }
+        assert!(self.units[place] == lsn || lsn <= first, "{lsn} is within a batch");
+        self.records.drain(..place);
+        self.units.drain(..place);
+        self.is_clean &= self.wal.watermarks().first == first;
+        Ok(())
+    }
+
+    async fn truncate_after(
+        &mut self,
+        index: Option<prop::sample::Index>,
+    ) -> highwater::Result<()> {
+        let last = match index {
+            Some(index) => match self.at(index) {
+                Some((lsn, _)) => Some(*lsn),
+                None => return Ok(()),
+            },
+            None => None,
+        };
+        let kept = last.map_or(0, |last| self.records.partition_point(|record| record.0 <= last));
+        let before = self.wal.watermarks().reserved;
+        let splits = kept > 0 && self.units.get(kept) == Some(&self.units[kept - 1]);
+        let end = match self.wal.truncate_after(last).await {
+            Err(Error::NotABoundary { .. }) if splits => return Ok(()),
+            answer => answer?,
+        };
+        assert!(!splits, "{last:?} is within a batch");
+        self.records.truncate(kept);
+        self.units.truncate(kept);
+        if let Some((lsn, payload)) = self.records.last() {
+            assert_eq!(end.as_u64(), lsn.as_u64() + frame_bytes(payload));
+        }
+        self.end = end.as_u64();
+        self.is_clean &= self.wal.watermarks().reserved == before;
         Ok(())
     }
 
@@ -225,7 +279,8 @@ impl Model {
 async fn run(operations: Vec<Operation>) {
     let storage = MemoryStorage::new();
     let wal = open(&storage).await;
-    let mut model = Model { storage, wal, records: Vec::new(), end: 0, is_clean: false };
+    let mut model =
+        Model { storage, wal, records: Vec::new(), units: Vec::new(), end: 0, is_clean: false };
     for operation in operations {
         let what = format!("{operation:?}");
         let applied = tokio::time::timeout(Duration::from_secs(2), model.apply(operation)).await;

@@ -275,6 +275,37 @@ fn damage(memory: &MemoryStorage, lsn: Lsn) {
     file.write_at(&bytes.map(|byte| !byte), offset).unwrap();
 }
 
+/// Where the log begins stands in no file of its own, and nowhere in place: torn at any write of a
+/// truncation, it begins where it did or where it was to.
+#[tokio::test]
+async fn row_02_no_file_and_no_write_of_a_truncation_loses_what_is_kept() {
+    let disk = Disk::new(2).recording();
+    let wal = small().open_with(disk.clone()).await.unwrap();
+    for i in 0..140u8 {
+        wal.append(&[i; 200]).await.unwrap();
+    }
+    wal.sync().await.unwrap();
+    let all = records(&wal).await;
+    let began = disk.operation_count();
+    wal.truncate_before(all[70].0).await.unwrap();
+    wal.truncate_before(all[100].0).await.unwrap();
+    let ended = disk.operation_count();
+    drop(wal);
+    let mut count = 0;
+    for cut in disk.power_cuts(4).filter(|cut| (began..=ended).contains(&cut.operation)) {
+        let mut image = cut.image();
+        let others = image.names().into_iter().filter(|name| !name.ends_with(".wal"));
+        others.for_each(|name| image.delete(&name));
+        let wal = small().open_with(Disk::with_image(image, 3)).await.unwrap();
+        let found = records(&wal).await;
+        let first = all.len() - found.len();
+        assert!([0, 70, 100].contains(&first), "{cut}: begins with the record {first}");
+        assert_eq!(found, all[first..], "{cut}");
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}
+
 #[tokio::test]
 async fn row_06_a_torn_tail_opens_and_damage_to_what_was_synced_does_not() {
     let written = || async {
