@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     arguments::Form,
     output::{Failure, Out, Paint},
-    text::{escaped, hexadecimal},
+    text::{escaped, hexadecimal, spaced_hexadecimal},
 };
 
 /// The runtime that reading needs.
@@ -63,8 +63,7 @@ pub(crate) fn payload(out: &mut Out, paint: Paint, bytes: &[u8], form: Form) -> 
     }
     writeln!(out)?;
     for (at, row) in bytes.chunks(16).enumerate() {
-        write!(out, "{:>12} {dim}{:08x}{dim:#} ", "", at * 16)?;
-        row.iter().try_for_each(|byte| write!(out, " {byte:02x}"))?;
+        write!(out, "{:>12} {dim}{:08x}{dim:#} {}", "", at * 16, spaced_hexadecimal(row))?;
         let shown = |&byte: &u8| if (32..127).contains(&byte) { char::from(byte) } else { '.' };
         let text: String = row.iter().map(shown).collect();
         writeln!(out, "{:width$}  {text}", "", width = (16 - row.len()) * 3)?;

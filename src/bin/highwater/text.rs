@@ -89,9 +89,19 @@ fn is_plain(byte: u8) -> bool {
 }
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|&byte| digits(byte)).collect()
+}
+
+/// As [`hexadecimal`], with a space before each byte.
+pub(crate) fn spaced_hexadecimal(bytes: &[u8]) -> String {
+    let spaced = |[high, low]: [char; 2]| [' ', high, low];
+    bytes.iter().flat_map(|&byte| spaced(digits(byte))).collect()
+}
+
+fn digits(byte: u8) -> [char; 2] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().map_or('0', char::from);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    [byte >> 4, byte & 15]
+        .map(|value| DIGITS.get(usize::from(value)).copied().map_or('0', char::from))
 }
 
 #[cfg(test)]
@@ -115,5 +125,6 @@ mod tests {
         assert_eq!(escaped("a\\b\n\u{1b}[31mß\u{9b}".as_bytes()), "a\\\\b\\n\\u{1b}[31mß\\u{9b}");
         assert_eq!(escaped(b"ok\xff\xfe"), "ok\\xff\\xfe");
         assert_eq!(hexadecimal(&[0, 0x9f, 255]), "009fff");
+        assert_eq!(spaced_hexadecimal(&[0, 0x9f, 255]), " 00 9f ff");
     }
 }
