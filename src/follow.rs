@@ -108,7 +108,7 @@ pub struct Follow {
 
 impl Follow {
     pub(crate) fn new(core: &Arc<Core>, from: Lsn, below: Below) -> Self {
-        let epoch = core.epochs.current();
+        let epoch = core.epoch();
         // What is ordered and not below the mark yet will be: from there it begins later.
         let (first, end) = (core.purge.readable_first(), core.ring.tail());
         let refused = if let Err(error) = core.status.check_read() {
@@ -264,10 +264,10 @@ impl Live {
     /// If the log was cut since the last look: drops what was read ahead, as some of it may be gone,
     /// and says so if that holds for something that was yielded.
     fn look_for_cuts(&mut self, position: &mut Lsn) -> Result<()> {
-        let epoch = self.core.epochs.current();
-        if epoch == self.epoch {
+        if self.core.epochs.current() == self.epoch {
             return Ok(());
         }
+        let epoch = self.core.epoch();
         let cut = self.core.epochs.cut_since(self.epoch);
         self.epoch = epoch;
         let to = cut.unwrap_or(*position).min(*position);

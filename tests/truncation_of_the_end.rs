@@ -564,3 +564,51 @@ async fn sealed_segments_behind_a_cut_are_told_too() {
     let expected = records(&wal).await;
     assert_eq!(records(&tiny().open_with(copy).await.unwrap()).await, expected);
 }
+
+/// Those who wait in vain leave no wish behind: plain appends are synced when somebody asks for it.
+#[tokio::test]
+async fn a_ticket_of_what_was_cut_has_nothing_synced() {
+    let wal = small().open_with(MemoryStorage::new()).await.unwrap();
+    let kept = wal.append_and_sync(b"kept").await.unwrap();
+    let mut tickets = Vec::new();
+    for _ in 0..100 {
+        tickets.push(wal.enqueue(&[1; 100]).await.unwrap());
+    }
+    wal.sync().await.unwrap();
+    wal.truncate_after(kept).await.unwrap();
+    assert!(tickets[99].synced().await.is_err());
+    let before = wal.stats().sync_count;
+    for _ in 0..20 {
+        wal.append(b"plain").await.unwrap();
+    }
+    assert_eq!(wal.stats().sync_count, before);
+}
+
+/// What was acknowledged behind a cut is not given up for what the cut had taken, when the header that
+/// tells of the cut can't be read.
+#[tokio::test]
+async fn a_cut_whose_header_is_damaged_is_no_torn_tail() {
+    for closes in [true, false] {
+        let disk = Disk::new(1);
+        let wal = tiny().open_with(disk.clone()).await.unwrap();
+        let lsns = filled(&wal, 20).await;
+        wal.truncate_after(lsns[4]).await.unwrap();
+        for _ in 0..10 {
+            wal.append_and_sync(&[7; 40]).await.unwrap();
+        }
+        if closes {
+            wal.close().await.unwrap();
+        }
+        drop(wal);
+        let mut image = disk.image();
+        let names = image.names().into_iter().filter(|name| name.ends_with(".wal"));
+        let used = |name: &String| image.bytes(name).unwrap()[4096..].iter().any(|&byte| byte != 0);
+        let newest = names.filter(used).max().unwrap();
+        let mut bytes = image.bytes(&newest).unwrap().to_vec();
+        bytes[..4096].fill(0xaa);
+        image.put(&newest, bytes);
+        let refused = tiny().open_with(Disk::with_image(image, 1)).await;
+        let Err(Error::Corrupt { lsn, segment, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((lsn, segment), (lsns[5], newest));
+    }
+}

@@ -311,6 +311,8 @@ impl Core {
         permit.forget();
         let guard = PanicGuard { core: self };
         let lsn = self.ring.reserve_outside(unit.bytes);
+        // Before it is published, as its permits go back when it is written.
+        let span = self.span(lsn, lsn.plus(unit.bytes));
         let headers = self.sealed(&unit, lsn);
         let frame_count = headers.len() as u64;
         let pieces = match (lone, headers.first()) {
@@ -325,12 +327,12 @@ impl Core {
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(outside);
         self.outside_at.store(lsn.as_u64(), Ordering::Release);
         std::mem::forget(guard);
-        Ok(self.span(lsn, lsn.plus(unit.bytes)))
+        Ok(span)
     }
 
     /// What was just reserved. As its permits are taken, it is of the current epoch.
     fn span(&self, lsn: Lsn, end: Lsn) -> Span {
-        Span { lsn, goal: self.goal(|| end) }
+        Span { lsn, goal: Goal { end, epoch: self.epochs.current() } }
     }
 
     /// Room in the ring for `bytes` bytes; waits for it.

@@ -262,8 +262,15 @@ impl Core {
     /// Everything below `end`, as it is now. Taken before `end` is looked up: if a cut comes between
     /// the two it is told as one that came later, and not waited for in vain.
     pub(crate) fn goal(&self, end: impl FnOnce() -> Lsn) -> Goal {
-        let epoch = self.epochs.current();
+        let epoch = self.epoch();
         Goal { end: end(), epoch }
+    }
+
+    /// The epoch, for whoever begins something: with its marks, its tail and its segments. While a
+    /// cut exchanges them there is no saying which epoch's they are.
+    pub(crate) fn epoch(&self) -> u64 {
+        let _no_cut = self.shown();
+        self.epochs.current()
     }
 
     /// A flush of `epoch` has covered what is below `synced`; says whether that still is the epoch.
@@ -284,10 +291,10 @@ impl Core {
 
     /// The log ends at `cut` and goes on in `epoch`: the marks move back, and the tail with them.
     /// The caller holds all permits of the ring, which is empty.
-    pub(super) fn lower_marks(&self, epoch: u64, cut: Lsn, rewind_ring: impl FnOnce()) {
+    pub(super) fn lower_marks(&self, epoch: u64, cut: Lsn, exchange: impl FnOnce()) {
         let mut shown = self.shown();
         self.epochs.begin(epoch, cut);
-        rewind_ring();
+        exchange();
         self.written.lower(cut);
         self.synced.lower(cut);
         self.sync_demand.store(cut.as_u64(), Ordering::Release);

@@ -151,7 +151,7 @@ impl Core {
         // From here on, without an await, the truncation goes on by itself.
         let reserved = self.ring.reserve(FIRST_FRAME_BYTES);
         let end = reserved.end();
-        let goal = self.goal(|| end);
+        let goal = Goal { end, epoch: self.epochs.current() };
         // Before the record can be written, and so before the synced mark passes it.
         self.purge.first.fetch_max(lsn.as_u64(), Ordering::AcqRel);
         {

@@ -168,6 +168,8 @@ impl Core {
 
     /// Resolves when everything below the goal is synced, and sees to it that it will be.
     pub(crate) async fn wait_synced(self: &Arc<Self>, goal: Goal) -> Result<()> {
+        // What was cut is asked for by nobody.
+        self.epochs.check(goal)?;
         if self.synced.get() < goal.end {
             self.demand_sync(goal.end);
         }

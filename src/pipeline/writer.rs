@@ -222,9 +222,12 @@ impl Writer {
         // Before the mark moves back, so that no later flush is taken for that of an older record.
         core.purge.told(first);
         core.truncations_are_told();
-        // Before the segments change: whoever finds the new one must know that it is of a new epoch.
-        core.lower_marks(epoch, cut, || self.drainer.rewind(cut));
-        let dead = core.segments.replace(info, Arc::clone(&next.file));
+        let mut dead = Vec::new();
+        core.lower_marks(epoch, cut, || {
+            self.drainer.rewind(cut);
+            // Behind the epoch: whoever finds the new one must know that it is of a new epoch.
+            dead = core.segments.replace(info, Arc::clone(&next.file));
+        });
         core.space.rotated(cut, next.end());
         let segment = next.file.name();
         tracing::info!(segment, epoch, %cut, %old_end, dead = dead.len(), "truncated the end");
@@ -288,12 +291,13 @@ impl Core {
             Ok(None) => Drained::Idle,
             Ok(Some(step)) => {
                 self.written.advance(step.end);
-                self.permits.add_permits(step.permit_count as usize);
-                self.publish_marks();
                 if step.rotated {
-                    // The sealed segment is synced in the background, at once.
+                    // The sealed segment is synced in the background, at once. Before the permits go
+                    // back, and a cut may come: what it takes is asked for by nobody.
                     self.sync_demand.fetch_max(step.end.as_u64(), Ordering::AcqRel);
                 }
+                self.permits.add_permits(step.permit_count as usize);
+                self.publish_marks();
                 self.follow_orders(step.end);
                 // Somebody may have been waiting for a sync behind a frame that was not published.
                 self.start_sync_if_wanted();

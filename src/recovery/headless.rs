@@ -23,6 +23,11 @@ use crate::{
 /// How many epochs above the highest known one a segment without a header may be of.
 pub(super) const EPOCHS_TRIED: u64 = 256;
 
+/// How far below S a truncation of the end is looked for whose header is gone, and how many positions
+/// and epochs are tried together: seconds, at worst.
+const CUT_SOUGHT_BYTES: u64 = 1 << 30;
+const CUT_CHECKS_MAX: u64 = 1 << 28;
+
 impl Scan<'_> {
     pub(super) fn all_zero(&self, unplaced: &[&Found]) -> Result<bool> {
         for found in unplaced {
@@ -112,13 +117,17 @@ impl Scan<'_> {
         // Usually the next one; more if later recoveries replaced what earlier ones had begun.
         let seed = |by| Seed::new(log_id, self.epoch_max.saturating_add(by));
         let mut reader = self.reader_at(found, base, seed(1))?;
+        let mut is_placed = false;
         for by in 1..=EPOCHS_TRIED {
             let place = Place { seed: seed(by), ..reader.place };
             let candidate = SegmentReader { place, ..reader.clone() };
             if candidate.is_intact(base)? {
-                reader = candidate;
+                (reader, is_placed) = (candidate, true);
                 break;
             }
+        }
+        if !is_placed {
+            self.refuse_cut(found, chain, log_id)?;
         }
         let frames = search_frames(&reader, base, base.plus(used_bytes))?;
         if frames.commitment > base {
@@ -132,6 +141,46 @@ impl Scan<'_> {
         }
         if frames.count == 0 || !found.is_blank {
             self.keep(found, used_bytes);
+        }
+        Ok(())
+    }
+
+    /// Refuses if the first frame belongs below S in a higher epoch: a recovery begins at S, so that
+    /// is a truncation of the end, which was committed before anything was appended behind it.
+    fn refuse_cut(&self, found: &Found, chain: &Chain, log_id: [u8; 16]) -> Result<()> {
+        let committed = self.commitment.as_u64();
+        let lowest = chain.first.as_u64().max(committed.saturating_sub(CUT_SOUGHT_BYTES));
+        let mut reader = self.reader_at(found, Lsn::new(lowest), Seed::new(log_id, 0))?;
+        let capacity = reader.place.end.since(reader.base);
+        let header = reader.read(reader.base, FRAME_HEADER_BYTES_U64)?;
+        let Some(header) = header.first_chunk() else { return Ok(()) };
+        let header = FrameHeader::parse(*header);
+        if header.frame_bytes() > capacity {
+            return Ok(());
+        }
+        let positions = committed.saturating_sub(lowest) / 8;
+        let epochs = (CUT_CHECKS_MAX / positions.max(1)).clamp(1, EPOCHS_TRIED);
+        for by in 1..=epochs {
+            let seed = Seed::new(log_id, self.epoch_max.saturating_add(by));
+            for base in (0..positions).map(|position| Lsn::new(lowest + position * 8)) {
+                if !header.header_holds(seed, base) {
+                    continue;
+                }
+                // The file's end moves along with its base.
+                let place = Place { seed, end: base.plus(capacity), ..reader.place };
+                reader = SegmentReader { base, place, ..reader };
+                if reader.is_intact(base)? {
+                    return Err(Error::Corrupt {
+                        lsn: base,
+                        segment: found.sequence.file_name(),
+                        offset: 0,
+                        synced: self.commitment,
+                        reason: "the log was truncated to here, and neither this segment's header \
+                                 nor its copy is readable"
+                            .to_owned(),
+                    });
+                }
+            }
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ pub(super) fn directory(path: &Path) -> MakeTarget {
 }
 
 pub(super) async fn copy(core: &Arc<Core>, make: MakeTarget) -> Result<Copied> {
-    let epoch = core.epochs.current();
+    let epoch = core.epoch();
     let (first, end) = core.lease_durable()?;
     let goal = Goal { end, epoch };
     let copied = copy_range(core, make, first, goal).await;

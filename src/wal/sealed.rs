@@ -177,7 +177,7 @@ pub struct SealedSegments {
 
 impl SealedSegments {
     pub(crate) fn new(core: &Arc<Core>, from: Lsn) -> Self {
-        let epoch = core.epochs.current();
+        let epoch = core.epoch();
         let (hold, refused) = match core.lease(from) {
             Ok(()) => (Some(Hold { core: Arc::clone(core), lsn: from }), None),
             Err(error) => (None, Some(error)),
@@ -206,10 +206,10 @@ impl SealedSegments {
 
     /// Whether the log was cut since the last look: then what follows the cut is told too, and held.
     fn look_for_cuts(&mut self, core: &Arc<Core>) -> Result<bool> {
-        let epoch = core.epochs.current();
-        if epoch == self.epoch {
+        if core.epochs.current() == self.epoch {
             return Ok(false);
         }
+        let epoch = core.epoch();
         let cut = core.epochs.cut_since(self.epoch).filter(|cut| *cut < self.position);
         self.epoch = epoch;
         if let Some(cut) = cut {

@@ -147,7 +147,8 @@ impl Sink<Bytes> for WalSink {
             flushed?;
         }
         self.flushing = None;
-        Poll::Ready(Ok(()))
+        // After the mark was read, which may be one of a later epoch.
+        Poll::Ready(self.core.epochs.check(self.goal))
     }
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {

@@ -49,7 +49,7 @@ impl Wal {
     pub async fn truncate_before(&self, lsn: Lsn) -> Result<()> {
         let core = self.core();
         core.status.check_new()?;
-        let epoch = core.epochs.current();
+        let epoch = core.epoch();
         let (first, end) = (core.purge.first(), core.records_end());
         if lsn > end {
             return Err(Error::OutOfRange { lsn, first, end });
@@ -136,7 +136,7 @@ impl Wal {
     pub async fn truncate_after(&self, last: impl Into<Option<Lsn>>) -> Result<Lsn> {
         let core = self.core();
         core.status.check_new()?;
-        let epoch = core.epochs.current();
+        let epoch = core.epoch();
         let Some(lsn) = last.into() else {
             return core.cut(None, epoch).await;
         };

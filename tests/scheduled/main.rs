@@ -20,7 +20,8 @@ mod disk;
 mod load;
 
 use disk::{Disk, Op};
-use highwater::{Error, Wal};
+use futures::StreamExt;
+use highwater::{Error, Lsn, Wal};
 use load::{Promise, look, open_when_free, records, small, verify, watch, work};
 use shuttle::{
     Config, FailurePersistence, Runner,
@@ -317,6 +318,36 @@ fn a_truncation_of_the_end_beside_appends() {
                     })
                 })
                 .collect();
+            // Larger than the ring.
+            let large = spawn({
+                let wal = wal.clone();
+                async move { wal.append(&[9; 2000]).await.map(drop) }
+            });
+            let syncing = spawn({
+                let wal = wal.clone();
+                async move {
+                    for _ in 0..4 {
+                        match wal.sync().await {
+                            Ok(_) | Err(Error::Truncated { .. }) => yield_now().await,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            });
+            let following = spawn({
+                let mut follower = wal.follow(Lsn::ZERO);
+                async move {
+                    let mut seen: Vec<(Lsn, Vec<u8>)> = Vec::new();
+                    while let Some(item) = follower.next().await {
+                        match item {
+                            Ok(record) => seen.push((record.lsn, record.payload.to_vec())),
+                            Err(Error::Truncated { to }) => seen.retain(|(lsn, _)| *lsn < to),
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                    seen
+                }
+            });
             for _ in 0..thread_rng().gen_range(0..20) {
                 yield_now().await;
             }
@@ -336,7 +367,12 @@ fn a_truncation_of_the_end_beside_appends() {
                     When::Beside => {}
                 }
             }
+            let answer = large.await.unwrap();
+            assert!(answer.is_ok() || matches!(answer, Err(Error::Truncated { .. })), "{answer:?}");
+            syncing.await.unwrap();
+            let expected = records(&wal).await;
             wal.close().await.unwrap();
+            assert_eq!(following.await.unwrap(), expected, "what it saw, less what was taken back");
         });
     });
 }

@@ -10,6 +10,15 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Whether a later member of a higher epoch than the one before it says that this file, of a
+    /// number between theirs, was left by a cut.
+    pub fn has_cut_away(&self, file: &File) -> bool {
+        let epoch = |member: &File| member.header.unwrap().epoch;
+        let after = self.members.iter().find(|member| member.sequence > file.sequence);
+        let before = self.members.iter().rfind(|member| member.sequence < file.sequence);
+        after.is_some_and(|after| epoch(after) > before.map_or(1, epoch))
+    }
+
     /// Without the segments that end at `first` or before.
     pub fn begin_at(&mut self, first: u64) {
         self.first = self.first.max(first);

@@ -52,6 +52,20 @@ fn search_rotated(reading: &mut Reading, file: &File, chain: &Chain, hanging: &[
     !frames.is_empty()
 }
 
+/// Whether its first frame belongs below S in a higher epoch: only a cut that was committed begins
+/// there, as a recovery begins at S.
+fn is_of_a_cut(reading: &Reading, file: &File, chain: &Chain) -> bool {
+    let log_id = chain.members.last().unwrap().header.unwrap().log_id;
+    let lowest = chain.first.max(reading.committed.saturating_sub(1 << 30));
+    let positions = (reading.committed - lowest.min(reading.committed)) / 8;
+    let epochs = ((1 << 28) / positions.max(1)).clamp(1, 256);
+    (1..=epochs).any(|by| {
+        let seed = Seed::new(log_id, reading.epoch_max.saturating_add(by));
+        let mut bases = (lowest..reading.committed).step_by(8);
+        bases.any(|base| Region { seed, base, bytes: file.body() }.frame_at(base).is_some())
+    })
+}
+
 /// What an interrupted recovery began: the next epoch, from the commitment on. If a frame of it
 /// claims more than that, the epoch was committed.
 fn search_interrupted(reading: &mut Reading, file: &File, chain: &Chain) -> Result<(), Outcome> {
@@ -62,7 +76,11 @@ fn search_interrupted(reading: &mut Reading, file: &File, chain: &Chain) -> Resu
         let seed = Seed::new(header.log_id, epoch.saturating_add(by));
         Region { seed, base, bytes: file.body() }
     };
-    let by = (1..=256).find(|&by| at(by).frame_at(base).is_some()).unwrap_or(1);
+    let found = (1..=256).find(|&by| at(by).frame_at(base).is_some());
+    if found.is_none() && is_of_a_cut(reading, file, chain) {
+        return Err(Outcome::Corrupt);
+    }
+    let by = found.unwrap_or(1);
     let frames = at(by).search(base);
     if frames.iter().any(|frame| frame.commitment.is_some_and(|synced| synced > base)) {
         return Err(Outcome::Corrupt);

@@ -185,7 +185,8 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
     for file in chain.members.iter().chain(&hanging) {
         reading.committed = reading.committed.max(file.header.unwrap().synced);
     }
-    let headless: Vec<&File> = files.iter().filter(|file| file.header.is_none()).collect();
+    let headless = files.iter().filter(|file| file.header.is_none());
+    let headless: Vec<&File> = headless.filter(|file| !chain.has_cut_away(file)).collect();
     let is_whole = headless.iter().all(|file| file.is_blank && file.has_zero_body());
     let close = if is_whole && hanging.is_empty() { close_at_the_end(&chain) } else { None };
     if let Some(close) = close {
