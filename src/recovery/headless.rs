@@ -114,12 +114,11 @@ impl Scan<'_> {
     fn search_interrupted(&mut self, found: &Found, used_bytes: u64, chain: &Chain) -> Result<()> {
         let base = self.commitment;
         let log_id = chain.members.last().map_or([0; 16], |member| member.header.log_id);
-        // Usually the next one; more if later recoveries replaced what earlier ones had begun.
-        let seed = |by| Seed::new(log_id, self.epoch_max.saturating_add(by));
-        let mut reader = self.reader_at(found, base, seed(1))?;
+        let next = Seed::new(log_id, self.epoch_max.saturating_add(1));
+        let mut reader = self.reader_at(found, base, next)?;
         let mut is_placed = false;
-        for by in 1..=EPOCHS_TRIED {
-            let place = Place { seed: seed(by), ..reader.place };
+        for epoch in self.epochs_tried(EPOCHS_TRIED) {
+            let place = Place { seed: Seed::new(log_id, epoch), ..reader.place };
             let candidate = SegmentReader { place, ..reader.clone() };
             if candidate.is_intact(base)? {
                 (reader, is_placed) = (candidate, true);
@@ -145,6 +144,16 @@ impl Scan<'_> {
         Ok(())
     }
 
+    /// So many epochs above those that are known: usually it is the next one; more if later recoveries
+    /// or cuts replaced what earlier ones had begun. Above those of the segments too, as what an
+    /// earlier cut left may name any.
+    fn epochs_tried(&self, count: u64) -> impl Iterator<Item = u64> + use<> {
+        let (own, all) = (self.own_epoch_max, self.epoch_max);
+        let from = [Some(all), Some(own).filter(|own| *own != all)];
+        let above = move |from: u64| (1..=count).map(move |by| from.saturating_add(by));
+        from.into_iter().flatten().flat_map(above)
+    }
+
     /// Refuses if the first frame belongs below S in a higher epoch: a recovery begins at S, so that
     /// is a truncation of the end, which was committed before anything was appended behind it.
     fn refuse_cut(&self, found: &Found, chain: &Chain, log_id: [u8; 16]) -> Result<()> {
@@ -160,8 +169,8 @@ impl Scan<'_> {
         }
         let positions = committed.saturating_sub(lowest) / 8;
         let epochs = (CUT_CHECKS_MAX / positions.max(1)).clamp(1, EPOCHS_TRIED);
-        for by in 1..=epochs {
-            let seed = Seed::new(log_id, self.epoch_max.saturating_add(by));
+        for epoch in self.epochs_tried(epochs) {
+            let seed = Seed::new(log_id, epoch);
             for base in (0..positions).map(|position| Lsn::new(lowest + position * 8)) {
                 if !header.header_holds(seed, base) {
                     continue;

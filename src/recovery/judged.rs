@@ -55,6 +55,8 @@ pub(crate) struct Leftover {
 pub(crate) fn judge_log(storage: &dyn Storage, survey: &Survey, config: &Config) -> Result<Judged> {
     let mut scan = Scan::new(storage, config);
     scan.epoch_max = survey.epoch_max;
+    let own = survey.segments.iter().filter_map(|found| found.header);
+    scan.own_epoch_max = own.map(|header| header.epoch).max().unwrap_or(0);
     let valid = |found: &Found| {
         found.header.map(|header| Member { sequence: found.sequence, header, bytes: found.bytes })
     };

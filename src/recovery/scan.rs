@@ -91,7 +91,10 @@ pub(super) struct Scan<'a> {
     pub(super) kept_in: Vec<Sequence>,
     pub(super) dirty_padding_count: u64,
     pub(super) scanned_bytes: u64,
+    /// The highest epoch that any file names, those that are kept of earlier cuts included.
     pub(super) epoch_max: u64,
+    /// The highest that a segment's header names.
+    pub(super) own_epoch_max: u64,
 }
 
 impl<'a> Scan<'a> {
@@ -115,6 +118,7 @@ impl<'a> Scan<'a> {
             dirty_padding_count: 0,
             scanned_bytes: 0,
             epoch_max: 0,
+            own_epoch_max: 0,
         }
     }
 

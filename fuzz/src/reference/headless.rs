@@ -52,15 +52,20 @@ fn search_rotated(reading: &mut Reading, file: &File, chain: &Chain, hanging: &[
     !frames.is_empty()
 }
 
+fn epochs(reading: &Reading, count: u64) -> impl Iterator<Item = u64> + use<> {
+    let known = reading.epochs_max;
+    known.into_iter().flat_map(move |from| (1..=count).map(move |by| from.saturating_add(by)))
+}
+
 /// Whether its first frame belongs below S in a higher epoch: only a cut that was committed begins
 /// there, as a recovery begins at S.
 fn is_of_a_cut(reading: &Reading, file: &File, chain: &Chain) -> bool {
     let log_id = chain.members.last().unwrap().header.unwrap().log_id;
     let lowest = chain.first.max(reading.committed.saturating_sub(1 << 30));
     let positions = (reading.committed - lowest.min(reading.committed)) / 8;
-    let epochs = ((1 << 28) / positions.max(1)).clamp(1, 256);
-    (1..=epochs).any(|by| {
-        let seed = Seed::new(log_id, reading.epoch_max.saturating_add(by));
+    let count = ((1 << 28) / positions.max(1)).clamp(1, 256);
+    epochs(reading, count).any(|epoch| {
+        let seed = Seed::new(log_id, epoch);
         let mut bases = (lowest..reading.committed).step_by(8);
         bases.any(|base| Region { seed, base, bytes: file.body() }.frame_at(base).is_some())
     })
@@ -71,17 +76,16 @@ fn is_of_a_cut(reading: &Reading, file: &File, chain: &Chain) -> bool {
 fn search_interrupted(reading: &mut Reading, file: &File, chain: &Chain) -> Result<(), Outcome> {
     let base = reading.committed;
     let header = chain.members.last().unwrap().header.unwrap();
-    let epoch = reading.epoch_max;
-    let at = |by: u64| {
-        let seed = Seed::new(header.log_id, epoch.saturating_add(by));
+    let at = |epoch: u64| {
+        let seed = Seed::new(header.log_id, epoch);
         Region { seed, base, bytes: file.body() }
     };
-    let found = (1..=256).find(|&by| at(by).frame_at(base).is_some());
+    let found = epochs(reading, 256).find(|&epoch| at(epoch).frame_at(base).is_some());
     if found.is_none() && is_of_a_cut(reading, file, chain) {
         return Err(Outcome::Corrupt);
     }
-    let by = found.unwrap_or(1);
-    let frames = at(by).search(base);
+    let epoch = found.unwrap_or(reading.epochs_max[0].saturating_add(1));
+    let frames = at(epoch).search(base);
     if frames.iter().any(|frame| frame.commitment.is_some_and(|synced| synced > base)) {
         return Err(Outcome::Corrupt);
     }

@@ -77,8 +77,8 @@ impl File {
 /// What is known so far.
 struct Reading {
     record_bytes_max: u64,
-    /// The highest that any header names.
-    epoch_max: u64,
+    /// The highest that any header names, and the highest that a segment's does.
+    epochs_max: [u64; 2],
     /// X of `docs/DURABILITY.md`.
     end: u64,
     /// S.
@@ -97,7 +97,7 @@ impl Reading {
     fn new(record_bytes_max: u64) -> Self {
         Reading {
             record_bytes_max,
-            epoch_max: 0,
+            epochs_max: [0; 2],
             end: 0,
             committed: 0,
             first: 0,
@@ -179,9 +179,9 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
         return Ok(Opens { is_new: true, ..Opens::default() });
     }
     let (mut chain, hanging) = chain(&files, record_bytes_max)?;
-    let epochs = files.iter().filter_map(|file| Some(file.header?.epoch));
-    let mut reading =
-        Reading { epoch_max: epochs.max().unwrap_or(0), ..Reading::new(record_bytes_max) };
+    let own = files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0);
+    let epochs_max = [own.max(kept_epoch_max(directory)), own];
+    let mut reading = Reading { epochs_max, ..Reading::new(record_bytes_max) };
     for file in chain.members.iter().chain(&hanging) {
         reading.committed = reading.committed.max(file.header.unwrap().synced);
     }
@@ -221,6 +221,19 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
         records,
         is_damaged,
     })
+}
+
+/// The highest epoch that a file names which an earlier cut left.
+fn kept_epoch_max(directory: &Directory) -> u64 {
+    let is_kept = |name: &str| name.get(20..).is_some_and(|rest| rest.starts_with(".wal.cut"));
+    let kept = directory.0.iter().filter(|(name, _)| is_kept(name));
+    let headers =
+        kept.map(|(_, bytes)| header::parse(&bytes[..bytes.len().min(HEADER_BLOCK_BYTES)]));
+    let epochs = headers.filter_map(|parsed| match parsed {
+        Parsed::Valid(header) => Some(header.epoch),
+        _ => None,
+    });
+    epochs.max().unwrap_or(0)
 }
 
 fn files(directory: &Directory) -> Result<Vec<File>, Outcome> {
