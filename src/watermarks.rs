@@ -10,7 +10,8 @@ use crate::lsn::Lsn;
 /// ```
 ///
 /// All are exclusive ends, `first` aside: the record at `lsn` is durable when `synced > lsn`.
-/// Invariant: `first <= synced <= written <= reserved`, and none ever moves back.
+/// Invariant: `first <= synced <= written <= reserved`, and none ever moves back but by
+/// [`Wal::truncate_after`](crate::Wal::truncate_after), which ends the log at an earlier position.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {

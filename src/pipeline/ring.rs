@@ -12,7 +12,8 @@
 //! an old payload would pass for a published header) and moves `drained` on (release), which gives
 //! the bytes to later appenders.
 //!
-//! Why ranges never overlap: `tail` only grows, each reservation takes `tail..tail + n`, and
+//! Why ranges never overlap: `tail` only grows (but for [`Drainer::rewind`], when nothing is in
+//! flight), each reservation takes `tail..tail + n`, and
 //! [`Ring::reserve`] checks that its range ends within one lap of `drained`. The callers' permits
 //! make that always true; the check makes a mistake there a panic, which poisons the log, and not
 //! an overwritten frame. This module holds the crate's only unsafe code.
