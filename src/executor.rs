@@ -15,6 +15,11 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
     fn runs_in_place(&self) -> bool {
         false
     }
+
+    /// Whether a task may keep its thread for some microseconds in case more work comes.
+    fn may_linger(&self) -> bool {
+        false
+    }
 }
 
 /// Runs each task at once, on the caller's thread: for storages that never block.

@@ -19,6 +19,7 @@ use crate::{
     pipeline::{
         append::Outside,
         epochs::{Epochs, Goal},
+        linger::Linger,
         lock_cell::{LockCell, LockHeld},
         mark::Mark,
         measures::Measures,
@@ -73,6 +74,7 @@ pub(crate) struct Core {
     pub(super) writer: Mutex<Writer>,
     pub(super) writer_scheduled: Scheduled,
     pub(super) sync_scheduled: Scheduled,
+    pub(super) writer_linger: Linger,
     /// The highest position that anybody wants synced.
     pub(super) sync_demand: AtomicU64,
     /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
@@ -170,6 +172,7 @@ impl Core {
             writer: Mutex::new(Writer::new(drainer, start.active)),
             writer_scheduled: Scheduled::new(),
             sync_scheduled: Scheduled::new(),
+            writer_linger: Linger::new(),
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
             close_frame: AtomicU64::new(u64::MAX),
@@ -227,6 +230,11 @@ impl Core {
         self.status.abandon();
         self.written.wake_all();
         self.synced.wake_all();
+    }
+
+    /// Stays for a moment, where that pays, and says whether `is_wanted` has come.
+    pub(super) fn linger(&self, linger: &Linger, is_wanted: impl Fn() -> bool) -> bool {
+        self.executor.may_linger() && linger.found(is_wanted)
     }
 
     /// How many turns a job takes before it hands over to a new one, which in place would only nest.

@@ -9,6 +9,7 @@ mod core;
 mod cut;
 mod epochs;
 mod job;
+mod linger;
 mod lock_cell;
 #[cfg(test)]
 #[cfg(loom)]

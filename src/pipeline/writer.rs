@@ -326,6 +326,9 @@ impl Core {
                 Drained::Wrote => {}
                 Drained::Stopped => return,
                 Drained::Idle => {
+                    if self.linger(&self.writer_linger, || self.has_published()) {
+                        continue;
+                    }
                     if !self.writer_scheduled.let_go(|| self.has_left()) {
                         return;
                     }

@@ -27,19 +27,28 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
         Some(handle) => handle.clone(),
         None => Handle::try_current().map_err(outside)?,
     };
-    Ok(Arc::new(Pool(handle)))
+    let has_cores = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    Ok(Arc::new(Pool { handle, has_cores }))
 }
 
 /// Runs tasks on the blocking pool of a runtime. When that runtime is shut down it drops them,
 /// and each task's owner learns it from the drop.
 #[cfg(not(shuttle))]
 #[derive(Debug)]
-struct Pool(Handle);
+struct Pool {
+    handle: Handle,
+    has_cores: bool,
+}
 
 #[cfg(not(shuttle))]
 impl Executor for Pool {
     fn spawn(&self, task: Task) {
-        drop(self.0.spawn_blocking(task));
+        drop(self.handle.spawn_blocking(task));
+    }
+
+    /// On a single core whoever lingers keeps those away who would bring work.
+    fn may_linger(&self) -> bool {
+        self.has_cores
     }
 }
 
