@@ -3,14 +3,15 @@
 //! ```text
 //!        drained             frames reserved, some published                tail
 //!  ---------|=====|=====|.......|=====|......................................|---------
-//!           ^ the drainer takes the published prefix, zeroes it, frees it    ^ reserve
+//!           ^ the drainer takes the published prefix, and frees it           ^ reserve
 //! ```
 //!
-//! An appender owns the bytes it reserved until it publishes: it stores the first word of its unit
-//! last (release). A word that is zero says "not published yet", and the first word of a frame is
-//! never zero. The drainer owns what is published, writes it out, zeroes it (else on the next lap
-//! an old payload would pass for a published header) and moves `drained` on (release), which gives
-//! the bytes to later appenders.
+//! An appender owns the bytes it reserved until it publishes: it stores its unit's LSN into the slot
+//! of that LSN (release), apart from the bytes. A slot that holds another LSN, of a lap long ago or
+//! none, says "not published yet": an LSN is used once, but for a rewind, which clears all slots. So
+//! nothing that stands in the bytes can pass for a published unit, and they needn't be zeroed behind
+//! the drainer. It owns what is published, writes it out and moves `drained` on (release), which
+//! gives the bytes to later appenders.
 //!
 //! Why ranges never overlap: `tail` only grows (but for [`Drainer::rewind`], when nothing is in
 //! flight), each reservation takes `tail..tail + n`, and
@@ -36,13 +37,24 @@ use crate::{
 
 const WORD_BYTES: u64 = 8;
 
+/// No two units begin within one slot's bytes: a unit is at least a frame's header.
+const SLOT_BYTES: u64 = FRAME_HEADER_BYTES_U64;
+
+/// What a slot holds when the unit at `lsn` is published. LSNs are multiples of 8, so it is never 0,
+/// which stands for none.
+fn tag(lsn: Lsn) -> u64 {
+    lsn.as_u64() | 1
+}
+
 /// The appenders' side.
 #[derive(Debug)]
 pub(crate) struct Ring {
     words: Box<[AtomicU64]>,
+    /// The LSN of the unit that was published last of those that begin in a slot's bytes.
+    slots: Box<[AtomicU64]>,
     /// The next LSN to reserve. Apart from what the drainer stores.
     tail: Apart<AtomicU64>,
-    /// Everything below was written out and zeroed. Moved by the drainer alone.
+    /// Everything below was written out. Moved by the drainer alone.
     drained: Apart<AtomicU64>,
 }
 
@@ -79,10 +91,12 @@ impl Ring {
     /// A ring of `bytes` bytes, a power of two, whose first frame will have the LSN `start`.
     pub(crate) fn new(bytes: u64, start: Lsn) -> (Arc<Ring>, Drainer) {
         assert!(bytes.is_power_of_two() && bytes >= WORD_BYTES, "a ring's size is a power of two");
-        let words = (0..bytes / WORD_BYTES).map(|_| AtomicU64::new(0)).collect();
+        let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        let words = zeros(bytes / WORD_BYTES);
+        let slots = zeros(bytes.div_ceil(SLOT_BYTES));
         let tail = Apart(AtomicU64::new(start.as_u64()));
         let drained = Apart(AtomicU64::new(start.as_u64()));
-        let ring = Arc::new(Ring { words, tail, drained });
+        let ring = Arc::new(Ring { words, slots, tail, drained });
         (Arc::clone(&ring), Drainer { ring, at: start, taken_end: start })
     }
 
@@ -117,7 +131,7 @@ impl Ring {
     }
 
     fn claim(&self, lsn: Lsn, bytes: u64) -> Reserved<'_> {
-        // Acquire: the drainer's reads and zeroing of the last lap happen before our writes.
+        // Acquire: the drainer's reads of the last lap happen before our writes.
         let drained = Lsn::new(self.drained.load(Ordering::Acquire));
         assert!(
             lsn >= drained && lsn.plus(bytes).since(drained) <= self.capacity_bytes(),
@@ -126,11 +140,15 @@ impl Ring {
         Reserved { ring: self, lsn, bytes }
     }
 
-    /// Whether a unit is published at the drainer's position. While somebody drains it may say no,
-    /// whatever stands behind what is being zeroed: whoever relies on it is asked again afterwards.
+    /// Whether a unit is published at the drainer's position. While somebody drains, that position
+    /// is the beginning of what is being written.
     pub(crate) fn is_ready(&self) -> bool {
-        let drained = Lsn::new(self.drained.load(Ordering::Acquire));
-        self.word(drained).load(Ordering::Acquire) != 0
+        self.is_published(Lsn::new(self.drained.load(Ordering::Acquire)))
+    }
+
+    /// Whether the unit at `lsn` is published. Acquire: then all of it is visible.
+    fn is_published(&self, lsn: Lsn) -> bool {
+        self.slot(lsn).load(Ordering::Acquire) == tag(lsn)
     }
 
     /// Everything below was handed to the file.
@@ -147,23 +165,53 @@ impl Ring {
         &self.words[self.word_index(lsn)]
     }
 
-    /// Copies `bytes` to the ring from `lsn` on; the padding of the last word is zero.
-    ///
-    /// Word by word, atomically: `is_ready` may look at a word of this range on any thread, having
-    /// read a `drained` that is a lap old. Relaxed stores cost what plain ones do.
+    #[expect(clippy::indexing_slicing, reason = "the index is masked to the length")]
+    fn slot(&self, lsn: Lsn) -> &AtomicU64 {
+        &self.slots[to_usize(lsn.as_u64() / SLOT_BYTES) & (self.slots.len() - 1)]
+    }
+
+    /// Copies `bytes` to the ring from `lsn` on; the padding of the last word is zero. The range is
+    /// the caller's, reserved and not published.
     fn copy_in(&self, lsn: Lsn, bytes: &[u8]) {
-        let (first, second) = self.words.split_at(self.word_index(lsn));
-        let words = second.iter().chain(first);
-        let whole = bytes.chunks_exact(8);
-        let rest = whole.remainder();
-        let mut last = [0; 8];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
+        let (whole, rest) = bytes.split_at(bytes.len() / 8 * 8);
+        self.copy_words(lsn, whole);
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            for (to, from) in last.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            let at = lsn.plus(whole.len() as u64);
+            self.word(at).store(u64::from_le_bytes(last).to_le(), Ordering::Relaxed);
         }
-        let last = (!rest.is_empty()).then_some(last);
-        let values = whole.map(|word| word.try_into().unwrap_or_default()).chain(last);
-        for (word, value) in words.zip(values) {
-            word.store(u64::from_le_bytes(value).to_le(), Ordering::Relaxed);
+    }
+
+    /// Copies whole words to the caller's range.
+    #[cfg(not(any(loom, shuttle)))]
+    fn copy_words(&self, lsn: Lsn, bytes: &[u8]) {
+        let start = self.word_index(lsn) * 8;
+        let ring_bytes = self.words.len() * 8;
+        assert!(bytes.len() <= ring_bytes, "more than a lap");
+        let (first, second) = bytes.split_at(bytes.len().min(ring_bytes - start));
+        let base = self.words.as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: both ranges lie within the words: `first` ends at their end at the latest, and what
+        // is left of at most a lap ends before it began. The words are atomics, so they may be
+        // written to through a shared reference. Nobody else touches these: they are reserved and not
+        // published, the drainer reads what is published, and other appenders have ranges of their
+        // own (see above).
+        unsafe {
+            std::ptr::copy_nonoverlapping(first.as_ptr(), base.add(start), first.len());
+            std::ptr::copy_nonoverlapping(second.as_ptr(), base, second.len());
+        }
+    }
+
+    /// As above, for words that are more than their eight bytes.
+    #[cfg(any(loom, shuttle))]
+    fn copy_words(&self, lsn: Lsn, bytes: &[u8]) {
+        let mut at = lsn;
+        for word in bytes.chunks_exact(8) {
+            let word = u64::from_le_bytes(word.try_into().unwrap_or_default()).to_le();
+            self.word(at).store(word, Ordering::Relaxed);
+            at = at.plus(WORD_BYTES);
         }
     }
 }
@@ -181,7 +229,6 @@ impl Reserved<'_> {
     /// bytes; that is checked before anything is published.
     pub(crate) fn publish<'p>(self, frames: impl Iterator<Item = (FrameHeader, &'p [u8])>) {
         let mut at = self.lsn;
-        let mut first_word = 0;
         for (header, payload) in frames {
             let end = at.plus(frame_bytes(payload.len() as u64));
             assert!(
@@ -189,17 +236,14 @@ impl Reserved<'_> {
                 "a frame beyond its reservation"
             );
             let (first, second) = header.to_words();
-            if at == self.lsn {
-                first_word = first;
-            } else {
-                self.ring.word(at).store(first.to_le(), Ordering::Relaxed);
-            }
+            self.ring.word(at).store(first.to_le(), Ordering::Relaxed);
             self.ring.word(at.plus(WORD_BYTES)).store(second.to_le(), Ordering::Relaxed);
             self.ring.copy_in(at.plus(FRAME_HEADER_BYTES_U64), payload);
             at = end;
         }
-        assert!(at == self.end() && first_word != 0, "a unit shorter than its reservation");
-        self.ring.word(self.lsn).store(first_word.to_le(), Ordering::Release);
+        assert!(at == self.end() && self.bytes > 0, "a unit shorter than its reservation");
+        // Release: whoever finds the tag finds all of the unit.
+        self.ring.slot(self.lsn).store(tag(self.lsn), Ordering::Release);
     }
 }
 
@@ -211,7 +255,7 @@ impl Drainer {
 
     /// As [`Ring::is_ready`], and exact, as nobody else drains.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ring.word(self.at).load(Ordering::Acquire) != 0
+        self.ring.is_published(self.at)
     }
 
     /// Looks for published units: up to about `wanted_bytes`, never more than `room_bytes`.
@@ -237,18 +281,13 @@ impl Drainer {
 
     /// The size and the number of frames of the unit at `start`, if it is published.
     fn unit_at(&self, start: Lsn) -> Option<(u64, u64)> {
-        // A whole lap is taken: the word at `start` is the one at `self.at` again.
-        if start.since(self.at) == self.ring.capacity_bytes() {
+        if !self.ring.is_published(start) {
             return None;
         }
         let mut end = start;
         let mut frame_count = 0;
         loop {
-            // Acquire: the first word of a unit is published last, so all of it is visible.
-            let word = u64::from_le(self.ring.word(end).load(Ordering::Acquire));
-            if word == 0 {
-                return None;
-            }
+            let word = u64::from_le(self.ring.word(end).load(Ordering::Relaxed));
             let (payload_bytes, kind) = FrameHeader::shape_of_word(word);
             end = end.plus(frame_bytes(payload_bytes));
             frame_count += 1;
@@ -297,25 +336,24 @@ impl Drainer {
         write(self.at, &bytes)
     }
 
-    /// Zeroes the taken units and gives their bytes to later reservations.
+    /// Gives the bytes of the taken units to later reservations.
     pub(crate) fn release(&mut self) {
-        let mut at = self.at;
-        while at < self.taken_end {
-            self.ring.word(at).store(0, Ordering::Relaxed);
-            at = at.plus(WORD_BYTES);
-        }
         self.at = self.taken_end;
         self.ring.drained.store(self.at.as_u64(), Ordering::Release);
     }
 
     /// Gives the positions from `to` on again. The ring is empty, and all permits are the caller's,
-    /// so nobody reserves meanwhile; its words are zero, as they are released.
+    /// so nobody reserves meanwhile.
     pub(crate) fn rewind(&mut self, to: Lsn) {
         assert!(
             to <= self.at && self.ring.tail() == self.at,
             "a ring is rewound when it is empty: to {to}, drained to {}",
             self.at
         );
+        // Else those that were published before would pass for those to come.
+        for slot in &self.ring.slots {
+            slot.store(0, Ordering::Relaxed);
+        }
         self.at = to;
         self.taken_end = to;
         self.ring.drained.store(to.as_u64(), Ordering::Release);

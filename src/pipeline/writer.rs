@@ -139,7 +139,7 @@ impl Writer {
         })?;
         core.counters.frames.fetch_add(frames, Ordering::Relaxed);
         core.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Zeroed before the permits go back: the next lap must not find old words.
+        // Before the permits go back, to those who will take these bytes again.
         self.drainer.release();
         Ok(Step { end, permit_count: Core::permits_for(bytes), rotated })
     }

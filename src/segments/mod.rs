@@ -9,5 +9,5 @@ mod set;
 pub(crate) use file::SegmentFile;
 pub(crate) use name::{Sequence, UNFINISHED_COPY, is_kept_cut};
 pub(crate) use prepare::prepare;
-pub(crate) use reader::{Chunk, Region, SegmentReader};
+pub(crate) use reader::{Buffers, Chunk, Region, SegmentReader};
 pub(crate) use set::{SegmentInfo, SegmentSet};

@@ -22,12 +22,27 @@ use crate::{
 pub(crate) struct Chunk {
     pub(crate) reader: SegmentReader,
     pub(crate) bytes: Bytes,
+    /// So many of the bytes were read; what follows is left of what the buffer held before.
+    pub(crate) read_bytes: usize,
     pub(crate) frames: Vec<FrameAt>,
     /// Where the next chunk begins.
     pub(crate) next: Lsn,
     /// Why nothing follows; `None` if more does.
     pub(crate) stop: Option<Stop>,
     pub(crate) dirty_padding_count: u64,
+}
+
+/// What a chunk was read into, to be used again.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    pub(crate) bytes: Bytes,
+    frames: Vec<FrameAt>,
+}
+
+impl Chunk {
+    pub(crate) fn into_buffers(self) -> Buffers {
+        Buffers { bytes: self.bytes, frames: self.frames }
+    }
 }
 
 /// A segment, as its reader sees it.
@@ -49,13 +64,38 @@ impl SegmentReader {
     ///
     /// Never allocates more than the segment still holds.
     pub(crate) fn read_chunk(&self, from: Lsn, until: Lsn, wanted_bytes: u64) -> Result<Chunk> {
-        let mut frames = Vec::new();
+        let mut chunk = self.read_chunk_into(Buffers::default(), from, until, wanted_bytes)?;
+        let end = chunk.read_bytes;
+        chunk.bytes.truncate(end);
+        Ok(chunk)
+    }
+
+    /// As [`SegmentReader::read_chunk`], into buffers that were used before. Of the chunk's bytes
+    /// only the first `read_bytes` are this chunk's.
+    pub(crate) fn read_chunk_into(
+        &self,
+        buffers: Buffers,
+        from: Lsn,
+        until: Lsn,
+        wanted_bytes: u64,
+    ) -> Result<Chunk> {
+        let Buffers { bytes, mut frames } = buffers;
+        frames.clear();
+        // No copy, as nobody else has a part of it.
+        let mut buffer = Vec::from(bytes);
         let room = until.min(self.place.end).since(from);
         let mut count = wanted_bytes.min(room);
         loop {
-            let bytes = self.read(from, count)?;
-            let file_ended = (bytes.len() as u64) < count;
-            let walked = walk(&bytes, from, &self.place, &mut frames);
+            let wanted = to_usize(count);
+            if buffer.len() < wanted {
+                // What it held needn't move, and what is new needn't be more than this.
+                buffer = vec![0; wanted];
+            }
+            let piece = buffer.get_mut(..wanted).unwrap_or_default();
+            let read_bytes = self.file.read_at(piece, self.offset(from))?;
+            let file_ended = read_bytes < wanted;
+            let bytes = buffer.get(..read_bytes).unwrap_or_default();
+            let walked = walk(bytes, from, &self.place, &mut frames);
             let stop = match walked.pause {
                 Pause::Stop(stop) => Some(stop),
                 Pause::NeedsBytes(_) if walked.next > from => None,
@@ -70,7 +110,8 @@ impl SegmentReader {
             };
             return Ok(Chunk {
                 reader: self.clone(),
-                bytes: Bytes::from(bytes),
+                bytes: Bytes::from(buffer),
+                read_bytes,
                 frames,
                 next: walked.next,
                 stop,
