@@ -98,6 +98,8 @@ pub(crate) struct Config {
     pub(crate) compression: Compression,
     /// Payloads below this are not compressed.
     pub(crate) compression_bytes_min: u64,
+    /// Up to so many bytes an append writes itself, whether or not that may wait for the device.
+    pub(crate) inline_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -111,6 +113,7 @@ impl Default for Config {
             on_damage: OnDamage::default(),
             compression: Compression::default(),
             compression_bytes_min: 128,
+            inline_bytes_max: 0,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     pipeline::{
         append::Outside,
         epochs::{Epochs, Goal},
+        in_place::InPlace,
         linger::Linger,
         lock_cell::{LockCell, LockHeld},
         mark::Mark,
@@ -75,6 +76,7 @@ pub(crate) struct Core {
     pub(super) writer_scheduled: Scheduled,
     pub(super) sync_scheduled: Scheduled,
     pub(super) writer_linger: Linger,
+    pub(super) in_place: InPlace,
     /// The highest position that anybody wants synced.
     pub(super) sync_demand: AtomicU64,
     /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
@@ -156,7 +158,6 @@ impl Core {
             segments: SegmentSet::new(Arc::clone(&start.storage), start.segments),
             storage: start.storage,
             executor: start.executor,
-            config: start.config,
             log_id: start.log_id,
             epochs: Epochs::new(start.log_id, start.epoch),
             purge: Purge::new(start.first, start.known_first),
@@ -173,6 +174,8 @@ impl Core {
             writer_scheduled: Scheduled::new(),
             sync_scheduled: Scheduled::new(),
             writer_linger: Linger::new(),
+            in_place: InPlace::new(start.config.inline_bytes_max),
+            config: start.config,
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
             close_frame: AtomicU64::new(u64::MAX),

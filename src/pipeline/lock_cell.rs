@@ -105,10 +105,13 @@ impl Drop for LockHeld<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.job_count -= 1;
-        if state.released && state.job_count == 0 {
-            self.0.free(&mut state);
+        // Only who has released waits, and a notification is a system call.
+        if state.released {
+            if state.job_count == 0 {
+                self.0.free(&mut state);
+            }
+            self.0.left.notify_all();
         }
-        self.0.left.notify_all();
     }
 }
 

@@ -8,6 +8,7 @@ mod close;
 mod core;
 mod cut;
 mod epochs;
+mod in_place;
 mod job;
 mod linger;
 mod lock_cell;

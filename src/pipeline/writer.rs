@@ -71,7 +71,7 @@ pub(super) struct Unsynced {
 }
 
 /// What one step wrote.
-struct Step {
+pub(super) struct Step {
     end: Lsn,
     permit_count: u32,
     rotated: bool,
@@ -107,7 +107,7 @@ impl Writer {
     fn step(&mut self, core: &Core) -> Result<Option<Step>> {
         let mut rotated = false;
         loop {
-            let room_bytes = self.active.end().since(self.drainer.at());
+            let room_bytes = self.room_bytes();
             match self.drainer.take(WRITE_BYTES, room_bytes) {
                 Taken::Units { end, frame_count } => {
                     return self.write_units(core, end, frame_count, rotated).map(Some);
@@ -131,17 +131,57 @@ impl Writer {
     }
 
     fn write_units(&mut self, core: &Core, end: Lsn, frames: u64, rotated: bool) -> Result<Step> {
-        let bytes = end.since(self.drainer.at());
+        self.write_taken(core, |file, piece, offset| file.write_at(piece, offset).map(|()| true))?;
+        Ok(self.wrote_units(core, end, frames, rotated))
+    }
+
+    /// Writes what was taken, in one or two pieces, and says whether all of it: `write` says so of
+    /// each.
+    pub(super) fn write_taken(
+        &self,
+        core: &Core,
+        write: impl Fn(&SegmentFile, &[u8], u64) -> Result<bool>,
+    ) -> Result<bool> {
         let active = &self.active;
+        let mut is_whole = true;
         self.drainer.read_taken(|lsn, piece| {
-            core.counters.writes.fetch_add(1, Ordering::Relaxed);
-            active.file.write_at(piece, active.offset(lsn))
+            if is_whole {
+                core.counters.writes.fetch_add(1, Ordering::Relaxed);
+                is_whole = write(&active.file, piece, active.offset(lsn))?;
+            }
+            Ok(())
         })?;
+        Ok(is_whole)
+    }
+
+    /// What was taken has been written.
+    pub(super) fn wrote_units(
+        &mut self,
+        core: &Core,
+        end: Lsn,
+        frames: u64,
+        rotated: bool,
+    ) -> Step {
+        let bytes = end.since(self.drainer.at());
         core.counters.frames.fetch_add(frames, Ordering::Relaxed);
         core.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Before the permits go back, to those who will take these bytes again.
         self.drainer.release();
-        Ok(Step { end, permit_count: Core::permits_for(bytes), rotated })
+        Step { end, permit_count: Core::permits_for(bytes), rotated }
+    }
+
+    /// The next LSN to write out.
+    pub(super) fn at(&self) -> Lsn {
+        self.drainer.at()
+    }
+
+    /// What the active segment still has room for.
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.active.end().since(self.drainer.at())
+    }
+
+    pub(super) fn take(&mut self, wanted_bytes: u64, room_bytes: u64) -> Taken {
+        self.drainer.take(wanted_bytes, room_bytes)
     }
 
     fn write_outside(&mut self, core: &Core, unit: &Outside, rotated: bool) -> Result<Step> {
@@ -290,18 +330,7 @@ impl Core {
         match step {
             Ok(None) => Drained::Idle,
             Ok(Some(step)) => {
-                self.written.advance(step.end);
-                if step.rotated {
-                    // The sealed segment is synced in the background, at once. Before the permits go
-                    // back, and a cut may come: what it takes is asked for by nobody.
-                    self.sync_demand.fetch_max(step.end.as_u64(), Ordering::AcqRel);
-                }
-                self.permits.add_permits(step.permit_count as usize);
-                self.publish_marks();
-                self.follow_orders(step.end);
-                // Somebody may have been waiting for a sync behind a frame that was not published.
-                self.start_sync_if_wanted();
-                self.prepare_ahead(step.end);
+                self.tell_written(step);
                 Drained::Wrote
             }
             Err(error) => {
@@ -312,6 +341,23 @@ impl Core {
         }
     }
 
+    /// Moves the mark and wakes those who wait for it, gives the room back, and sees to what follows
+    /// from a write. The writer's lock is free.
+    pub(super) fn tell_written(self: &Arc<Self>, step: Step) {
+        self.written.advance(step.end);
+        if step.rotated {
+            // The sealed segment is synced in the background, at once. Before the permits go back,
+            // and a cut may come: what it takes is asked for by nobody.
+            self.sync_demand.fetch_max(step.end.as_u64(), Ordering::AcqRel);
+        }
+        self.permits.add_permits(step.permit_count as usize);
+        self.publish_marks();
+        self.follow_orders(step.end);
+        // Somebody may have been waiting for a sync behind a frame that was not published.
+        self.start_sync_if_wanted();
+        self.prepare_ahead(step.end);
+    }
+
     /// Has what is published written, by the job that is at it or by a new one. The caller stored
     /// its frame's word before.
     pub(crate) fn kick_writer(self: &Arc<Self>) {
@@ -320,7 +366,7 @@ impl Core {
         }
     }
 
-    fn write_job(self: &Arc<Self>) {
+    pub(super) fn write_job(self: &Arc<Self>) {
         for _ in 0..self.turns(WRITES_PER_JOB) {
             match self.drain_once() {
                 Drained::Wrote => {}
@@ -338,25 +384,29 @@ impl Core {
         Job::new(Arc::clone(self), Core::write_job).spawn();
     }
 
-    /// As `has_published`, and exact: nobody else drains while this looks. A sync job that is just
-    /// zeroing what it took hides what was published behind it, and doesn't come back for that.
+    /// As `has_published`, and exact: nobody else drains while this looks. A sync job that is just at
+    /// it doesn't come back for what is published behind what it took.
     fn has_left(&self) -> bool {
         // A panic under the lock stops the log.
-        lock_over_io(&self.writer).is_ok_and(|writer| {
-            let at = writer.drainer.at().as_u64();
-            writer.drainer.is_ready() || self.outside_at.load(Ordering::Acquire) == at
-        })
+        lock_over_io(&self.writer).is_ok_and(|writer| self.is_left(&writer))
     }
 
-    /// Whether there is something to write. While somebody drains it may say no, whatever there is.
+    pub(super) fn is_left(&self, writer: &Writer) -> bool {
+        writer.drainer.is_ready() || self.is_outside_at(writer.drainer.at())
+    }
+
+    pub(super) fn is_outside_at(&self, at: Lsn) -> bool {
+        self.outside_at.load(Ordering::Acquire) == at.as_u64()
+    }
+
+    /// Whether there is something to write. While somebody drains it may say either.
     pub(super) fn has_published(&self) -> bool {
-        self.ring.is_ready()
-            || self.outside_at.load(Ordering::Acquire) == self.ring.drained().as_u64()
+        self.ring.is_ready() || self.is_outside_at(self.ring.drained())
     }
 
     fn take_outside(&self, at: Lsn) -> Option<Outside> {
         let here: &AtomicU64 = &self.outside_at;
-        if here.load(Ordering::Acquire) != at.as_u64() {
+        if !self.is_outside_at(at) {
             return None;
         }
         let unit = self.outside.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

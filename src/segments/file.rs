@@ -82,6 +82,17 @@ impl SegmentFile {
             .map_err(|error| self.failed("writing", offset, error))
     }
 
+    /// Writes as much as can be without waiting, and says how much that was; `None` if the storage
+    /// can't promise not to wait. A failure counts as nothing written: whoever writes it again, and
+    /// may wait, learns of it.
+    pub(crate) fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> Option<usize> {
+        match self.file.write_at_nonblocking(bytes, offset) {
+            Ok(count) => Some(count),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,
+            Err(_) => Some(0),
+        }
+    }
+
     /// Makes what was written durable. After one failure it fails for good: a later Ok of the
     /// operating system would only mean that the lost pages are no longer dirty.
     pub(crate) fn sync_data(&self) -> Result<()> {

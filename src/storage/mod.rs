@@ -149,6 +149,19 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// What the device answers.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
+    /// As [`write_at`](StorageFile::write_at), without waiting for the device, for memory or for
+    /// anybody: short or `WouldBlock` instead. An append then writes on its own thread, and only what
+    /// is left goes to the blocking pool.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`; `Unsupported` if that can't be promised, which is what this answers unless it is
+    /// implemented, and which is taken to be so for good; what the device answers.
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let _ = (bytes, offset);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The length of the file.
     ///
     /// # Errors

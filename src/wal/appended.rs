@@ -83,7 +83,7 @@ impl Wal {
         let span = core.reserve_record(payload.into()).await?;
         let sync_time = match durability {
             Durability::Written => {
-                core.kick_writer();
+                core.write_for_me();
                 core.reach_written(span.goal).await?;
                 None
             }

@@ -121,6 +121,22 @@ impl Options {
         self
     }
 
+    /// Up to how many bytes an append that waits for its write, such as [`Wal::append`], writes itself,
+    /// on the thread of the runtime that polls it, although the call may wait for the device. From 0,
+    /// the default, up.
+    ///
+    /// Where the system can promise not to wait (XFS on Linux) small writes are done so anyway. Where
+    /// it can't (ext4), a write into the page cache takes about a microsecond, far less than the trip
+    /// to the pool, but now and then it waits for the device, and with it all tasks of that thread.
+    /// Measured on ext4 beside a loop of flushes: 99.9 % of the writes took less than 60 µs, 99.99 %
+    /// less than 200 µs, the longest 1.3 ms. With 4096, say, a log whose records are small has its
+    /// appends in a microsecond. What is large, begins a segment or finds somebody else writing goes
+    /// to the pool as ever. It changes nothing about what is durable when.
+    pub fn inline_writes(mut self, bytes_max: u64) -> Self {
+        self.config.inline_bytes_max = bytes_max;
+        self
+    }
+
     /// Whether to take the lock that keeps a second writer out; `true` by default. Two writers on
     /// one log destroy it: turn it off only where something else keeps them apart.
     pub fn lock(mut self, lock: bool) -> Self {

@@ -171,6 +171,10 @@ impl StorageFile for DirectoryFile {
         platform::write_at(&self.file, bytes, offset)
     }
 
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        platform::write_at_nonblocking(&self.file, bytes, offset)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

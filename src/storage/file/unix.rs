@@ -41,6 +41,24 @@ pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usi
     file.write_at(bytes, offset)
 }
 
+/// XFS can, and Btrfs at times; ext4 can't, nor can anything but Linux.
+#[cfg(target_os = "linux")]
+pub(super) fn write_at_nonblocking(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+    pwritev2(file, &[io::IoSlice::new(bytes)], offset, ReadWriteFlags::NOWAIT).map_err(|error| {
+        match error {
+            // An older kernel doesn't know the flag, or the call.
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::ErrorKind::Unsupported.into(),
+            error => error.into(),
+        }
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn write_at_nonblocking(_: &File, _: &[u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// On Apple's systems this is `F_PREALLOCATE` and `ftruncate`.
 #[cfg(any(
     target_os = "linux",

@@ -61,3 +61,7 @@ pub(super) fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 pub(super) fn link_count(_file: &File) -> io::Result<u64> {
     Ok(1)
 }
+
+pub(super) fn write_at_nonblocking(_: &File, _: &[u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
