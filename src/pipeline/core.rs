@@ -237,7 +237,8 @@ impl Core {
 
     /// Stays for a moment, where that pays, and says whether `is_wanted` has come.
     pub(super) fn linger(&self, linger: &Linger, is_wanted: impl Fn() -> bool) -> bool {
-        self.executor.may_linger() && linger.found(is_wanted)
+        // Where appends write in place, a job that stays would keep the role from them.
+        self.executor.may_linger() && !self.in_place.is_on() && linger.found(is_wanted)
     }
 
     /// How many turns a job takes before it hands over to a new one, which in place would only nest.

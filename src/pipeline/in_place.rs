@@ -6,19 +6,36 @@
 //! here: the role is busy, a segment begins, the unit is large, the kernel would have to wait.
 //! What the kernel took before it gave up is written again by that job, the same bytes to the same
 //! place.
+//!
+//! Where many tasks append, each lets those that can run go first, once: then the first to come back
+//! writes for all of them with one call. Whether that pays is learned as by those who linger.
 
-use std::sync::{Arc, TryLockError};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, TryLockError},
+    task::{Context, Poll},
+};
 
 use crate::{
     error::Result,
     pipeline::{
         core::Core,
+        epochs::Goal,
         job::{Job, PanicGuard},
         ring::Taken,
         writer::{Step, Writer},
     },
-    sync::{AtomicBool, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering},
 };
+
+/// What one call that wrote for several adds to the habit of gathering, what a lone one takes from
+/// it, and its highest value.
+const GAIN: u64 = 4;
+const HABIT_MAX: u64 = 64;
+
+/// Without the habit, one append of so many tries whether it would pay.
+const PROBE_EVERY: u64 = 64;
 
 /// What is written by a call that the kernel promises not to block for.
 const NONBLOCKING_BYTES_MAX: u64 = 64 << 10;
@@ -33,6 +50,9 @@ pub(super) struct InPlace {
     bytes_max: u64,
     /// Whether the storage can promise not to wait, as far as is known.
     is_nonblocking: AtomicBool,
+    /// How well it has paid of late to let others publish first.
+    habit: AtomicU64,
+    appends: AtomicU64,
 }
 
 /// What became of a write in place.
@@ -46,7 +66,32 @@ enum Wrote {
 
 impl InPlace {
     pub(super) fn new(bytes_max: u64) -> Self {
-        InPlace { bytes_max, is_nonblocking: AtomicBool::new(true) }
+        let zero = || AtomicU64::new(0);
+        let is_nonblocking = AtomicBool::new(true);
+        InPlace { bytes_max, is_nonblocking, habit: zero(), appends: zero() }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.bytes_max() > 0
+    }
+
+    fn gathers(&self) -> bool {
+        if self.habit.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
+        // Counted roughly: it is only about how often.
+        let appends = self.appends.load(Ordering::Relaxed);
+        self.appends.store(appends.wrapping_add(1), Ordering::Relaxed);
+        appends % PROBE_EVERY == 0
+    }
+
+    fn learn(&self, frame_count: u64) {
+        let habit = self.habit.load(Ordering::Relaxed);
+        let learned =
+            if frame_count > 1 { (habit + GAIN).min(HABIT_MAX) } else { habit.saturating_sub(1) };
+        if learned != habit {
+            self.habit.store(learned, Ordering::Relaxed);
+        }
     }
 
     fn bytes_max(&self) -> u64 {
@@ -55,13 +100,53 @@ impl InPlace {
     }
 }
 
+/// Lets others publish what they append, once, before the caller writes. Dropped meanwhile, it has
+/// the caller's record written all the same.
+struct Gather<'a> {
+    core: &'a Arc<Core>,
+    has_yielded: bool,
+}
+
+impl Future for Gather<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.has_yielded || !self.core.in_place.gathers() {
+            self.has_yielded = false;
+            return Poll::Ready(());
+        }
+        self.has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Gather<'_> {
+    fn drop(&mut self) {
+        if self.has_yielded {
+            self.core.kick_writer();
+        }
+    }
+}
+
 impl Core {
+    /// Resolves when everything below the goal, which the caller just published, is with the
+    /// operating system; sees to it that it will be.
+    pub(crate) async fn write_and_reach(self: &Arc<Self>, goal: Goal) -> Result<()> {
+        if self.in_place.is_on() && !self.executor.runs_in_place() {
+            Gather { core: self, has_yielded: false }.await;
+            if self.written.get() < goal.end {
+                self.write_for_me();
+            }
+        } else {
+            self.kick_writer();
+        }
+        self.reach_written(goal).await
+    }
+
     /// Has what is published written, for somebody who waits for it: here if that can be, or by a
     /// job. The caller published before.
-    pub(crate) fn write_for_me(self: &Arc<Self>) {
-        if self.in_place.bytes_max() == 0 || self.executor.runs_in_place() {
-            return self.kick_writer();
-        }
+    fn write_for_me(self: &Arc<Self>) {
         if !self.writer_scheduled.claim(|| true) {
             return;
         }
@@ -87,16 +172,15 @@ impl Core {
             };
             match wrote {
                 Ok(Wrote::Step(step)) => self.tell_written(step),
-                Ok(Wrote::Nothing) => {
-                    if !self.writer_scheduled.let_go(|| self.may_have_left()) {
-                        return true;
-                    }
-                }
+                Ok(Wrote::Nothing) => {}
                 Ok(Wrote::Refused) => return false,
                 Err(error) => {
                     self.stop(error.into_poison());
                     return true;
                 }
+            }
+            if !self.writer_scheduled.let_go(|| self.may_have_left()) {
+                return true;
             }
         }
         false
@@ -132,6 +216,7 @@ impl Writer {
                 if !is_whole {
                     return Ok(Wrote::Refused);
                 }
+                core.in_place.learn(frame_count);
                 Ok(Wrote::Step(self.wrote_units(core, end, frame_count, false)))
             }
             // A rotation may wait for a flush.

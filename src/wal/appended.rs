@@ -83,8 +83,7 @@ impl Wal {
         let span = core.reserve_record(payload.into()).await?;
         let sync_time = match durability {
             Durability::Written => {
-                core.write_for_me();
-                core.reach_written(span.goal).await?;
+                core.write_and_reach(span.goal).await?;
                 None
             }
             Durability::Synced => {

@@ -126,8 +126,7 @@ impl Wal {
     /// Cancel-safe. Dropped while it waits for room, it appends nothing; later, the record stays.
     pub async fn append<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
         let span = self.core.reserve_record(payload.into()).await?;
-        self.core.write_for_me();
-        self.core.reach_written(span.goal).await?;
+        self.core.write_and_reach(span.goal).await?;
         Ok(span.lsn)
     }
 
@@ -178,8 +177,7 @@ impl Wal {
         // Collected first: no code of users runs once something is reserved.
         let unit = self.core.unit(payloads.into_iter().map(Into::into).collect())?;
         let span = self.core.reserve_batch(unit).await?;
-        self.core.write_for_me();
-        self.core.reach_written(span.goal).await?;
+        self.core.write_and_reach(span.goal).await?;
         Ok(span.lsn..span.goal.end)
     }
 

@@ -37,8 +37,9 @@ pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     file.read_at(buffer, offset)
 }
 
+/// Without the C library's, which makes each call a cancellation point: some 50 ns of a small write.
 pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    file.write_at(bytes, offset)
+    Ok(rustix::io::pwrite(file, bytes, offset)?)
 }
 
 /// XFS can, and Btrfs at times; ext4 can't, nor can anything but Linux.
