@@ -118,6 +118,17 @@ impl ViewSource {
     }
 }
 
+impl ViewSource {
+    /// What is damaged may be no part of the log any more: then its file may be in use again, and who
+    /// had it open reads what it is now.
+    fn past_the_beginning(&self, lsn: Lsn, end: Lsn) -> Option<Error> {
+        let mut tracker = self.tracker.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        tracker.rejudge().ok()?;
+        let first = tracker.view.first;
+        (lsn < first).then_some(Error::OutOfRange { lsn, first, end })
+    }
+}
+
 impl ChunkSource for ViewSource {
     fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
         match self.held().reader(lsn, until) {
@@ -132,10 +143,11 @@ impl ChunkSource for ViewSource {
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
         let synced = self.held().view.committed;
-        if lsn == self.named {
+        let error = if lsn == self.named {
             explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
         } else {
             damage(reader, lsn, stop, synced)
-        }
+        };
+        self.past_the_beginning(lsn, until).unwrap_or(error)
     }
 }
