@@ -118,17 +118,6 @@ impl ViewSource {
     }
 }
 
-impl ViewSource {
-    /// What is damaged may be no part of the log any more: then its file may be in use again, and who
-    /// had it open reads what it is now.
-    fn past_the_beginning(&self, lsn: Lsn, end: Lsn) -> Option<Error> {
-        let mut tracker = self.tracker.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        tracker.rejudge().ok()?;
-        let first = tracker.view.first;
-        (lsn < first).then_some(Error::OutOfRange { lsn, first, end })
-    }
-}
-
 impl ChunkSource for ViewSource {
     fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
         match self.held().reader(lsn, until) {
@@ -148,6 +137,16 @@ impl ChunkSource for ViewSource {
         } else {
             damage(reader, lsn, stop, synced)
         };
-        self.past_the_beginning(lsn, until).unwrap_or(error)
+        let is_doubtful = error.is_corrupt() || matches!(error, Error::NotABoundary { .. });
+        // What was truncated may be in use again, and who had it open reads what it is now. It has
+        // lost its name before that, for good.
+        let gone = self.held().segments.gone(reader.file.sequence());
+        match gone.filter(|_| is_doubtful) {
+            None => error,
+            Some(gone) => match self.look_again(lsn, until, gone.clone()) {
+                Ok(_) => gone,
+                Err(told) => told,
+            },
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{frame::Seed, header::Link},
     lsn::Lsn,
     segments::{file::SegmentFile, name::Sequence},
@@ -168,6 +168,12 @@ impl SegmentSet {
             users.opening.swap_remove(at);
         }
         opened
+    }
+
+    /// The error of who opens it, if the file isn't there any more, whoever still has it open.
+    pub(crate) fn gone(&self, sequence: Sequence) -> Option<Error> {
+        let opened = SegmentFile::open(self.storage.as_ref(), sequence);
+        opened.err().filter(Error::is_not_found)
     }
 
     /// Whether anybody has the file open that was got from here. The answer is for good if it can't
