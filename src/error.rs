@@ -287,6 +287,11 @@ impl Error {
         matches!(self, Error::Corrupt { .. })
     }
 
+    /// Whether a file isn't there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the log was closed or its runtime is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -94,6 +94,8 @@ pub(crate) struct Config {
     pub(crate) record_bytes_max: u64,
     pub(crate) batch_bytes_max: u64,
     pub(crate) preallocation: Preallocation,
+    /// How many files of segments that were dropped are kept.
+    pub(crate) recycle_segments: usize,
     pub(crate) on_damage: OnDamage,
     pub(crate) compression: Compression,
     /// Payloads below this are not compressed.
@@ -110,6 +112,7 @@ impl Default for Config {
             record_bytes_max: 64 * MIB,
             batch_bytes_max: 128 * MIB,
             preallocation: Preallocation::default(),
+            recycle_segments: 0,
             on_damage: OnDamage::default(),
             compression: Compression::default(),
             compression_bytes_min: 128,

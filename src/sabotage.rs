@@ -41,6 +41,16 @@ pub enum Sabotage {
     FollowUnsynced,
     /// Checksums don't cover where a frame belongs.
     ForgetLsn,
+    /// A file that is used again is overwritten before its new name is durable.
+    RecycleBeforeFlush,
+    /// A file is used again before the zeros in it are durable.
+    RecycleUnflushed,
+    /// A file is used again with the header that it had.
+    RecycleHeader,
+    /// A file that has a second name is used again.
+    RecycleShared,
+    /// A file that somebody reads is used again.
+    RecycleOpen,
 }
 
 #[cfg(not(feature = "__sabotage"))]

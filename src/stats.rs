@@ -41,6 +41,9 @@ pub struct Stats {
     pub segment_count: u64,
     /// Segments removed, as the log begins later.
     pub removed_count: u64,
+    /// Segments prepared in the file of one that was removed, instead of a new one: see
+    /// [`recycle_segments`](crate::Options::recycle_segments).
+    pub recycled_count: u64,
     /// Leases that hold segments back.
     pub lease_count: u64,
     /// How long flushes of a file took that succeeded.
@@ -77,6 +80,7 @@ impl Stats {
             rotation_count: counters.rotations.load(Ordering::Relaxed),
             segment_count: core.segments.count() as u64,
             removed_count: core.purge.removed_count(),
+            recycled_count: core.recycled.reused_count(),
             lease_count: core.purge.lease_count(),
             sync_time: measured.sync_time,
             records_per_sync: measured.records_per_sync,

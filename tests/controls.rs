@@ -10,7 +10,7 @@
 mod contract;
 
 use contract::{
-    sweep::{FULL, Tally, fail_syncs, sweep, sweep_simulated},
+    sweep::{FULL, Tally, fail_syncs_of, sweep_as_it_is, sweep_simulated_as_it_is},
     workload::{Running, random_script},
 };
 use highwater::sabotage::{self, Sabotage};
@@ -29,15 +29,15 @@ fn assert_caught(
 }
 
 fn in_place(seed: u64, tally: &mut Tally) -> Result<(), String> {
-    sweep(seed, &random_script(seed), FULL, tally)
+    sweep_as_it_is(seed, &random_script(seed), FULL, tally)
 }
 
 fn simulated(seed: u64, tally: &mut Tally) -> Result<(), String> {
-    sweep_simulated(seed, FULL, tally)
+    sweep_simulated_as_it_is(seed, &random_script(seed), FULL, tally)
 }
 
 fn failing(seed: u64, tally: &mut Tally) -> Result<(), String> {
-    fail_syncs(seed, Running::InPlace, tally)
+    fail_syncs_of(&random_script(seed), seed, Running::InPlace, tally)
 }
 
 #[test]

@@ -88,7 +88,7 @@ struct Model {
 
 async fn open(storage: &MemoryStorage) -> Wal {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
-    options.open_with(storage.clone()).await.unwrap()
+    options.recycle_segments(2).open_with(storage.clone()).await.unwrap()
 }
 
 fn frame_bytes(payload: &[u8]) -> u64 {

@@ -36,6 +36,7 @@ fn child_that_is_traced() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
+        let options = options.recycle_segments(if mode == "recycle" { 2 } else { 0 });
         let wal = options.open(directory).await.unwrap();
         say("OPENED");
         match mode.as_str() {
@@ -44,6 +45,14 @@ fn child_that_is_traced() {
                     wal.append_and_sync(&vec![i | 1; 5000]).await.unwrap();
                     say("ACK");
                 }
+            }
+            "recycle" => {
+                for i in 0..120u8 {
+                    let lsn = wal.append_and_sync(&vec![i | 1; 5000]).await.unwrap();
+                    say("ACK");
+                    wal.truncate_before(lsn).await.unwrap();
+                }
+                assert!(wal.stats().recycled_count > 3, "{:?}", wal.stats());
             }
             "sync" => {
                 for i in 0..12u8 {
@@ -67,8 +76,11 @@ fn child_that_is_traced() {
 #[derive(Clone, Debug, PartialEq)]
 enum What {
     Create,
+    /// To this path, of another file.
+    Rename(String),
     /// Bytes of frames: not the header, not zeros, not a mark.
     Data,
+    Zeros,
     Header,
     Flush,
     Say(String),
@@ -128,6 +140,11 @@ fn classify(text: &str) -> Option<(What, String)> {
             let path = result.split_once('<')?.1.split_once('>')?.0;
             Some((What::Create, path.to_owned()))
         }
+        "rename" | "renameat" | "renameat2" => {
+            let mut paths = text.split('"').skip(1).step_by(2);
+            let (from, to) = (paths.next()?.to_owned(), paths.next()?.to_owned());
+            Some((What::Rename(to), from))
+        }
         "fsync" | "fdatasync" => Some((What::Flush, path()?)),
         "write" => {
             let said = text.split_once("<<")?.1.split_once(">>")?.0;
@@ -141,7 +158,8 @@ fn classify(text: &str) -> Option<(What, String)> {
             let bytes: u64 = numbers.next()?.parse().ok()?;
             let zeros = arguments.contains("\"\\0\\0\\0\\0\\0\\0\\0\\0");
             match (offset, bytes, zeros) {
-                (_, _, true) | (4096.., ..=24, _) => None,
+                (_, _, true) => Some((What::Zeros, path()?)),
+                (4096.., ..=24, _) => None,
                 (0, _, _) => Some((What::Header, path()?)),
                 _ => Some((What::Data, path()?)),
             }
@@ -160,7 +178,15 @@ fn trace(mode: &str, directory: &Path) -> Option<Vec<Call>> {
     }
     let output = tempfile::NamedTempFile::new().unwrap();
     let ran = Command::new("strace")
-        .args(["-f", "-y", "-s", "40", "-e", "trace=openat,pwrite64,write,fsync,fdatasync", "-o"])
+        .args([
+            "-f",
+            "-y",
+            "-s",
+            "40",
+            "-e",
+            "trace=openat,pwrite64,write,fsync,fdatasync,rename,renameat,renameat2",
+            "-o",
+        ])
         .arg(output.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "child_that_is_traced", "--nocapture"])
@@ -271,6 +297,61 @@ fn a_trace_without_its_flushes_is_caught() {
     let last = calls.iter().rfind(|call| call.what == What::Data).unwrap();
     let last_alone = |call: &Call| call.path == last.path && call.began > last.ended;
     assert!(without(&last_alone).is_err(), "the last record's alone");
+}
+
+/// What is wrong with how files were used again, if anything: a new name is durable before the file is
+/// overwritten, the zeros are before it has its next name, and that one is before its header.
+fn check_recycling(calls: &[Call], directory: &str) -> Result<usize, String> {
+    let renamed = calls.iter().filter_map(|call| match &call.what {
+        What::Rename(to) => Some((call, to)),
+        _ => None,
+    });
+    let (kept, used): (Vec<_>, Vec<_>) = renamed.partition(|(_, to)| to.ends_with(".recycled"));
+    for (call, waiting) in &kept {
+        let zeros = calls.iter().find(|zeros| {
+            zeros.what == What::Zeros && zeros.path == **waiting && zeros.began > call.ended
+        });
+        let Some(zeros) = zeros else { continue };
+        if !is_flushed(calls, directory, call.ended, zeros.began) {
+            return Err(format!("{call:?}: overwritten before the name was flushed"));
+        }
+    }
+    for (call, name) in &used {
+        let zeros = calls.iter().rfind(|zeros| {
+            zeros.what == What::Zeros && zeros.path == call.path && zeros.ended < call.began
+        });
+        let zeros = zeros.ok_or_else(|| format!("{call:?}: without zeros"))?;
+        if !is_flushed(calls, &call.path, zeros.ended, call.began) {
+            return Err(format!("{call:?}: before its zeros were flushed"));
+        }
+        let header = calls.iter().find(|header| {
+            header.what == What::Header && header.path == **name && header.began > call.ended
+        });
+        if header.is_some_and(|header| !is_flushed(calls, directory, call.ended, header.began)) {
+            return Err(format!("{call:?}: begun before its name was flushed"));
+        }
+    }
+    Ok(used.len())
+}
+
+#[test]
+fn a_file_is_used_again_behind_the_flushes_of_its_names_and_of_its_zeros() {
+    let directory = tempfile::tempdir().unwrap();
+    // As the traces show it.
+    let path = directory.path().canonicalize().unwrap();
+    let Some(calls) = trace("recycle", &path) else {
+        return;
+    };
+    let path = path.display().to_string();
+    let count = check_recycling(&calls, &path).unwrap();
+    assert!(count > 3, "{count} files were used again");
+    let without = |dropped: &dyn Fn(&Call) -> bool| {
+        let is_kept = |call: &&Call| call.what != What::Flush || !dropped(call);
+        let kept: Vec<_> = calls.iter().filter(is_kept).cloned().collect();
+        check_recycling(&kept, &path)
+    };
+    assert!(without(&|call| call.path == path).is_err(), "the directory's");
+    assert!(without(&|call| call.path.ends_with(".recycled")).is_err(), "the zeros'");
 }
 
 #[test]

@@ -202,7 +202,10 @@ impl Snapshot {
                         // The file ends, and its part of the log doesn't.
                         let stop =
                             if stop == Stop::SegmentEnd { Stop::PartialHeader } else { stop };
-                        damage.push(self::damage(&reader, lsn, stop, synced));
+                        // Truncated meanwhile, it may be in use again: then it is gone by its name.
+                        let gone = self::reader(&self.frozen, segment).err();
+                        let damaged = || self::damage(&reader, lsn, stop, synced);
+                        damage.push(gone.unwrap_or_else(damaged));
                     }
                 }
                 Err(error) => damage.push(error),

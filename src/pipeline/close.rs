@@ -65,6 +65,7 @@ impl Core {
         }
         self.segments.close_files();
         self.remove_spare();
+        self.close_recycled();
         // If it had stopped before, then for that reason.
         closed.or_else(|_| self.status.check())
     }

@@ -26,6 +26,7 @@ use crate::{
         measures::Measures,
         open_log::OpenLog,
         purge::Purge,
+        recycle::Recycled,
         ring::Ring,
         scheduled::Scheduled,
         space::Space,
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) log_id: [u8; 16],
     pub(crate) epochs: Epochs,
     pub(crate) purge: Purge,
+    pub(crate) recycled: Recycled,
     pub(crate) ring: Arc<Ring>,
     pub(crate) permits: Semaphore,
     pub(crate) written: Mark,
@@ -154,13 +156,16 @@ impl Core {
             written: start.end,
             reserved: start.end,
         };
+        let segments = SegmentSet::new(Arc::clone(&start.storage), start.segments);
+        segments.note_user(&start.active.file);
         Core {
-            segments: SegmentSet::new(Arc::clone(&start.storage), start.segments),
+            segments,
             storage: start.storage,
             executor: start.executor,
             log_id: start.log_id,
             epochs: Epochs::new(start.log_id, start.epoch),
             purge: Purge::new(start.first, start.known_first),
+            recycled: Recycled::new(start.config.recycle_segments),
             ring,
             permits: Semaphore::new(permits),
             written: Mark::new(start.end),

@@ -19,6 +19,7 @@ mod mark;
 mod measures;
 mod open_log;
 mod purge;
+mod recycle;
 mod ring;
 mod scheduled;
 mod space;

@@ -234,16 +234,23 @@ impl Core {
 
     fn remove_job(self: &Arc<Self>) {
         for _ in 0..REMOVALS_PER_JOB {
-            let oldest = {
+            let (oldest, is_dead) = {
                 let mut state = self.purge.state();
-                let oldest = match state.dead.pop_front() {
-                    None => self.segments.take_below(Purge::horizon(&state)),
-                    dead => dead,
-                };
+                let dead = state.dead.pop_front();
+                let oldest = dead.or_else(|| self.segments.take_below(Purge::horizon(&state)));
                 state.is_removing = oldest.is_some();
-                oldest
+                (oldest, dead.is_some())
             };
             let Some(oldest) = oldest else { return };
+            // What a cut took away may be read by who finds out what became of it.
+            if !is_dead && self.recycle(oldest) {
+                self.purge.removed_count.fetch_add(1, Ordering::Relaxed);
+                // It took as long as eight removals, or longer.
+                if self.executor.runs_in_place() {
+                    continue;
+                }
+                break;
+            }
             let name = oldest.file_name();
             match self.storage.remove(&name) {
                 Ok(()) => {

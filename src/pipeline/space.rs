@@ -28,7 +28,7 @@ use crate::{
         core::{CONTROL_ROOM_BYTES, Core},
         job::Job,
     },
-    segments::{SegmentFile, Sequence, prepare},
+    segments::{SegmentFile, Sequence},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
     turn::lock_over_io,
 };
@@ -284,6 +284,24 @@ impl Core {
         }
     }
 
+    /// The next segment's file, with so many bytes.
+    fn make_room(
+        &self,
+        small: Option<&Spare>,
+        sequence: Sequence,
+        file_bytes: u64,
+    ) -> Result<Arc<SegmentFile>> {
+        let Some(spare) = small else {
+            return self.next_file(sequence, file_bytes).map(Arc::new);
+        };
+        // A unit larger than a segment: the spare grows to be its own, in its place.
+        let grown = spare.file.reserve(file_bytes).and_then(|()| spare.file.sync_all());
+        match grown {
+            Ok(()) => Ok(Arc::clone(&spare.file)),
+            Err(error) => Err(error.or_no_space(spare.file.name(), file_bytes)),
+        }
+    }
+
     /// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks.
     pub(crate) fn prepare_spare(&self, bytes: u64) -> Result<()> {
         let _one_at_a_time =
@@ -306,20 +324,10 @@ impl Core {
             self.space.publish_limit(&state);
             (small, sequence)
         };
-        let prepared = match small {
-            // A unit larger than a segment: the spare grows to be its own, in its place.
-            Some(spare) => {
-                match spare.file.reserve(file_bytes).and_then(|()| spare.file.sync_all()) {
-                    Ok(()) => Ok(spare.file),
-                    Err(error) => {
-                        Err((error.or_no_space(spare.file.name(), file_bytes), Some(spare)))
-                    }
-                }
-            }
-            None => prepare(self.storage.as_ref(), sequence, file_bytes, self.config.preallocation)
-                .map(Arc::new)
-                .map_err(|error| (error, None)),
-        };
+        let mut prepared = self.make_room(small.as_ref(), sequence, file_bytes);
+        if matches!(prepared, Err(Error::NoSpace { .. })) && self.give_back_recycled() {
+            prepared = self.make_room(small.as_ref(), sequence, file_bytes);
+        }
         if let Ok(file) = &prepared {
             let (segment, time) = (file.name(), began.elapsed());
             tracing::debug!(segment, bytes = file_bytes, ?time, "prepared the next segment");
@@ -327,7 +335,7 @@ impl Core {
         let mut state = self.space.state();
         let (spare, result) = match prepared {
             Ok(file) => (Some(Spare { file, bytes: file_bytes }), Ok(())),
-            Err((error, spare)) => (spare, Err(error)),
+            Err(error) => (small, Err(error)),
         };
         state.spare = spare;
         self.space.publish_limit(&state);

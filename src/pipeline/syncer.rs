@@ -106,6 +106,8 @@ impl Core {
             }
         }
         self.flush(&unsynced.active)?;
+        // What is open isn't used again, if a truncation drops it next.
+        drop(unsynced);
         self.status.check()?;
         let later = sabotage::is_on(Sabotage::MarkLaterByte);
         let written = if later { self.ring.drained() } else { written };

@@ -132,10 +132,21 @@ impl ChunkSource for ViewSource {
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
         let synced = self.held().view.committed;
-        if lsn == self.named {
+        let error = if lsn == self.named {
             explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
         } else {
             damage(reader, lsn, stop, synced)
+        };
+        let is_doubtful = error.is_corrupt() || matches!(error, Error::NotABoundary { .. });
+        // What was truncated may be in use again, and who had it open reads what it is now. It has
+        // lost its name before that, for good.
+        let gone = self.held().segments.gone(reader.file.sequence());
+        match gone.filter(|_| is_doubtful) {
+            None => error,
+            Some(gone) => match self.look_again(lsn, until, gone.clone()) {
+                Ok(_) => gone,
+                Err(told) => told,
+            },
         }
     }
 }

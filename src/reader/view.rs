@@ -58,6 +58,7 @@ pub(super) fn judge(storage: &Arc<dyn Storage>, config: &Config) -> Result<(View
     let mut look_count = 0;
     loop {
         look_count += 1;
+        let names = list(storage.as_ref())?;
         let looked = match look_count {
             // A frozen storage costs a read of each file's end, so only where there is doubt.
             1 => look(storage.as_ref(), config),
@@ -70,19 +71,29 @@ pub(super) fn judge(storage: &Arc<dyn Storage>, config: &Config) -> Result<(View
                 let (first, end, committed) = (report.first, report.end, report.committed);
                 return Ok((View { members: chain.members, first, end, committed }, report));
             }
-            Err(error) if look_count == LOOKS || !may_be_a_race(&error) => return Err(error),
+            Err(error) if look_count == LOOKS || !may_be_a_race(&error) => {
+                let is_doubtful = error.is_corrupt();
+                let gone = gone_since(storage.as_ref(), &names)?.filter(|_| is_doubtful);
+                return Err(gone.unwrap_or(error));
+            }
             Err(_) if look_count > 1 && !storage.is_nonblocking() => pause(PAUSE),
             Err(_) => {}
         }
     }
 }
 
-fn is_gone(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+/// Whether one of the files isn't there any more. It may be in use again by now, and what was read in
+/// it says nothing then.
+fn gone_since(storage: &dyn Storage, names: &[String]) -> Result<Option<Error>> {
+    let now = list(storage)?;
+    let gone = names.iter().find(|name| !now.contains(name));
+    let error =
+        |name: &String| Error::io("reading", name.clone(), None, io::ErrorKind::NotFound.into());
+    Ok(gone.map(error))
 }
 
 fn may_be_a_race(error: &Error) -> bool {
-    error.is_corrupt() || is_gone(error)
+    error.is_corrupt() || error.is_not_found()
 }
 
 fn is_same(one: &Member, other: &Member) -> bool {
@@ -125,7 +136,7 @@ impl Tracker {
         for _ in 0..ATTEMPTS {
             match self.try_advance() {
                 // Removed since it was listed: by now there is something else in its place.
-                Err(error) if is_gone(&error) => {}
+                Err(error) if error.is_not_found() => {}
                 done => return done,
             }
         }

@@ -38,7 +38,7 @@ use crate::{
         survey::{Survey, survey},
     },
     replay::{ChunkSource, damage},
-    segments::{SegmentReader, SegmentSet, Sequence, UNFINISHED_COPY, is_kept_cut},
+    segments::{SegmentReader, SegmentSet, Sequence, UNFINISHED_COPY, is_kept_cut, is_recycled},
     storage::{Locking, Storage},
     turn::pause,
 };
@@ -83,6 +83,8 @@ impl Opening {
     pub(crate) fn finish(mut self, executor: Arc<dyn Executor>) -> Result<(Start, RecoveryReport)> {
         let _opening = tracing::debug_span!("opening", log = self.storage.location()).entered();
         let mut report = std::mem::take(&mut self.report);
+        // First, as the device may be full.
+        rebuild::remove_recycled(self.storage.as_ref(), &self.survey)?;
         let ready = match &self.judged {
             None => rebuild::create(self.storage.as_ref(), &self.config, &self.survey)?,
             Some(judged)
@@ -168,7 +170,9 @@ pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
     if names.iter().any(|name| name == UNFINISHED_COPY) {
         return Err(Error::UnfinishedCopy { path: storage.location() });
     }
-    let is_foreign = |name: &&String| Sequence::parse(name).is_none() && !is_kept_cut(name);
+    let is_ours =
+        |name: &str| Sequence::parse(name).is_some() || is_kept_cut(name) || is_recycled(name);
+    let is_foreign = |name: &&String| !is_ours(name);
     match names.iter().find(is_foreign) {
         Some(found) if names.iter().all(|name| is_foreign(&name)) => {
             Err(Error::NotALog { path: storage.location(), found: found.clone() })

@@ -306,6 +306,15 @@ pub(super) fn clear(storage: &dyn Storage, leftovers: &[Leftover]) -> Result<Vec
     Ok(kept)
 }
 
+/// Removes the files that an earlier process kept to use them again.
+pub(super) fn remove_recycled(storage: &dyn Storage, survey: &Survey) -> Result<()> {
+    for name in &survey.recycled {
+        let removed = storage.remove(name);
+        removed.map_err(|error| Error::io("removing", name.clone(), None, error))?;
+    }
+    if survey.recycled.is_empty() { Ok(()) } else { sync_dir(storage) }
+}
+
 pub(super) fn sync_dir(storage: &dyn Storage) -> Result<()> {
     uninterrupted(|| storage.sync_dir())
         .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))

@@ -9,7 +9,7 @@ use crate::{
     },
     lsn::Lsn,
     recovery::report::Warning,
-    segments::{SegmentFile, Sequence},
+    segments::{SegmentFile, Sequence, is_recycled},
     storage::{Storage, read_full},
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Survey {
     /// In the order of their sequence.
     pub(crate) segments: Vec<Found>,
     pub(crate) foreign: Vec<String>,
+    /// Files that waited to be segments again.
+    pub(crate) recycled: Vec<String>,
     /// All names.
     pub(crate) names: Vec<String>,
     /// The highest sequence number that a file has, or that something kept of a cut has.
@@ -52,6 +54,7 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
     let mut survey = Survey {
         segments: Vec::new(),
         foreign: Vec::new(),
+        recycled: Vec::new(),
         names: names.clone(),
         sequence_max: Sequence(0),
         epoch_max: 0,
@@ -69,6 +72,8 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
             survey.sequence_max = survey.sequence_max.max(sequence);
             survey.epoch_max = survey.epoch_max.max(kept_epoch(storage, &name));
             survey.warnings.push(Warning::KeptCut { name });
+        } else if is_recycled(&name) {
+            survey.recycled.push(name);
         } else {
             survey.foreign.push(name);
         }
@@ -82,6 +87,10 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
             });
         }
     }
+    let what = "it waited to be used again";
+    let recycled =
+        survey.recycled.iter().map(|name| Warning::Leftover { name: name.clone(), what });
+    survey.warnings.extend(recycled);
     let foreign = survey.foreign.iter().map(|name| Warning::ForeignFile { name: name.clone() });
     survey.warnings.extend(foreign);
     Ok(survey)

@@ -7,7 +7,7 @@ mod reader;
 mod set;
 
 pub(crate) use file::SegmentFile;
-pub(crate) use name::{Sequence, UNFINISHED_COPY, is_kept_cut};
-pub(crate) use prepare::prepare;
+pub(crate) use name::{Sequence, UNFINISHED_COPY, is_kept_cut, is_recycled};
+pub(crate) use prepare::{blank, prepare, sync_directory};
 pub(crate) use reader::{Buffers, Chunk, Region, SegmentReader};
 pub(crate) use set::{SegmentInfo, SegmentSet};

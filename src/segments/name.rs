@@ -7,6 +7,7 @@ pub(crate) struct Sequence(pub(crate) u64);
 const DIGITS: usize = 20;
 const SUFFIX: &str = ".wal";
 const CUT_SUFFIX: &str = ".wal.cut";
+const RECYCLED_SUFFIX: &str = ".wal.recycled";
 const MANIFEST_SUFFIX: &str = ".cut.manifest";
 
 impl Sequence {
@@ -27,6 +28,12 @@ impl Sequence {
     /// began the log's new end.
     pub(crate) fn manifest_name(self) -> String {
         format!("{:0DIGITS$}{MANIFEST_SUFFIX}", self.0)
+    }
+
+    /// The name of a file that was this segment and waits to be another: no part of the log, whatever
+    /// is in it.
+    pub(crate) fn recycled_name(self) -> String {
+        format!("{:0DIGITS$}{RECYCLED_SUFFIX}", self.0)
     }
 
     /// `None` for the name of a file that is none of the log's.
@@ -63,6 +70,11 @@ pub(crate) fn is_kept_cut(name: &str) -> bool {
     Sequence::parse_kept(name).is_some()
 }
 
+/// Whether a name is that of a file that waits to be a segment again.
+pub(crate) fn is_recycled(name: &str) -> bool {
+    name.strip_suffix(RECYCLED_SUFFIX).and_then(number).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +94,9 @@ mod tests {
             assert_eq!(Sequence::parse(kept), None, "{kept}");
         }
         assert_eq!(Sequence::parse_kept("42.wal.cut"), None);
+        let recycled = Sequence(42).recycled_name();
+        assert!(is_recycled(&recycled) && !is_recycled(&name) && !is_recycled(&cut));
+        assert_eq!((Sequence::parse(&recycled), Sequence::parse_kept(&recycled)), (None, None));
         for foreign in ["42.wal", "LOCK", "0000000000000000004x.wal", "99999999999999999999.wal"] {
             assert_eq!(Sequence::parse(foreign), None, "{foreign}");
         }

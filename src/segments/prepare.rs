@@ -1,5 +1,7 @@
 //! Prepares a segment file ahead of need: allocated, filled, its directory entry durable.
 
+use std::ops::Range;
+
 use crate::{
     error::{Error, Result},
     options::Preallocation,
@@ -34,8 +36,7 @@ pub(crate) fn prepare(
         if sabotage::is_on(Sabotage::SkipDirectoryFlush) {
             return Ok(());
         }
-        uninterrupted(|| storage.sync_dir())
-            .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
+        sync_directory(storage)
     });
     match filled {
         Ok(()) => Ok(file),
@@ -50,6 +51,23 @@ pub(crate) fn prepare(
     }
 }
 
+/// Makes what happened to names durable.
+pub(crate) fn sync_directory(storage: &dyn Storage) -> Result<()> {
+    uninterrupted(|| storage.sync_dir())
+        .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
+}
+
+/// Overwrites `range` of a file with zeros.
+pub(crate) fn blank(range: Range<u64>, write: impl Fn(&[u8], u64) -> Result<()>) -> Result<()> {
+    let mut offset = range.start;
+    while offset < range.end {
+        let count = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(ZEROS_BYTES);
+        write(ZEROS.get(..count).unwrap_or_default(), offset)?;
+        offset += count as u64;
+    }
+    Ok(())
+}
+
 fn fill(file: &SegmentFile, bytes: u64, preallocation: Preallocation) -> Result<()> {
     match preallocation {
         Preallocation::Sparse => file.set_len(bytes),
@@ -57,13 +75,7 @@ fn fill(file: &SegmentFile, bytes: u64, preallocation: Preallocation) -> Result<
         Preallocation::ZeroFill => {
             // Reserving first keeps the extents together and finds a full disk at once.
             file.reserve(bytes)?;
-            let mut offset = 0;
-            while offset < bytes {
-                let count = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(ZEROS_BYTES);
-                file.write_at(ZEROS.get(..count).unwrap_or_default(), offset)?;
-                offset += count as u64;
-            }
-            Ok(())
+            blank(0..bytes, |zeros, offset| file.write_at(zeros, offset))
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, Weak},
 };
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{frame::Seed, header::Link},
     lsn::Lsn,
     segments::{file::SegmentFile, name::Sequence},
     storage::Storage,
-    sync::{Mutex, RwLock},
+    sync::{Mutex, MutexGuard, RwLock},
 };
 
 /// Open files kept for reading; others are opened when they are read.
@@ -40,11 +40,24 @@ pub(crate) struct SegmentSet {
     storage: Arc<dyn Storage>,
     segments: RwLock<Vec<SegmentInfo>>,
     recent: Mutex<VecDeque<Arc<SegmentFile>>>,
+    users: Mutex<Users>,
+}
+
+/// Which files somebody reads, or is about to.
+#[derive(Debug, Default)]
+struct Users {
+    opening: Vec<Sequence>,
+    open: Vec<Weak<SegmentFile>>,
 }
 
 impl SegmentSet {
     pub(crate) fn new(storage: Arc<dyn Storage>, segments: Vec<SegmentInfo>) -> Self {
-        SegmentSet { storage, segments: RwLock::new(segments), recent: Mutex::default() }
+        SegmentSet {
+            storage,
+            segments: RwLock::new(segments),
+            recent: Mutex::default(),
+            users: Mutex::default(),
+        }
     }
 
     /// Keeps open what another set had open, if it is a segment of this one too.
@@ -144,12 +157,48 @@ impl SegmentSet {
                 return Ok(Arc::clone(file));
             }
         }
-        let file = Arc::new(SegmentFile::open(self.storage.as_ref(), sequence)?);
-        self.keep_open(Arc::clone(&file));
-        Ok(file)
+        // Noted before: whoever asks meanwhile whether it is in use must not get a no.
+        self.users().opening.push(sequence);
+        let opened = SegmentFile::open(self.storage.as_ref(), sequence).map(Arc::new);
+        if let Ok(file) = &opened {
+            self.keep_open(Arc::clone(file));
+        }
+        let mut users = self.users();
+        if let Some(at) = users.opening.iter().position(|opening| *opening == sequence) {
+            users.opening.swap_remove(at);
+        }
+        opened
+    }
+
+    /// The error of who opens it, if the file isn't there any more, whoever still has it open.
+    pub(crate) fn gone(&self, sequence: Sequence) -> Option<Error> {
+        let opened = SegmentFile::open(self.storage.as_ref(), sequence);
+        opened.err().filter(Error::is_not_found)
+    }
+
+    /// Whether anybody has the file open that was got from here. The answer is for good if it can't
+    /// be opened by its name any more.
+    pub(crate) fn is_in_use(&self, sequence: Sequence) -> bool {
+        let users = self.users();
+        let is_it = |file: &Weak<SegmentFile>| {
+            file.upgrade().is_some_and(|file| file.sequence() == sequence)
+        };
+        users.opening.contains(&sequence) || users.open.iter().any(is_it)
+    }
+
+    /// Notes a file that wasn't opened here.
+    pub(crate) fn note_user(&self, file: &Arc<SegmentFile>) {
+        let mut users = self.users();
+        users.open.retain(|user| user.strong_count() > 0);
+        users.open.push(Arc::downgrade(file));
+    }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep_open(&self, file: Arc<SegmentFile>) {
+        self.note_user(&file);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_back(file);
         if recent.len() > OPEN_FILES_MAX {

@@ -173,7 +173,8 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// What the device answers; `Unsupported` where that can't be told, and then
+    /// [`recycle_segments`](crate::Options::recycle_segments) recycles none.
     fn link_count(&self) -> io::Result<u64> {
         Ok(1)
     }

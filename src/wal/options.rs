@@ -81,6 +81,37 @@ impl Options {
         self
     }
 
+    /// How many files of segments that [`Wal::truncate_before`] drops are kept, to be segments again;
+    /// 0 by default: they are removed.
+    ///
+    /// A log whose beginning follows its end then creates and removes no files. What it writes goes
+    /// to blocks that are allocated and to pages that are cached, and that is much quicker than fresh
+    /// ones. A file is overwritten with zeros first, in the background, so this writes as much as
+    /// [`Preallocation::ZeroFill`] does, also with another preallocation.
+    ///
+    /// Kept files take `count` times [`segment_bytes`](Options::segment_bytes) of space at most, until
+    /// the log is closed or opened again, and give it back when a larger segment finds none. A file
+    /// that somebody still reads, or that has a second name (a backup of hard links), is removed
+    /// instead, and so is one of another size. Each waits under a name of its own, `….wal.recycled`.
+    /// On Windows all are removed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// use highwater::{Wal, storage::MemoryStorage};
+    /// let options = Wal::options().segment_bytes(8 << 10).ring_bytes(1 << 10).recycle_segments(2);
+    /// let wal = options.open_with(MemoryStorage::new()).await?;
+    /// for _ in 0..100 {
+    ///     let lsn = wal.append_and_sync(&[7; 500]).await?;
+    ///     wal.truncate_before(lsn).await?;
+    /// }
+    /// assert!(wal.stats().recycled_count > 0);
+    /// # wal.close().await }
+    /// ```
+    pub fn recycle_segments(mut self, count: usize) -> Self {
+        self.config.recycle_segments = count;
+        self
+    }
+
     /// What opening does about damage to what was durable; [`OnDamage::Strict`] by default, which
     /// refuses.
     ///

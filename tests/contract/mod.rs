@@ -28,6 +28,8 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 thread_local! {
+    /// How many files of dropped segments the logs keep that this thread opens.
+    static RECYCLED: Cell<usize> = const { Cell::new(0) };
     /// How often a log was opened while its records are compressed; `None`: they aren't.
     static COMPRESSED: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -42,6 +44,16 @@ pub(crate) fn with_compression<T>(work: impl FnOnce() -> T) -> T {
 
 pub(crate) fn is_compressed() -> bool {
     COMPRESSED.get().is_some()
+}
+
+/// Has the logs that this thread opens from now on keep so many files of segments.
+pub(crate) fn recycle(count: usize) {
+    RECYCLED.set(count);
+}
+
+/// Every third seed recycles.
+pub(crate) fn recycle_by(seed: u64) {
+    recycle(if seed % 3 == 1 { 2 } else { 0 });
 }
 
 fn compression() -> Compression {
@@ -60,6 +72,7 @@ fn compression() -> Compression {
 /// A log whose limits are reached by a handful of records: a segment has room for 4096 bytes.
 pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+    let options = options.recycle_segments(RECYCLED.get());
     options.compression(compression()).compression_bytes_min(0).open_with(disk).await
 }
 

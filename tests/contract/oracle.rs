@@ -141,6 +141,13 @@ impl Oracle {
         Some((placed.lsn, Lsn::new(placed.lsn.as_u64() + frame_bytes_min(&placed.payload))))
     }
 
+    /// The newest of the records that should be there, and the end of its frame.
+    pub(crate) fn newest(&self) -> Option<(Lsn, Lsn)> {
+        let there = self.placed.iter().filter(|it| !self.may_be_cut(it.lsn, it.began, u64::MAX));
+        let newest = there.max_by_key(|placed| placed.lsn)?;
+        Some((newest.lsn, Lsn::new(newest.lsn.as_u64() + frame_bytes_min(&newest.payload))))
+    }
+
     fn truncation(&mut self, to: Lsn, operation: u64) -> Truncation {
         let asked = self.now(operation);
         Truncation { to, asked, answered: None, dropped: None, is_refused: false, is_certain: true }

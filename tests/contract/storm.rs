@@ -12,8 +12,9 @@ use highwater::{
 use super::{
     Found, block_on, open,
     oracle::Oracle,
+    recycle_by,
     sweep::{Tally, live_on},
-    workload::{Running, random_script, run, run_noting},
+    workload::{Running, random_script, run, run_noting, turnover_script},
 };
 
 /// Transfers that come short or are interrupted, and operations that take long: none of them is a
@@ -55,7 +56,9 @@ pub(crate) fn plan(disk: &Disk, random: &mut Random) {
 /// What the disk honestly fails at loses nothing that was acknowledged.
 pub(crate) fn storm(seed: u64, tally: &mut Tally) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0x570a);
-    let script = random_script(seed);
+    // The turnover is where files are used again: every other seed of those that recycle.
+    recycle_by(seed);
+    let script = if seed % 6 == 1 { turnover_script(seed) } else { random_script(seed) };
     let disk = Disk::new(seed);
     plan(&disk, &mut random);
     let oracle = Simulation::new(seed).run(run(&script, &disk, seed, Running::Simulated));
@@ -92,7 +95,8 @@ fn plan_lies(disk: &Disk, random: &mut Random) {
 /// is read is always what was appended.
 pub(crate) fn storm_of_lies(seed: u64, tally: &mut Tally) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0x11e5);
-    let script = random_script(seed);
+    recycle_by(seed);
+    let script = if seed % 6 == 1 { turnover_script(seed) } else { random_script(seed) };
     let disk = Disk::new(seed);
     plan_lies(&disk, &mut random);
     let mut oracle = Oracle::default();

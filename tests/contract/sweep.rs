@@ -13,7 +13,7 @@ use super::{
     copies::check_copies,
     open,
     oracle::Oracle,
-    read_all,
+    read_all, recycle_by,
     workload::{Action, Running, Script, Session, random_script, run},
 };
 
@@ -195,6 +195,17 @@ pub(crate) fn sweep(
     depth: Depth,
     tally: &mut Tally,
 ) -> Result<(), String> {
+    recycle_by(seed);
+    sweep_as_it_is(seed, script, depth, tally)
+}
+
+/// As [`sweep`], with logs that recycle as this thread has been told.
+pub(crate) fn sweep_as_it_is(
+    seed: u64,
+    script: &Script,
+    depth: Depth,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let disk = Disk::new(seed).recording();
     let oracle = block_on(run(script, &disk, seed, Running::InPlace));
     sweep_record(&disk, &oracle, seed, depth, tally)
@@ -202,14 +213,25 @@ pub(crate) fn sweep(
 
 /// As [`sweep`], with tasks and the log's work in an order that the seed decides.
 pub(crate) fn sweep_simulated(seed: u64, depth: Depth, tally: &mut Tally) -> Result<(), String> {
-    let script = random_script(seed);
+    recycle_by(seed);
+    sweep_simulated_as_it_is(seed, &random_script(seed), depth, tally)
+}
+
+/// As [`sweep_simulated`], of a script, with logs that recycle as this thread has been told.
+pub(crate) fn sweep_simulated_as_it_is(
+    seed: u64,
+    script: &Script,
+    depth: Depth,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let disk = Disk::new(seed).recording();
-    let oracle = Simulation::new(seed).run(run(&script, &disk, seed, Running::Simulated));
+    let oracle = Simulation::new(seed).run(run(script, &disk, seed, Running::Simulated));
     sweep_record(&disk, &oracle, seed, depth, tally)
 }
 
 /// Fails each flush of a script in turn, reopens on the same boot and then cuts the power.
 pub(crate) fn fail_syncs(seed: u64, running: Running, tally: &mut Tally) -> Result<(), String> {
+    recycle_by(seed);
     fail_syncs_of(&random_script(seed), seed, running, tally)
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Yield,
     /// Has the log begin at one of the records that are known: this one, modulo their count.
     TruncateBefore(usize),
+    /// Has the log begin at the newest of the records that are known.
+    TruncateToNewest,
     /// Drops what stands behind one of the records that are known, or, one time in sixteen, all.
     TruncateAfter(usize),
     /// Copies the log to a directory of its own.
@@ -78,6 +80,27 @@ pub(crate) fn random_script(seed: u64) -> Script {
             tasks.push((0..count).map(|_| random_action(&mut random)).collect());
         }
         sessions.push((tasks, random.one_in(2)));
+    }
+    Script { sessions }
+}
+
+/// A log whose beginning follows its end closely, so that its segments are used again and again.
+pub(crate) fn turnover_script(seed: u64) -> Script {
+    let mut random = Random::new(seed ^ 0x7e_c1c1e);
+    let mut sessions = Vec::new();
+    for _ in 0..1 + random.below(2) {
+        let mut actions = Vec::new();
+        for _ in 0..6 + random.below(4) {
+            // Some rotate while nothing of their segment is synced.
+            let unsynced = (0..random.below(5)).map(|_| 500 + random.below(1200));
+            actions.extend(unsynced.map(Action::Append).collect::<Vec<_>>());
+            actions.push(Action::AppendAndSync(random.below(1500)));
+            actions.push(match random.below(8) {
+                0 => random_action(&mut random),
+                _ => Action::TruncateToNewest,
+            });
+        }
+        sessions.push((vec![actions], random.one_in(2)));
     }
     Script { sessions }
 }
@@ -196,7 +219,14 @@ impl Session {
                 self.synced(target, began);
             }
             Action::Yield => simulation::yield_now().await,
-            Action::TruncateBefore(pick) => self.truncate_before(*pick).await?,
+            Action::TruncateBefore(pick) => {
+                let picked = self.oracle.borrow().pick(*pick);
+                self.truncate_before(picked).await?;
+            }
+            Action::TruncateToNewest => {
+                let newest = self.oracle.borrow().newest();
+                self.truncate_before(newest).await?;
+            }
             Action::TruncateAfter(pick) => self.truncate_after(*pick).await?,
             Action::CopyTo => self.copy_to().await?,
             Action::Dropped(action, polls) => {
@@ -212,8 +242,8 @@ impl Session {
         Ok(())
     }
 
-    async fn truncate_before(&self, pick: usize) -> highwater::Result<()> {
-        let Some((lsn, _)) = self.oracle.borrow().pick(pick) else {
+    async fn truncate_before(&self, picked: Option<(Lsn, Lsn)>) -> highwater::Result<()> {
+        let Some((lsn, _)) = picked else {
             return Ok(());
         };
         let asked = self.oracle.borrow_mut().ask_first(lsn, self.disk.operation_count());
