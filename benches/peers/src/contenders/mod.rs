@@ -1,0 +1,164 @@
+//! Who takes part, and what each of them can do.
+
+mod floor;
+mod highwater;
+mod okaywal;
+mod raft_engine;
+mod wal_db;
+
+use std::{future::Future, path::Path};
+
+use crate::{
+    outcome::Outcome,
+    tasks, threads,
+    work::{Assignment, Kind, Work},
+};
+
+/// A log that blocks: used by threads.
+pub trait Log: Send + Sync + Sized + 'static {
+    /// One thread does the work of all tasks, a record of each at a time: what a floor is.
+    const ALONE: bool = false;
+    type Writer<'a>: Writer;
+
+    fn open(assignment: &Assignment) -> Self;
+    fn writer(&self, lane: usize) -> Self::Writer<'_>;
+    /// Reads every record there is in `directory`, page cache warm. Whatever its interface makes
+    /// part of it is timed.
+    fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed;
+    /// As its documentation says a program should end.
+    fn close(self) {}
+}
+
+/// One thread's way into a log.
+pub trait Writer {
+    fn append(&mut self, record: &[u8]);
+    fn commit(&mut self, record: &[u8]);
+    /// All records as one, durable if `sync`.
+    fn batch(&mut self, records: &[Vec<u8>], sync: bool);
+    /// Ends a run of appends that were only handed over.
+    fn drain(&mut self) {}
+}
+
+/// A log that is async: used by tasks. Its handle is cheap to clone.
+pub trait AsyncLog: Clone + Send + Sync + 'static {
+    type Ticket: Send;
+
+    fn open(assignment: &Assignment) -> impl Future<Output = Self> + Send;
+    fn append(&self, record: &[u8]) -> impl Future<Output = ()> + Send;
+    fn commit(&self, record: &[u8]) -> impl Future<Output = ()> + Send;
+    /// Hands a record over without waiting for it.
+    fn enqueue(&self, record: &[u8]) -> impl Future<Output = Self::Ticket> + Send;
+    /// Waits for a record that was handed over, and with it for those before it.
+    fn drain(ticket: Self::Ticket) -> impl Future<Output = ()> + Send;
+    fn batch(&self, records: &[Vec<u8>]) -> impl Future<Output = ()> + Send;
+    fn replay(
+        assignment: &Assignment,
+        each: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> impl Future<Output = Replayed> + Send;
+    fn close(self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+/// The time that reading took; the records are counted by who asked for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed {
+    pub seconds: f64,
+}
+
+/// What some contenders have no way to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Every record it takes is synced.
+    Append,
+    /// One record at a time.
+    Batch,
+    /// Nothing there is a log that opens.
+    Open,
+    /// It writes only from one thread at a time.
+    Many,
+    Replay,
+}
+
+pub struct Contender {
+    pub name: &'static str,
+    /// How it is used.
+    pub how: &'static str,
+    pub floor: bool,
+    lacks: &'static [Lack],
+    pub run: fn(&Assignment) -> Outcome,
+}
+
+impl Contender {
+    pub fn can(&self, work: &Work) -> bool {
+        let lacks = |lack| self.lacks.contains(&lack);
+        match work.kind {
+            // A floor of many appends would be one of large writes, which `enqueue` has.
+            Kind::Append if self.floor => work.tasks == 1,
+            Kind::Commit | Kind::OpenLoop { .. } => true,
+            Kind::Append | Kind::Enqueue | Kind::Mixed { .. } => !lacks(Lack::Append),
+            Kind::Batch { .. } => !lacks(Lack::Batch),
+            Kind::Replay => !lacks(Lack::Replay),
+            Kind::Open | Kind::Recover => !lacks(Lack::Open),
+            Kind::Follow => self.name.starts_with("highwater"),
+        }
+    }
+
+    pub fn is_highwater(&self) -> bool {
+        self.name.starts_with("highwater")
+    }
+}
+
+pub static ALL: &[Contender] = &[
+    Contender {
+        name: "highwater",
+        how: "defaults, and what --set changes",
+        floor: false,
+        lacks: &[],
+        run: tasks::run::<highwater::Highwater>,
+    },
+    Contender {
+        name: "wal-db",
+        how: "Wal::open, append_and_sync",
+        floor: false,
+        lacks: &[Lack::Batch],
+        run: threads::run::<wal_db::WalDb>,
+    },
+    Contender {
+        name: "okaywal",
+        how: "defaults; an entry of one chunk each, committed",
+        floor: false,
+        lacks: &[Lack::Append],
+        run: threads::run::<okaywal::OkayWal>,
+    },
+    Contender {
+        name: "raft-engine",
+        how: "defaults; a Raft group for each thread, one entry a write",
+        floor: false,
+        lacks: &[],
+        run: threads::run::<raft_engine::RaftEngine>,
+    },
+    Contender {
+        name: "raw-zeroed",
+        how: "one thread, pwrite and fdatasync into a zero-filled file",
+        floor: true,
+        lacks: &[Lack::Open],
+        run: threads::run::<floor::Floor<true>>,
+    },
+    Contender {
+        name: "raw-reserved",
+        how: "the same into a file whose blocks are reserved (fallocate)",
+        floor: true,
+        lacks: &[Lack::Open],
+        run: threads::run::<floor::Floor<false>>,
+    },
+];
+
+pub fn named(name: &str) -> Option<&'static Contender> {
+    ALL.iter().find(|contender| contender.name == name)
+}
+
+/// A name for a log that is one file.
+fn one_file(directory: &Path) -> std::path::PathBuf {
+    directory.join("log")
+}

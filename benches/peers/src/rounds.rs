@@ -1,0 +1,137 @@
+//! Everybody does everything once a round, in turn: a machine whose speed drifts drifts for all.
+
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    child,
+    contenders::Contender,
+    outcome::Outcome,
+    plan::Plan,
+    work::{Assignment, Kind, Work},
+};
+
+/// What came of one contender's one work, a round each.
+pub struct Row {
+    pub work: String,
+    pub contender: &'static str,
+    /// By round; `None` where it failed.
+    pub outcomes: Vec<Option<Outcome>>,
+    pub failure: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Results {
+    pub rows: Vec<Row>,
+}
+
+impl Results {
+    pub fn row(&self, work: &str, contender: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.work == work && row.contender == contender)
+    }
+
+    fn row_mut(&mut self, work: &str, contender: &'static str) -> &mut Row {
+        let found = self.rows.iter().position(|row| row.work == work && row.contender == contender);
+        let index = found.unwrap_or_else(|| {
+            let work = work.to_owned();
+            self.rows.push(Row { work, contender, outcomes: Vec::new(), failure: None });
+            self.rows.len() - 1
+        });
+        &mut self.rows[index]
+    }
+}
+
+pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> Results {
+    let mut results = Results::default();
+    for round in 0..plan.rounds {
+        for (number, work) in plan.works.iter().enumerate() {
+            let mut able: Vec<_> =
+                plan.contenders.iter().filter(|contender| contender.can(work)).collect();
+            if able.is_empty() {
+                continue;
+            }
+            let first = (round + number) % able.len();
+            able.rotate_left(first);
+            for contender in able {
+                let outcome = once(plan, dir, settings, contender, work);
+                report(round, work, contender, &outcome);
+                let row = results.row_mut(&work.name, contender.name);
+                match outcome {
+                    Ok(outcome) => row.outcomes.push(Some(outcome)),
+                    Err(failure) => {
+                        row.outcomes.push(None);
+                        row.failure = Some(failure);
+                    }
+                }
+            }
+        }
+    }
+    results
+}
+
+fn once(
+    plan: &Plan,
+    dir: &Path,
+    settings: &[String],
+    contender: &Contender,
+    work: &Work,
+) -> Result<Outcome, String> {
+    let place = Place::new(dir);
+    let mut assignment = Assignment {
+        contender: contender.name.to_owned(),
+        work: work.clone(),
+        limits: plan.limits(work),
+        directory: place.log(),
+        prepare: false,
+        verify: false,
+        settings: settings.to_vec(),
+    };
+    if matches!(work.kind, Kind::Replay | Kind::Open | Kind::Recover) {
+        assignment.prepare = true;
+        child::run(&assignment, &[])?;
+        assignment.prepare = false;
+    }
+    child::run(&assignment, &[])
+}
+
+fn report(round: usize, work: &Work, contender: &Contender, outcome: &Result<Outcome, String>) {
+    let (round, work, name) = (round + 1, &work.name, contender.name);
+    match outcome {
+        Ok(outcome) => eprintln!(
+            "round {round} {work:<16} {name:<16} {:>12.0}/s {:>9.1} MiB/s",
+            outcome.per_second(),
+            outcome.mib_per_second()
+        ),
+        Err(failure) => eprintln!("round {round} {work:<16} {name:<16} failed: {failure}"),
+    }
+}
+
+/// A directory for one run, gone afterwards and with it whatever is still to be written of it.
+pub struct Place(PathBuf);
+
+impl Place {
+    pub fn new(dir: &Path) -> Self {
+        let path = dir.join(format!("highwater-peers-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a place for logs");
+        Place(path)
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // So that the next one doesn't pay for what this one left.
+        if let Some(parent) = self.0.parent().and_then(|parent| fs::File::open(parent).ok()) {
+            // SAFETY: the descriptor is open.
+            unsafe { libc::syncfs(parent.as_raw_fd()) };
+        }
+    }
+}
