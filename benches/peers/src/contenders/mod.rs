@@ -1,9 +1,16 @@
 //! Who takes part, and what each of them can do.
 
+mod by_hand;
+mod fjall;
 mod floor;
-mod highwater;
+pub mod highwater;
+mod kaya;
 mod okaywal;
 mod raft_engine;
+mod raft_log;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+mod sqlite;
 mod wal_db;
 
 use std::{future::Future, path::Path};
@@ -75,9 +82,8 @@ pub enum Lack {
     Batch,
     /// Nothing there is a log that opens.
     Open,
-    /// It writes only from one thread at a time.
-    Many,
-    Replay,
+    /// Whether it syncs is set for all at once.
+    Mixed,
 }
 
 pub struct Contender {
@@ -96,9 +102,10 @@ impl Contender {
             // A floor of many appends would be one of large writes, which `enqueue` has.
             Kind::Append if self.floor => work.tasks == 1,
             Kind::Commit | Kind::OpenLoop { .. } => true,
-            Kind::Append | Kind::Enqueue | Kind::Mixed { .. } => !lacks(Lack::Append),
+            Kind::Append | Kind::Enqueue => !lacks(Lack::Append),
+            Kind::Mixed { .. } => !lacks(Lack::Append) && !lacks(Lack::Mixed) && !self.floor,
             Kind::Batch { .. } => !lacks(Lack::Batch),
-            Kind::Replay => !lacks(Lack::Replay),
+            Kind::Replay => true,
             Kind::Open | Kind::Recover => !lacks(Lack::Open),
             Kind::Follow => self.name.starts_with("highwater"),
         }
@@ -139,6 +146,63 @@ pub static ALL: &[Contender] = &[
         run: threads::run::<raft_engine::RaftEngine>,
     },
     Contender {
+        name: "kaya-wal",
+        how: "defaults, Strict or Relaxed; async, blocks in the future",
+        floor: false,
+        lacks: &[Lack::Batch],
+        run: tasks::run::<kaya::Kaya>,
+    },
+    Contender {
+        name: "raft-log",
+        how: "defaults (waits 1 ms for company); one writer behind a mutex, flush with a callback",
+        floor: false,
+        lacks: &[],
+        run: threads::run::<raft_log::Raft<true>>,
+    },
+    Contender {
+        name: "raft-log-0",
+        how: "the same with flush_batch_wait 0",
+        floor: false,
+        lacks: &[],
+        run: threads::run::<raft_log::Raft<false>>,
+    },
+    Contender {
+        name: "fjall",
+        how: "defaults; insert, persist(SyncData) for commits",
+        floor: false,
+        lacks: &[],
+        run: threads::run::<fjall::Fjall>,
+    },
+    #[cfg(feature = "rocksdb")]
+    Contender {
+        name: "rocksdb",
+        how: "defaults; a write of one put, sync for commits",
+        floor: false,
+        lacks: &[],
+        run: threads::run::<rocksdb::RocksDb>,
+    },
+    Contender {
+        name: "sqlite",
+        how: "WAL mode, one connection behind a mutex; FULL for commits, NORMAL for appends",
+        floor: false,
+        lacks: &[Lack::Mixed],
+        run: threads::run::<sqlite::Sqlite>,
+    },
+    Contender {
+        name: "spawn-blocking",
+        how: "by hand: one spawn_blocking for each append, a file that grows",
+        floor: false,
+        lacks: &[Lack::Open],
+        run: tasks::run::<by_hand::SpawnBlocking>,
+    },
+    Contender {
+        name: "mutex-file",
+        how: "by hand: a mutex and a file that grows",
+        floor: false,
+        lacks: &[Lack::Open],
+        run: threads::run::<by_hand::MutexFile>,
+    },
+    Contender {
         name: "raw-zeroed",
         how: "one thread, pwrite and fdatasync into a zero-filled file",
         floor: true,
@@ -161,4 +225,12 @@ pub fn named(name: &str) -> Option<&'static Contender> {
 /// A name for a log that is one file.
 fn one_file(directory: &Path) -> std::path::PathBuf {
     directory.join("log")
+}
+
+/// Where a log is a map: in the order in which a thread wrote.
+fn key(lane: usize, number: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&(lane as u32).to_be_bytes());
+    key[4..].copy_from_slice(&number.to_be_bytes());
+    key
 }
