@@ -101,8 +101,15 @@ impl Meter {
     /// Opens and closes the window; to be called by a thread of its own when the work begins.
     pub fn watch(self: &Arc<Self>) -> Outcome {
         let mut opened = (Instant::now(), Usage::now(), (0, 0));
-        let fixed = self.wait(self.limits.warm_up);
-        if !fixed {
+        let fixed = self.limits.fixed;
+        let warm_up = if fixed { Duration::ZERO } else { self.limits.warm_up };
+        let ended = self.wait(warm_up);
+        if ended {
+            // So short that there is no warm-up; all of it counts.
+        } else if fixed {
+            self.phase.store(MEASURE, Ordering::Relaxed);
+            self.wait(self.limits.measure);
+        } else {
             opened = (Instant::now(), Usage::now(), self.total());
             self.phase.store(MEASURE, Ordering::Relaxed);
             self.wait(self.limits.measure);

@@ -26,6 +26,8 @@ pub struct Row {
 #[derive(Default)]
 pub struct Results {
     pub rows: Vec<Row>,
+    /// Who was seen not to sync, and so doesn't count as a peer.
+    pub unsynced: Vec<&'static str>,
 }
 
 impl Results {
@@ -44,12 +46,10 @@ impl Results {
     }
 }
 
-pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> Results {
-    let mut results = Results::default();
+pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -> Results {
     for round in 0..plan.rounds {
         for (number, work) in plan.works.iter().enumerate() {
-            let mut able: Vec<_> =
-                plan.contenders.iter().filter(|contender| contender.can(work)).collect();
+            let mut able = plan.able(work);
             if able.is_empty() {
                 continue;
             }

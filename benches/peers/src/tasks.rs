@@ -6,12 +6,14 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     contenders::AsyncLog,
+    follow,
     meter::{Lane, Meter},
+    open_loop,
     outcome::Outcome,
     records::Source,
     replay,
     threads::FILL_BATCH,
-    usage::Usage,
+    usage::{Usage, peak_memory_kib},
     work::{self, Assignment, Kind, Work},
 };
 
@@ -38,6 +40,8 @@ pub fn run<L: AsyncLog>(assignment: &Assignment) -> Outcome {
     };
     match work.kind {
         Kind::Replay | Kind::Open | Kind::Recover => on_a_task(assignment.clone()),
+        Kind::OpenLoop { .. } => open_loop::tasks::<L>(assignment, &runtime),
+        Kind::Follow => follow::run(assignment, &runtime),
         _ => closed_loop::<L>(assignment, &runtime),
     }
 }
@@ -154,8 +158,12 @@ async fn opened<L: AsyncLog>(assignment: Assignment) -> Outcome {
     let begun = Instant::now();
     let log = L::open(&assignment).await;
     let seconds = begun.elapsed().as_secs_f64();
+    let peak_memory_kib = peak_memory_kib();
     log.close().await;
-    Outcome { operations: 1, seconds, ..Outcome::default() }
+    if assignment.verify {
+        let _ = replayed::<L>(assignment).await;
+    }
+    Outcome { operations: 1, seconds, peak_memory_kib, ..Outcome::default() }
 }
 
 /// Writes what a later process will find.

@@ -5,9 +5,11 @@ use std::{sync::Arc, thread, time::Instant};
 use crate::{
     contenders::{Log, Writer},
     meter::{Lane, Meter},
+    open_loop,
     outcome::Outcome,
     records::Source,
     replay,
+    usage::peak_memory_kib,
     work::{Assignment, Kind, THREADS_MAX, Work},
 };
 
@@ -27,9 +29,14 @@ pub fn run<L: Log>(assignment: &Assignment) -> Outcome {
             let begun = Instant::now();
             let log = L::open(assignment);
             let seconds = begun.elapsed().as_secs_f64();
+            let peak_memory_kib = peak_memory_kib();
             log.close();
-            Outcome { operations: 1, seconds, ..Outcome::default() }
+            if assignment.verify {
+                replay::measured(assignment, |each| L::replay(assignment, each));
+            }
+            Outcome { operations: 1, seconds, peak_memory_kib, ..Outcome::default() }
         }
+        Kind::OpenLoop { .. } => open_loop::threads::<L>(assignment),
         _ => closed_loop::<L>(assignment),
     }
 }
@@ -89,12 +96,19 @@ fn work_of<L: Log>(log: &L, work: &Work, mut lane: Lane, mut source: Source, ind
                 lane.done(begun, 1, record.len());
             }
         }
-        Kind::Append | Kind::Enqueue => {
+        Kind::Append => {
             while lane.more() {
                 let record = source.next();
                 let begun = lane.begin();
                 writer.append(record);
                 lane.done(begun, 1, record.len());
+            }
+        }
+        Kind::Enqueue => {
+            while lane.more() {
+                let record = source.next();
+                writer.enqueue(record);
+                lane.done(None, 1, record.len());
             }
             writer.drain();
         }
@@ -110,7 +124,6 @@ fn work_of<L: Log>(log: &L, work: &Work, mut lane: Lane, mut source: Source, ind
                 }
                 lane.done(begun, 1, record.len());
             }
-            writer.drain();
         }
         Kind::Batch { records } => in_batches(&mut writer, records, true, lane, source),
         _ => unreachable!("a work of another kind"),

@@ -65,6 +65,8 @@ pub struct Limits {
     pub measure: Duration,
     /// Ends a run of any kind earlier, if given: operations of all tasks together.
     pub operations: Option<u64>,
+    /// There is an amount to be done, and all of it is measured; `measure` only ends it.
+    pub fixed: bool,
 }
 
 /// What a child is told.
@@ -102,9 +104,68 @@ impl Work {
         Work { bytes, ..work }
     }
 
+    pub fn batch(records: usize) -> Self {
+        Work::new(format!("batch/{records}"), Kind::Batch { records }, 1, RECORD)
+    }
+
+    /// Commits of records of one size, by eight tasks.
+    pub fn commit_of(record: usize) -> Self {
+        Work::new(format!("commit-of/{record}"), Kind::Commit, 8, record)
+    }
+
+    /// By 64 tasks, of all sizes.
+    pub fn mixture(kind: Kind, name: &str) -> Self {
+        let work = Work::new(format!("mixture/{name}"), kind, 64, RECORD);
+        Work { records: Records::Mixture, ..work }
+    }
+
+    pub fn mixed(commit_every: usize) -> Self {
+        let kind = Kind::Mixed { commit_every };
+        Work::new(format!("mixed/{commit_every}"), kind, 64, RECORD)
+    }
+
+    pub fn open_loop(per_second: u64, burst: u64) -> Self {
+        let kind = Kind::OpenLoop { per_second, burst };
+        let name = match burst {
+            1 => format!("open-loop/{per_second}"),
+            burst => format!("bursts/{burst}-of-{per_second}"),
+        };
+        Work::new(name, kind, THREADS_MAX, RECORD)
+    }
+
+    pub fn follow(tasks: usize) -> Self {
+        Work::new(format!("follow/{tasks}"), Kind::Follow, tasks, RECORD)
+    }
+
+    pub fn open(bytes: u64) -> Self {
+        let work = Work::new(format!("open/{}", size(bytes)), Kind::Open, 1, RECORD);
+        Work { bytes, ..work }
+    }
+
+    pub fn recover(bytes: u64) -> Self {
+        let work = Work::new(format!("recover/{}", size(bytes)), Kind::Recover, 1, RECORD);
+        Work { bytes, ..work }
+    }
+
+    pub fn on(self, runtime: Runtime) -> Self {
+        let name = match runtime {
+            Runtime::CurrentThread => format!("{}/current-thread", self.name),
+            Runtime::Multi(workers) => format!("{}/workers-{workers}", self.name),
+        };
+        Work { name, runtime, ..self }
+    }
+
     pub fn replay(record: usize, bytes: u64) -> Self {
         let work = Work::new(format!("replay/{record}"), Kind::Replay, 1, record);
         Work { bytes, ..work }
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match (bytes >> 30, bytes >> 20) {
+        (0, 0) => format!("{}KiB", bytes >> 10),
+        (0, mib) => format!("{mib}MiB"),
+        (gib, _) => format!("{gib}GiB"),
     }
 }
 

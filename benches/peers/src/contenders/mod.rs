@@ -18,7 +18,7 @@ use std::{future::Future, path::Path};
 use crate::{
     outcome::Outcome,
     tasks, threads,
-    work::{Assignment, Kind, Work},
+    work::{Assignment, Kind, Runtime, Work},
 };
 
 /// A log that blocks: used by threads.
@@ -40,6 +40,10 @@ pub trait Log: Send + Sync + Sized + 'static {
 pub trait Writer {
     fn append(&mut self, record: &[u8]);
     fn commit(&mut self, record: &[u8]);
+    /// An append that needn't be answered before the next; `drain` waits for all of them.
+    fn enqueue(&mut self, record: &[u8]) {
+        self.append(record);
+    }
     /// All records as one, durable if `sync`.
     fn batch(&mut self, records: &[Vec<u8>], sync: bool);
     /// Ends a run of appends that were only handed over.
@@ -86,11 +90,23 @@ pub enum Lack {
     Mixed,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Ours,
+    Peer,
+    /// What people write themselves.
+    ByHand,
+    /// What the operating system does without a log.
+    Floor,
+}
+
 pub struct Contender {
     pub name: &'static str,
     /// How it is used.
     pub how: &'static str,
-    pub floor: bool,
+    pub role: Role,
+    /// It is used by tasks of a runtime; else by threads.
+    pub tasks: bool,
     lacks: &'static [Lack],
     pub run: fn(&Assignment) -> Outcome,
 }
@@ -99,20 +115,27 @@ impl Contender {
     pub fn can(&self, work: &Work) -> bool {
         let lacks = |lack| self.lacks.contains(&lack);
         match work.kind {
+            // Runtimes are of no concern to threads.
+            _ if work.runtime != Runtime::Multi(2) && !self.tasks => false,
             // A floor of many appends would be one of large writes, which `enqueue` has.
-            Kind::Append if self.floor => work.tasks == 1,
-            Kind::Commit | Kind::OpenLoop { .. } => true,
+            Kind::Append if self.is_floor() => work.tasks == 1,
+            Kind::Commit => true,
+            Kind::OpenLoop { .. } => !self.is_floor(),
             Kind::Append | Kind::Enqueue => !lacks(Lack::Append),
-            Kind::Mixed { .. } => !lacks(Lack::Append) && !lacks(Lack::Mixed) && !self.floor,
+            Kind::Mixed { .. } => !lacks(Lack::Append) && !lacks(Lack::Mixed) && !self.is_floor(),
             Kind::Batch { .. } => !lacks(Lack::Batch),
             Kind::Replay => true,
             Kind::Open | Kind::Recover => !lacks(Lack::Open),
-            Kind::Follow => self.name.starts_with("highwater"),
+            Kind::Follow => self.is_highwater(),
         }
     }
 
+    pub fn is_floor(&self) -> bool {
+        self.role == Role::Floor
+    }
+
     pub fn is_highwater(&self) -> bool {
-        self.name.starts_with("highwater")
+        self.role == Role::Ours
     }
 }
 
@@ -120,56 +143,64 @@ pub static ALL: &[Contender] = &[
     Contender {
         name: "highwater",
         how: "defaults, and what --set changes",
-        floor: false,
+        role: Role::Ours,
+        tasks: true,
         lacks: &[],
         run: tasks::run::<highwater::Highwater>,
     },
     Contender {
         name: "wal-db",
         how: "Wal::open, append_and_sync",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[Lack::Batch],
         run: threads::run::<wal_db::WalDb>,
     },
     Contender {
         name: "okaywal",
         how: "defaults; an entry of one chunk each, committed",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[Lack::Append],
         run: threads::run::<okaywal::OkayWal>,
     },
     Contender {
         name: "raft-engine",
         how: "defaults; a Raft group for each thread, one entry a write",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[],
         run: threads::run::<raft_engine::RaftEngine>,
     },
     Contender {
         name: "kaya-wal",
         how: "defaults, Strict or Relaxed; async, blocks in the future",
-        floor: false,
+        role: Role::Peer,
+        tasks: true,
         lacks: &[Lack::Batch],
         run: tasks::run::<kaya::Kaya>,
     },
     Contender {
         name: "raft-log",
         how: "defaults (waits 1 ms for company); one writer behind a mutex, flush with a callback",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[],
         run: threads::run::<raft_log::Raft<true>>,
     },
     Contender {
         name: "raft-log-0",
         how: "the same with flush_batch_wait 0",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[],
         run: threads::run::<raft_log::Raft<false>>,
     },
     Contender {
         name: "fjall",
         how: "defaults; insert, persist(SyncData) for commits",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[],
         run: threads::run::<fjall::Fjall>,
     },
@@ -177,42 +208,48 @@ pub static ALL: &[Contender] = &[
     Contender {
         name: "rocksdb",
         how: "defaults; a write of one put, sync for commits",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[],
         run: threads::run::<rocksdb::RocksDb>,
     },
     Contender {
         name: "sqlite",
         how: "WAL mode, one connection behind a mutex; FULL for commits, NORMAL for appends",
-        floor: false,
+        role: Role::Peer,
+        tasks: false,
         lacks: &[Lack::Mixed],
         run: threads::run::<sqlite::Sqlite>,
     },
     Contender {
         name: "spawn-blocking",
         how: "by hand: one spawn_blocking for each append, a file that grows",
-        floor: false,
+        role: Role::ByHand,
+        tasks: true,
         lacks: &[Lack::Open],
         run: tasks::run::<by_hand::SpawnBlocking>,
     },
     Contender {
         name: "mutex-file",
         how: "by hand: a mutex and a file that grows",
-        floor: false,
+        role: Role::ByHand,
+        tasks: false,
         lacks: &[Lack::Open],
         run: threads::run::<by_hand::MutexFile>,
     },
     Contender {
         name: "raw-zeroed",
         how: "one thread, pwrite and fdatasync into a zero-filled file",
-        floor: true,
+        role: Role::Floor,
+        tasks: false,
         lacks: &[Lack::Open],
         run: threads::run::<floor::Floor<true>>,
     },
     Contender {
         name: "raw-reserved",
         how: "the same into a file whose blocks are reserved (fallocate)",
-        floor: true,
+        role: Role::Floor,
+        tasks: false,
         lacks: &[Lack::Open],
         run: threads::run::<floor::Floor<false>>,
     },

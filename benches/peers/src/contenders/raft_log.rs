@@ -50,16 +50,25 @@ fn open<const WAIT: bool>(assignment: &Assignment) -> RaftLog<Bytes> {
 impl<const WAIT: bool> Raft<WAIT> {
     fn write<'a>(&self, records: impl Iterator<Item = &'a [u8]>, sync: bool) {
         let (done, told) = mpsc::sync_channel(1);
-        {
-            let mut inner = self.0.lock().unwrap();
-            let first = inner.next;
-            let entries: Vec<_> =
-                (first..).zip(records).map(|(at, record)| ((1, at), record.to_vec())).collect();
-            inner.next += entries.len() as u64;
-            let _ = inner.log.append(entries).unwrap();
-            inner.log.flush(sync, Some(done)).unwrap();
-        }
+        self.begin(records, sync, Some(done));
         told.recv().unwrap().unwrap();
+    }
+
+    fn begin<'a>(
+        &self,
+        records: impl Iterator<Item = &'a [u8]>,
+        sync: bool,
+        done: Option<mpsc::SyncSender<io::Result<()>>>,
+    ) {
+        let mut inner = self.0.lock().unwrap();
+        let first = inner.next;
+        let entries: Vec<_> =
+            (first..).zip(records).map(|(at, record)| ((1, at), record.to_vec())).collect();
+        inner.next += entries.len() as u64;
+        if !entries.is_empty() {
+            let _ = inner.log.append(entries).unwrap();
+        }
+        inner.log.flush(sync, done).unwrap();
     }
 }
 
@@ -95,6 +104,15 @@ impl<const WAIT: bool> Writer for &Raft<WAIT> {
 
     fn commit(&mut self, record: &[u8]) {
         self.write(std::iter::once(record), true);
+    }
+
+    fn enqueue(&mut self, record: &[u8]) {
+        self.begin(std::iter::once(record), false, None);
+    }
+
+    fn drain(&mut self) {
+        // Its requests are answered in order.
+        self.write(std::iter::empty(), false);
     }
 
     fn batch(&mut self, records: &[Vec<u8>], sync: bool) {
