@@ -15,11 +15,24 @@ pub fn describe(dir: &Path) -> String {
     row("kernel", said("uname", &["-sr"]));
     row("file system", file_system(dir));
     row("compiler", said("rustc", &["--version"]));
-    // The program's own path is nobody's business.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = without_places(std::env::args().skip(1));
     let command = "cargo run --release --manifest-path benches/peers/Cargo.toml --";
     row("command", format!("`{command} {}`", arguments.join(" ")));
     text
+}
+
+/// Where somebody keeps their files is nobody's business.
+fn without_places(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut place = false;
+    let hide = |argument: String| {
+        let hidden = std::mem::replace(&mut place, argument == "--dir" || argument == "--out");
+        match argument.split_once('=') {
+            _ if hidden => "…".to_owned(),
+            Some((name @ ("--dir" | "--out"), _)) => format!("{name}=…"),
+            _ => argument,
+        }
+    };
+    arguments.map(hide).collect()
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {

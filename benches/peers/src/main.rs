@@ -129,6 +129,7 @@ fn planned(arguments: &Arguments) -> Plan {
     plan.restrict(&arguments.only, &arguments.contenders);
     if let Some(rounds) = arguments.rounds {
         plan.rounds = rounds.max(1);
+        plan.time = None;
     }
     if let Some(milliseconds) = arguments.milliseconds {
         plan.measure = Duration::from_millis(milliseconds);

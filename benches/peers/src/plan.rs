@@ -18,7 +18,10 @@ pub enum Form {
 pub struct Plan {
     pub works: Vec<Work>,
     pub contenders: Vec<&'static Contender>,
+    /// At most; as many as there is time for.
     pub rounds: usize,
+    /// No round begins that would end later than this, by the time the one before it took.
+    pub time: Option<Duration>,
     pub warm_up: Duration,
     pub measure: Duration,
 }
@@ -32,6 +35,7 @@ pub fn plan(form: Form) -> Plan {
         works: if long { all() } else { targeted() },
         contenders: contenders::ALL.iter().collect(),
         rounds: if long { 7 } else { 3 },
+        time: (!long).then_some(Duration::from_secs(9 * 60)),
         warm_up: Duration::from_millis(if long { 300 } else { 120 }),
         measure: Duration::from_millis(if long { 1500 } else { 400 }),
     }

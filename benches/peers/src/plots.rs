@@ -8,6 +8,9 @@ use crate::{contenders::Contender, outcome::Outcome, plan::Plan, rounds::Results
 
 type Figure = fn(&Outcome) -> Option<f64>;
 
+/// A contender's place in the list, the contender, and its points.
+type Line<'a> = (usize, &'a Contender, Vec<(f64, f64)>);
+
 struct Plot {
     file: &'static str,
     title: &'static str,
@@ -64,7 +67,7 @@ const PLOTS: &[Plot] = &[
 pub fn draw(plan: &Plan, results: &Results, out: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let mut files = Vec::new();
     for plot in PLOTS {
-        let lines: Vec<(usize, &Contender, Vec<(f64, f64)>)> = plan
+        let lines: Vec<Line> = plan
             .contenders
             .iter()
             .enumerate()
@@ -96,11 +99,7 @@ fn points(plan: &Plan, results: &Results, contender: &Contender, plot: &Plot) ->
     points
 }
 
-fn chart(
-    plot: &Plot,
-    lines: &[(usize, &Contender, Vec<(f64, f64)>)],
-    file: &Path,
-) -> Result<(), Box<dyn Error>> {
+fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>> {
     let all = || lines.iter().flat_map(|line| &line.2);
     let fold = |start: f64, of: fn(f64, f64) -> f64, pick: fn(&(f64, f64)) -> f64| {
         all().map(pick).fold(start, of)

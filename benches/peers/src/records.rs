@@ -80,11 +80,3 @@ pub fn largest(records: Records) -> usize {
         Records::Mixture => MIXTURE.into_iter().max().unwrap_or(0),
     }
 }
-
-/// Rounded; what byte figures are made from.
-pub fn mean(records: Records) -> f64 {
-    match records {
-        Records::Fixed(size) => size as f64,
-        Records::Mixture => MIXTURE.iter().sum::<usize>() as f64 / MIXTURE.len() as f64,
-    }
-}

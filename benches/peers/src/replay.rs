@@ -68,3 +68,36 @@ pub fn verify(acknowledged: &[u64], replay: impl FnOnce(&mut dyn FnMut(&[u8])) -
         assert!(seen >= acknowledged, "task {lane}: {seen} of {acknowledged} records came back");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(lane: u32, number: u32) -> Vec<u8> {
+        [number.to_le_bytes(), lane.to_le_bytes()].concat()
+    }
+
+    fn check(acknowledged: &[u64], records: &[Vec<u8>]) {
+        verify(acknowledged, |each| {
+            records.iter().for_each(|record| each(record));
+            Replayed { seconds: 0.0 }
+        });
+    }
+
+    #[test]
+    fn all_in_turn_is_well() {
+        check(&[2, 1], &[record(0, 0), record(1, 0), record(0, 1), record(0, 2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "task 1: 0 of 1")]
+    fn a_missing_record_is_found() {
+        check(&[1, 1], &[record(0, 0)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of turn")]
+    fn a_repeated_record_is_found() {
+        check(&[1], &[record(0, 0), record(0, 0)]);
+    }
+}

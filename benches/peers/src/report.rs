@@ -30,7 +30,7 @@ impl Report<'_> {
             "{} rounds, everybody in turn in each, every run a process of its own; warm-up {:?}, then \
              {:?} measured. Medians; ratios are of the same round. 256-byte records unless a work \
              says otherwise.\n\n## Targets\n\n{}",
-            plan.rounds,
+            self.results.rounds,
             plan.warm_up,
             plan.measure,
             targets::markdown(self.results)

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use crate::{
@@ -26,6 +27,8 @@ pub struct Row {
 #[derive(Default)]
 pub struct Results {
     pub rows: Vec<Row>,
+    /// How many there were.
+    pub rounds: usize,
     /// Who was seen not to sync, and so doesn't count as a peer.
     pub unsynced: Vec<&'static str>,
 }
@@ -47,7 +50,15 @@ impl Results {
 }
 
 pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -> Results {
+    let begun = Instant::now();
     for round in 0..plan.rounds {
+        let spent = begun.elapsed();
+        let each = spent / u32::try_from(round.max(1)).unwrap_or(1);
+        if round > 0 && plan.time.is_some_and(|time| spent + each > time) {
+            eprintln!("no time for another round after {round}");
+            break;
+        }
+        results.rounds = round + 1;
         for (number, work) in plan.works.iter().enumerate() {
             let mut able = plan.able(work);
             if able.is_empty() {

@@ -1,6 +1,6 @@
 //! Does it really sync? Counted by the same tracer for all, from outside.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, fs, path::Path, time::Duration};
 
 use crate::{
     child,
@@ -28,6 +28,13 @@ struct Counted {
     opened: u64,
 }
 
+impl Counted {
+    /// Calls that return only when something is on the device.
+    fn syncs(&self) -> u64 {
+        self.full + self.data + self.maps + self.flagged
+    }
+}
+
 pub fn has_tracer() -> bool {
     let trial = std::process::Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     trial.is_ok_and(|output| output.status.success())
@@ -45,8 +52,7 @@ pub fn verify(plan: &Plan, dir: &Path, settings: &[String], results: &mut Result
         eprintln!("counting syncs of {name}");
         let line = match count(dir, settings, contender) {
             Ok(counted) => {
-                let synced = counted.full + counted.data + counted.maps + counted.flagged;
-                let each = synced as f64 / COMMITS as f64;
+                let each = counted.syncs() as f64 / COMMITS as f64;
                 // A file opened to be synchronous syncs with every write.
                 let syncs = each >= ENOUGH || counted.opened > 0;
                 if !syncs {
@@ -69,10 +75,9 @@ pub fn verify(plan: &Plan, dir: &Path, settings: &[String], results: &mut Result
 fn count(dir: &Path, settings: &[String], contender: &Contender) -> Result<Counted, String> {
     let place = Place::new(dir);
     let trace = place.log().with_extension("trace");
-    let second = std::time::Duration::from_secs(1);
     let limits = Limits {
-        warm_up: 0 * second,
-        measure: 60 * second,
+        warm_up: Duration::ZERO,
+        measure: Duration::from_secs(60),
         operations: Some(COMMITS),
         fixed: true,
     };
@@ -115,5 +120,32 @@ fn tally(trace: &str) -> Counted {
         maps: with("msync", &["MS_SYNC"]),
         flagged: with("pwritev2", &["RWF_DSYNC", "RWF_SYNC"]),
         opened: with("openat", &["O_DSYNC", "O_SYNC"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_reach_the_device_is_no_sync() {
+        let counted = tally(
+            "1 openat(AT_FDCWD, \"log\", O_RDWR|O_CREAT, 0666) = 3\n\
+             1 sync_file_range(3, 0, 4096, SYNC_FILE_RANGE_WRITE) = 0\n\
+             1 pwritev2(3, [{iov_base=\"x\", iov_len=1}], 1, 0, RWF_NOWAIT) = 1\n\
+             1 msync(0x7f, 4096, MS_ASYNC) = 0\n",
+        );
+        assert_eq!(counted.syncs(), 0);
+        assert_eq!((counted.opened, counted.ranges), (0, 1));
+    }
+
+    #[test]
+    fn interrupted_calls_count_once() {
+        let counted = tally(
+            "1 fdatasync(3 <unfinished ...>\n2 fsync(4) = 0\n1 <... fdatasync resumed>) = 0\n\
+             1 pwritev2(3, [{iov_base=\"x\", iov_len=1}], 1, 0, RWF_DSYNC) = 1\n",
+        );
+        assert_eq!((counted.data, counted.full, counted.flagged), (1, 1, 1));
+        assert_eq!(counted.syncs(), 3);
     }
 }

@@ -7,11 +7,17 @@ use crate::{
     rounds::{Results, Row},
 };
 
+/// The least, the median and the greatest.
 pub fn spread(values: &[f64]) -> Option<(f64, f64, f64)> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let (first, last) = (*sorted.first()?, *sorted.last()?);
-    Some((first, sorted[sorted.len() / 2], last))
+    let middle = sorted.len() / 2;
+    let median = match sorted.len() % 2 {
+        0 => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        _ => sorted[middle],
+    };
+    Some((first, median, last))
 }
 
 impl Row {
@@ -95,4 +101,16 @@ pub fn ratios(
             Some(over.as_ref()?.per_second() / under.as_ref()?.per_second())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(spread(&[]), None);
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some((1.0, 2.0, 3.0)));
+        assert_eq!(spread(&[4.0, 1.0]), Some((1.0, 2.5, 4.0)));
+    }
 }
