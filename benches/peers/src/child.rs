@@ -68,12 +68,10 @@ pub fn run(assignment: &Assignment, before: &[String]) -> Result<Outcome, String
         let _ = std::fs::remove_file(file.with_extension(extension));
     }
     if !status.success() {
-        let last = complaint
-            .lines()
-            .rev()
-            .find(|line| !line.trim().is_empty() && !line.contains("RUST_BACKTRACE"));
-        let first = complaint.lines().find(|line| line.contains("panicked")).unwrap_or_default();
-        return Err(format!("{status}: {first} {}", last.unwrap_or_default()));
+        // What a panic says stands on the line behind where it was.
+        let mut lines = complaint.lines().skip_while(|line| !line.contains("panicked at"));
+        let place = lines.next().unwrap_or_default();
+        return Err(format!("{status}: {place} {}", lines.next().unwrap_or_default()));
     }
     match outcome {
         Ok(outcome) => serde_json::from_slice(&outcome).map_err(|error| error.to_string()),

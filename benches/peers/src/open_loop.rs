@@ -19,7 +19,7 @@ use crate::{
     records::Source,
     threads::note,
     usage::Usage,
-    work::{Assignment, Kind, THREADS_MAX},
+    work::{Assignment, Kind, RECORD, THREADS_MAX},
 };
 
 /// What is still on its way so long after the last one began counts as that late.
@@ -102,6 +102,7 @@ impl Loop {
         let seconds = if done == counted { self.end - self.warm_up } else { seconds };
         let mut outcome = Outcome {
             operations: done,
+            bytes: done * RECORD as u64,
             seconds: seconds.as_secs_f64(),
             usage: Usage::now().since(&before),
             note: (done < counted).then(|| format!("{} not done in time", counted - done)).or(note),

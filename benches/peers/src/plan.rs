@@ -49,6 +49,7 @@ fn targeted() -> Vec<Work> {
     works.push(Work::replay(256, 32 * MIB));
     works.push(Work::replay(4096, 64 * MIB));
     works.extend([MIB, GIB].map(Work::open));
+    works.push(Work::memory());
     works
 }
 
@@ -70,6 +71,7 @@ fn all() -> Vec<Work> {
     works.extend([4096, 65_536].map(|record| Work::replay(record, 128 * MIB)));
     works.extend([MIB, GIB].map(Work::open));
     works.extend([MIB, 64 * MIB].map(Work::recover));
+    works.push(Work::memory());
     for runtime in [Runtime::CurrentThread, Runtime::Multi(1), Runtime::Multi(4)] {
         works.extend([1, 64, 1024].map(|tasks| Work::commit(tasks).on(runtime)));
         works.extend([1, 64, 1024].map(|tasks| Work::append(tasks).on(runtime)));

@@ -58,6 +58,9 @@ fn line(results: &Results, row: &Row) -> String {
     let middle = |of: &dyn Fn(&crate::outcome::Outcome) -> f64| {
         row.spread_of(of).map_or(0.0, |(_, median, _)| median)
     };
+    // A cap on threads, or what wasn't done in time.
+    let note = row.outcomes.iter().flatten().find_map(|outcome| outcome.note.as_deref());
+    let name = note.map_or(row.contender.to_owned(), |note| format!("{} ({note})", row.contender));
     let ratio = ratios(results, &row.work, "highwater", &row.work, row.contender);
     let ratio = match spread(&ratio) {
         Some((min, median, max)) => format!("{min:.2} | {median:.2} | {max:.2}"),
@@ -69,7 +72,7 @@ fn line(results: &Results, row: &Row) -> String {
     };
     format!(
         "| {} | {min:.0} | {median:.0} | {max:.0} | {:.1} | {ratio} | {} | {} | {} | {} | {:.2} | {:.3} | {:.0} | {:.1} |",
-        row.contender,
+        name,
         middle(&|outcome| outcome.mib_per_second()),
         latency(|latency| latency.p50),
         latency(|latency| latency.p99),

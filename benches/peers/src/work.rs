@@ -104,6 +104,12 @@ impl Work {
         Work { bytes, ..work }
     }
 
+    /// A million appends by a thousand tasks: what is looked at is the peak of memory.
+    pub fn memory() -> Self {
+        let bytes = 1_000_000 * RECORD as u64;
+        Work { bytes, ..Work::new("memory/1000".to_owned(), Kind::Append, 1000, RECORD) }
+    }
+
     pub fn batch(records: usize) -> Self {
         Work::new(format!("batch/{records}"), Kind::Batch { records }, 1, RECORD)
     }
