@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{contenders, outcome::Outcome, work::Assignment};
+use crate::{contenders, outcome::Outcome, usage::memory_kib, work::Assignment};
 
 /// Longer than any run should take.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -18,7 +18,9 @@ pub fn serve(file: &Path) {
     let assignment: Assignment =
         serde_json::from_reader(File::open(file).unwrap()).expect("an assignment");
     let contender = contenders::named(&assignment.contender).expect("a contender");
-    let outcome = (contender.run)(&assignment);
+    let idle = memory_kib();
+    let mut outcome = (contender.run)(&assignment);
+    outcome.peak_memory_kib = outcome.peak_memory_kib.saturating_sub(idle);
     let answer = File::create(file.with_extension("outcome")).unwrap();
     serde_json::to_writer(answer, &outcome).unwrap();
 }

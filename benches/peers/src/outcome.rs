@@ -15,6 +15,7 @@ pub struct Outcome {
     /// Of those operations that were timed.
     pub latency: Option<Latency>,
     pub usage: Usage,
+    /// Above what the process had before it began.
     pub peak_memory_kib: u64,
     /// What there is to say about how it was done: a cap on threads, say.
     pub note: Option<String>,

@@ -121,26 +121,39 @@ fn report(round: usize, work: &Work, contender: &Contender, outcome: &Result<Out
 }
 
 /// A directory for one run, gone afterwards and with it whatever is still to be written of it.
-pub struct Place(PathBuf);
+pub struct Place {
+    path: PathBuf,
+    /// Whether the next one must not pay for what this one left.
+    settle: bool,
+}
 
 impl Place {
     pub fn new(dir: &Path) -> Self {
         let path = dir.join(format!("highwater-peers-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a place for logs");
-        Place(path)
+        Place { path, settle: true }
+    }
+
+    /// Where nothing is measured, nothing needs to settle.
+    pub fn unmeasured(dir: &Path) -> Self {
+        let mut place = Place::new(dir);
+        place.settle = false;
+        place
     }
 
     pub fn log(&self) -> PathBuf {
-        self.0.join("log")
+        self.path.join("log")
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-        // So that the next one doesn't pay for what this one left.
-        if let Some(parent) = self.0.parent().and_then(|parent| fs::File::open(parent).ok()) {
+        let _ = fs::remove_dir_all(&self.path);
+        if !self.settle {
+            return;
+        }
+        if let Some(parent) = self.path.parent().and_then(|parent| fs::File::open(parent).ok()) {
             // SAFETY: the descriptor is open.
             unsafe { libc::syncfs(parent.as_raw_fd()) };
         }

@@ -58,6 +58,12 @@ pub fn peak_memory_kib() -> u64 {
     field(&status, "VmHWM:")
 }
 
+/// What is resident now, in KiB: at the beginning mostly the libraries of all contenders.
+pub fn memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    field(&status, "VmRSS:")
+}
+
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)

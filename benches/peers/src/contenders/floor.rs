@@ -36,6 +36,8 @@ impl<const ZEROED: bool> Log for Floor<ZEROED> {
     fn open(assignment: &Assignment) -> Self {
         let work = &assignment.work;
         let capacity = match work.kind {
+            // A handful of operations, which nobody measures.
+            _ if assignment.limits.operations.is_some() => work.bytes + (1 << 20),
             Kind::Commit | Kind::OpenLoop { .. } | Kind::Mixed { .. } if work.bytes == 0 => {
                 64 << 20
             }

@@ -57,7 +57,7 @@ impl Log for OkayWal {
 
 /// Without checkpoints, which would take away what is to be read.
 fn configuration(assignment: &Assignment) -> Configuration {
-    let bytes = assignment.work.bytes.max(16 << 20) * 2;
+    let bytes = assignment.work.bytes.max(1 << 20) * 2;
     Configuration::default_for(&assignment.directory)
         .preallocate_bytes(u32::try_from(bytes).unwrap_or(u32::MAX))
         .checkpoint_after_bytes(u64::MAX)
