@@ -1,0 +1,131 @@
+//! The operating system alone: one thread, one file prepared ahead, no framing and no checksum.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd, unix::fs::FileExt},
+    time::Instant,
+};
+
+use super::{Log, Replayed, Writer, one_file};
+use crate::work::{Assignment, Kind};
+
+/// Into zero-filled space, or into reserved.
+pub struct Floor<const ZEROED: bool> {
+    file: File,
+    /// What the file holds; writing begins anew at its end.
+    capacity: u64,
+    block: usize,
+}
+
+pub struct FloorWriter<'a> {
+    file: &'a File,
+    capacity: u64,
+    at: u64,
+    buffer: Vec<u8>,
+    /// Pipelined work goes out in blocks of so many bytes, as a log with a buffer would do it.
+    block: usize,
+}
+
+const BLOCK: usize = 64 << 10;
+
+impl<const ZEROED: bool> Log for Floor<ZEROED> {
+    const ALONE: bool = true;
+    type Writer<'a> = FloorWriter<'a>;
+
+    fn open(assignment: &Assignment) -> Self {
+        let work = &assignment.work;
+        let capacity = match work.kind {
+            // A handful of operations, which nobody measures.
+            _ if assignment.limits.operations.is_some() => work.bytes + (1 << 20),
+            Kind::Commit | Kind::OpenLoop { .. } | Kind::Mixed { .. } if work.bytes == 0 => {
+                64 << 20
+            }
+            _ if work.bytes == 0 => 1 << 30,
+            // A record or a block beyond.
+            _ => work.bytes + (32 << 20),
+        };
+        let path = one_file(&assignment.directory);
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
+        prepare(&file, capacity, ZEROED).unwrap();
+        let block = if work.kind == Kind::Enqueue { BLOCK } else { 0 };
+        Floor { file, capacity, block }
+    }
+
+    fn writer(&self, _lane: usize) -> FloorWriter<'_> {
+        let (capacity, block) = (self.capacity, self.block);
+        FloorWriter { file: &self.file, capacity, at: 0, buffer: Vec::new(), block }
+    }
+
+    fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
+        let file = File::open(one_file(&assignment.directory)).unwrap();
+        let mut buffer = vec![0; 256 << 10];
+        let (begun, mut at) = (Instant::now(), 0);
+        let end = assignment.work.bytes;
+        while at < end {
+            let read = file.read_at(&mut buffer, at).unwrap();
+            each(&buffer[..read]);
+            at += read as u64;
+        }
+        Replayed { seconds: begun.elapsed().as_secs_f64() }
+    }
+}
+
+pub fn prepare(file: &File, bytes: u64, zeroed: bool) -> io::Result<()> {
+    if zeroed {
+        let zeros = vec![0; 1 << 20];
+        for offset in (0..bytes).step_by(zeros.len()) {
+            file.write_all_at(&zeros, offset)?;
+        }
+    } else {
+        let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is open for as long as `file` is borrowed.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    file.sync_all()
+}
+
+impl FloorWriter<'_> {
+    fn write(&mut self) {
+        if self.at + self.buffer.len() as u64 > self.capacity {
+            self.at = 0;
+        }
+        self.file.write_all_at(&self.buffer, self.at).unwrap();
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+    }
+}
+
+impl Writer for FloorWriter<'_> {
+    fn append(&mut self, record: &[u8]) {
+        self.buffer.extend_from_slice(record);
+        if self.buffer.len() >= self.block {
+            self.write();
+        }
+    }
+
+    fn commit(&mut self, record: &[u8]) {
+        self.buffer.extend_from_slice(record);
+        self.write();
+        self.file.sync_data().unwrap();
+    }
+
+    fn batch(&mut self, records: &[Vec<u8>], sync: bool) {
+        for record in records {
+            self.buffer.extend_from_slice(record);
+        }
+        self.write();
+        if sync {
+            self.file.sync_data().unwrap();
+        }
+    }
+
+    fn drain(&mut self) {
+        if !self.buffer.is_empty() {
+            self.write();
+        }
+    }
+}

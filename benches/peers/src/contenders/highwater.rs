@@ -1,0 +1,80 @@
+//! Highwater, with its defaults and what the command line sets.
+
+use std::time::Instant;
+
+use futures::TryStreamExt;
+use highwater::{Options, Preallocation, Ticket, Wal};
+
+use super::{AsyncLog, Replayed};
+use crate::work::Assignment;
+
+#[derive(Clone)]
+pub struct Highwater(pub Wal);
+
+impl AsyncLog for Highwater {
+    type Ticket = Ticket;
+
+    async fn open(assignment: &Assignment) -> Self {
+        Highwater(options(&assignment.settings).open(&assignment.directory).await.unwrap())
+    }
+
+    async fn append(&self, record: &[u8]) {
+        self.0.append(record).await.unwrap();
+    }
+
+    async fn commit(&self, record: &[u8]) {
+        self.0.append_and_sync(record).await.unwrap();
+    }
+
+    async fn enqueue(&self, record: &[u8]) -> Ticket {
+        self.0.enqueue(record).await.unwrap()
+    }
+
+    async fn drain(ticket: Ticket) {
+        ticket.written().await.unwrap();
+    }
+
+    async fn batch(&self, records: &[Vec<u8>]) {
+        self.0.append_batch(records.iter().map(Vec::as_slice)).await.unwrap();
+        self.0.sync().await.unwrap();
+    }
+
+    async fn replay(assignment: &Assignment, each: &mut (dyn FnMut(&[u8]) + Send)) -> Replayed {
+        let log = Highwater::open(assignment).await;
+        let begun = Instant::now();
+        let mut records = log.0.replay(..);
+        while let Some(record) = records.try_next().await.unwrap() {
+            each(&record.payload);
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        drop(records);
+        log.close().await;
+        Replayed { seconds }
+    }
+
+    async fn close(self) {
+        self.0.close().await.unwrap();
+    }
+}
+
+/// `KEY=VALUE` as the command line has it.
+pub fn options(settings: &[String]) -> Options {
+    let mut options = Wal::options();
+    for setting in settings {
+        let (key, value) = setting.split_once('=').expect("a setting is KEY=VALUE");
+        let number = || value.parse().expect("this setting is a number");
+        options = match key {
+            "segment_bytes" => options.segment_bytes(number()),
+            "ring_bytes" => options.ring_bytes(number()),
+            "record_bytes_max" => options.record_bytes_max(number()),
+            "preallocation" => options.preallocation(match value {
+                "zero" => Preallocation::ZeroFill,
+                "reserve" => Preallocation::Reserve,
+                "sparse" => Preallocation::Sparse,
+                _ => panic!("preallocation is zero, reserve or sparse"),
+            }),
+            _ => panic!("no setting {key}"),
+        };
+    }
+    options
+}

@@ -1,0 +1,60 @@
+//! Other file systems: images mounted by loop devices, and memory. Needs root; always unmounted.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Sparse until written; large enough for the largest work.
+const IMAGE_BYTES: u64 = 6 << 30;
+const MEMORY: &str = "size=3g";
+
+/// A file system for as long as this lives.
+pub struct Mounted {
+    pub point: PathBuf,
+    image: Option<PathBuf>,
+}
+
+/// `Err` says why not, for people.
+pub fn mount(name: &str, dir: &Path) -> Result<Mounted, String> {
+    let place = dir.join(format!("highwater-peers-{name}-{}", std::process::id()));
+    let point = place.with_extension("mount");
+    let io = |error: std::io::Error| error.to_string();
+    fs::create_dir_all(&point).map_err(io)?;
+    // From here on whatever was made is undone by `drop`.
+    let mut mounted = Mounted { point: point.clone(), image: None };
+    let point = point.to_string_lossy().into_owned();
+    if name == "tmpfs" {
+        command("mount", &["-t", "tmpfs", "-o", MEMORY, "tmpfs", &point])?;
+        return Ok(mounted);
+    }
+    let image = place.with_extension("image");
+    mounted.image = Some(image.clone());
+    File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).map_err(io)?;
+    let image = image.to_string_lossy().into_owned();
+    let force = if name == "ext4" { "-F" } else { "-f" };
+    command(&format!("mkfs.{name}"), &["-q", force, &image])?;
+    command("mount", &["-o", "loop", &image, &point])?;
+    Ok(mounted)
+}
+
+fn command(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let said = complaint.lines().next().unwrap_or_default();
+    if output.status.success() { Ok(()) } else { Err(format!("{program}: {said}")) }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let point = self.point.to_string_lossy().into_owned();
+        // Fails where nothing was mounted; then there is nothing to be said about it.
+        let _ = command("umount", &[&point]);
+        let _ = fs::remove_dir(&self.point);
+        if let Some(image) = &self.image {
+            let _ = fs::remove_file(image);
+        }
+    }
+}

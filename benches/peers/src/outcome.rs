@@ -1,0 +1,50 @@
+//! What a child reports.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::usage::Usage;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Within the measured window.
+    pub operations: u64,
+    /// Payload within the measured window.
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Of those operations that were timed.
+    pub latency: Option<Latency>,
+    pub usage: Usage,
+    /// Above what the process had before it began.
+    pub peak_memory_kib: u64,
+    /// What there is to say about how it was done: a cap on threads, say.
+    pub note: Option<String>,
+}
+
+impl Outcome {
+    pub fn per_second(&self) -> f64 {
+        self.operations as f64 / self.seconds.max(1e-9)
+    }
+
+    pub fn mib_per_second(&self) -> f64 {
+        self.bytes as f64 / f64::from(1 << 20) / self.seconds.max(1e-9)
+    }
+}
+
+/// In microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Latency {
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+impl Latency {
+    pub fn of(histogram: &Histogram<u32>) -> Option<Self> {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let max = histogram.max() as f64 / 1e3;
+        let some = Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999), max };
+        (!histogram.is_empty()).then_some(some)
+    }
+}

@@ -1,0 +1,115 @@
+//! Which works are done, by whom and how often.
+
+use std::time::Duration;
+
+use crate::{
+    contenders::{self, Contender},
+    work::{Kind, Limits, Runtime, Work},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// What the targets are about.
+    Short,
+    /// Everything.
+    Long,
+}
+
+pub struct Plan {
+    pub works: Vec<Work>,
+    pub contenders: Vec<&'static Contender>,
+    /// At most; as many as there is time for.
+    pub rounds: usize,
+    /// No round begins that would end later than this, by the time the one before it took.
+    pub time: Option<Duration>,
+    pub warm_up: Duration,
+    pub measure: Duration,
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+pub fn plan(form: Form) -> Plan {
+    let long = form == Form::Long;
+    Plan {
+        works: if long { all() } else { targeted() },
+        contenders: contenders::ALL.iter().collect(),
+        rounds: if long { 7 } else { 3 },
+        time: (!long).then_some(Duration::from_secs(9 * 60)),
+        warm_up: Duration::from_millis(if long { 300 } else { 120 }),
+        measure: Duration::from_millis(if long { 1500 } else { 400 }),
+    }
+}
+
+fn targeted() -> Vec<Work> {
+    let mut works = Vec::new();
+    works.extend([1, 8, 64, 256, 1024].map(Work::commit));
+    works.extend([1, 8, 64, 1024].map(Work::append));
+    works.extend([256, 65_536].map(|record| Work::enqueue(record, 128 * MIB)));
+    works.push(Work::replay(256, 32 * MIB));
+    works.push(Work::replay(4096, 64 * MIB));
+    works.extend([MIB, GIB].map(Work::open));
+    works.push(Work::memory());
+    works
+}
+
+fn all() -> Vec<Work> {
+    let mut works = Vec::new();
+    works.extend([1, 2, 8, 64, 256, 1024, 10_000].map(Work::commit));
+    works.extend([1, 2, 8, 64, 256, 1024, 10_000].map(Work::append));
+    let sizes = [16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20, 16 << 20];
+    works.extend(sizes.map(|record| Work::enqueue(record, 256 * MIB)));
+    works.extend(sizes.map(Work::commit_of));
+    works.push(Work::mixture(Kind::Commit, "commit"));
+    works.push(Work::mixture(Kind::Append, "append"));
+    works.extend([1, 16, 256].map(Work::batch));
+    works.push(Work::mixed(16));
+    works.extend([1000, 5000, 20_000, 50_000].map(|rate| Work::open_loop(rate, 1)));
+    works.push(Work::open_loop(10_000, 1000));
+    works.extend([1, 64].map(Work::follow));
+    works.extend([16, 256].map(|record| Work::replay(record, 64 * MIB)));
+    works.extend([4096, 65_536].map(|record| Work::replay(record, 128 * MIB)));
+    works.extend([MIB, GIB].map(Work::open));
+    works.extend([MIB, 64 * MIB].map(Work::recover));
+    works.push(Work::memory());
+    for runtime in [Runtime::CurrentThread, Runtime::Multi(1), Runtime::Multi(4)] {
+        works.extend([1, 64, 1024].map(|tasks| Work::commit(tasks).on(runtime)));
+        works.extend([1, 64, 1024].map(|tasks| Work::append(tasks).on(runtime)));
+    }
+    works
+}
+
+impl Plan {
+    pub fn restrict(&mut self, only: &[String], names: &[String]) {
+        if !only.is_empty() {
+            self.works.retain(|work| only.iter().any(|part| named(&work.name, part)));
+        }
+        if !names.is_empty() {
+            self.contenders.retain(|contender| names.iter().any(|name| name == contender.name));
+        }
+    }
+
+    /// Who does a work. A log of a gigabyte takes some of them minutes to write, so that is for the
+    /// two the target is about.
+    pub fn able(&self, work: &Work) -> Vec<&'static Contender> {
+        let few = matches!(work.kind, Kind::Open | Kind::Recover) && work.bytes >= GIB;
+        self.contenders
+            .iter()
+            .filter(|contender| contender.can(work))
+            .filter(|contender| !few || contender.is_highwater() || contender.name == "wal-db")
+            .copied()
+            .collect()
+    }
+
+    pub fn limits(&self, work: &Work) -> Limits {
+        let fixed = work.bytes > 0;
+        // So slow a contender shows its speed without doing it all.
+        let measure = if fixed { self.measure * 5 } else { self.measure };
+        Limits { warm_up: self.warm_up, measure, operations: None, fixed }
+    }
+}
+
+/// A part of the name, or all of it with `=` in front: `=commit/1` isn't `commit/1024`.
+fn named(name: &str, part: &str) -> bool {
+    part.strip_prefix('=').map_or_else(|| name.contains(part), |whole| name == whole)
+}

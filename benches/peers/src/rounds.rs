@@ -1,0 +1,161 @@
+//! Everybody does everything once a round, in turn: a machine whose speed drifts drifts for all.
+
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use crate::{
+    child,
+    contenders::Contender,
+    outcome::Outcome,
+    plan::Plan,
+    work::{Assignment, Kind, Work},
+};
+
+/// What came of one contender's one work, a round each.
+pub struct Row {
+    pub work: String,
+    pub contender: &'static str,
+    /// By round; `None` where it failed.
+    pub outcomes: Vec<Option<Outcome>>,
+    pub failure: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Results {
+    pub rows: Vec<Row>,
+    /// How many there were.
+    pub rounds: usize,
+    /// Who was seen not to sync, and so doesn't count as a peer.
+    pub unsynced: Vec<&'static str>,
+}
+
+impl Results {
+    pub fn row(&self, work: &str, contender: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.work == work && row.contender == contender)
+    }
+
+    fn row_mut(&mut self, work: &str, contender: &'static str) -> &mut Row {
+        let found = self.rows.iter().position(|row| row.work == work && row.contender == contender);
+        let index = found.unwrap_or_else(|| {
+            let work = work.to_owned();
+            self.rows.push(Row { work, contender, outcomes: Vec::new(), failure: None });
+            self.rows.len() - 1
+        });
+        &mut self.rows[index]
+    }
+}
+
+pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -> Results {
+    let begun = Instant::now();
+    for round in 0..plan.rounds {
+        let spent = begun.elapsed();
+        let each = spent / u32::try_from(round.max(1)).unwrap_or(1);
+        if round > 0 && plan.time.is_some_and(|time| spent + each > time) {
+            eprintln!("no time for another round after {round}");
+            break;
+        }
+        results.rounds = round + 1;
+        for (number, work) in plan.works.iter().enumerate() {
+            let mut able = plan.able(work);
+            if able.is_empty() {
+                continue;
+            }
+            let first = (round + number) % able.len();
+            able.rotate_left(first);
+            for contender in able {
+                let outcome = once(plan, dir, settings, contender, work);
+                report(round, work, contender, &outcome);
+                let row = results.row_mut(&work.name, contender.name);
+                match outcome {
+                    Ok(outcome) => row.outcomes.push(Some(outcome)),
+                    Err(failure) => {
+                        row.outcomes.push(None);
+                        row.failure = Some(failure);
+                    }
+                }
+            }
+        }
+    }
+    results
+}
+
+fn once(
+    plan: &Plan,
+    dir: &Path,
+    settings: &[String],
+    contender: &Contender,
+    work: &Work,
+) -> Result<Outcome, String> {
+    let place = Place::new(dir);
+    let mut assignment = Assignment {
+        contender: contender.name.to_owned(),
+        work: work.clone(),
+        limits: plan.limits(work),
+        directory: place.log(),
+        prepare: false,
+        verify: false,
+        settings: settings.to_vec(),
+    };
+    if matches!(work.kind, Kind::Replay | Kind::Open | Kind::Recover) {
+        assignment.prepare = true;
+        child::run(&assignment, &[])?;
+        assignment.prepare = false;
+    }
+    child::run(&assignment, &[])
+}
+
+fn report(round: usize, work: &Work, contender: &Contender, outcome: &Result<Outcome, String>) {
+    let (round, work, name) = (round + 1, &work.name, contender.name);
+    match outcome {
+        Ok(outcome) => eprintln!(
+            "round {round} {work:<16} {name:<16} {:>12.0}/s {:>9.1} MiB/s",
+            outcome.per_second(),
+            outcome.mib_per_second()
+        ),
+        Err(failure) => eprintln!("round {round} {work:<16} {name:<16} failed: {failure}"),
+    }
+}
+
+/// A directory for one run, gone afterwards and with it whatever is still to be written of it.
+pub struct Place {
+    path: PathBuf,
+    /// Whether the next one must not pay for what this one left.
+    settle: bool,
+}
+
+impl Place {
+    pub fn new(dir: &Path) -> Self {
+        let path = dir.join(format!("highwater-peers-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a place for logs");
+        Place { path, settle: true }
+    }
+
+    /// Where nothing is measured, nothing needs to settle.
+    pub fn unmeasured(dir: &Path) -> Self {
+        let mut place = Place::new(dir);
+        place.settle = false;
+        place
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+        if !self.settle {
+            return;
+        }
+        if let Some(parent) = self.path.parent().and_then(|parent| fs::File::open(parent).ok()) {
+            // SAFETY: the descriptor is open.
+            unsafe { libc::syncfs(parent.as_raw_fd()) };
+        }
+    }
+}

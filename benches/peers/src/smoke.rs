@@ -1,0 +1,68 @@
+//! A few operations of everybody, read back: that the bench works, in seconds. Nothing is measured.
+
+use std::{path::Path, time::Duration};
+
+use crate::{
+    child,
+    plan::Plan,
+    rounds::Place,
+    work::{Assignment, Kind, Limits, Work},
+};
+
+/// Whether all went well.
+pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
+    let works = [
+        Work::commit(4),
+        Work::append(4),
+        Work::batch(8),
+        Work::enqueue(256, 64 << 10),
+        Work::replay(256, 64 << 10),
+        Work::recover(64 << 10),
+        Work::open_loop(500, 10),
+        Work::follow(2),
+    ];
+    let mut failures = 0;
+    for work in &works {
+        for contender in plan.contenders.iter().filter(|contender| contender.can(work)) {
+            let place = Place::unmeasured(dir);
+            let fixed = !matches!(work.kind, Kind::OpenLoop { .. } | Kind::Follow);
+            let milliseconds = Duration::from_millis;
+            let limits = Limits {
+                warm_up: milliseconds(10),
+                measure: milliseconds(if fixed { 20_000 } else { 100 }),
+                operations: fixed.then_some(64),
+                fixed,
+            };
+            let mut assignment = Assignment {
+                contender: contender.name.to_owned(),
+                work: work.clone(),
+                limits,
+                directory: place.log(),
+                prepare: matches!(work.kind, Kind::Replay | Kind::Recover),
+                // A floor has nothing that could be read back.
+                verify: !contender.is_floor() && fixed,
+                settings: settings.to_vec(),
+            };
+            let mut outcome = Ok(Default::default());
+            if assignment.prepare {
+                outcome = child::run(&assignment, &[]);
+                assignment.prepare = false;
+            }
+            let outcome = outcome.and_then(|_| child::run(&assignment, &[]));
+            let name = contender.name;
+            match outcome {
+                Ok(outcome) if outcome.operations > 0 => println!("ok   {} {name}", work.name),
+                Ok(_) => {
+                    failures += 1;
+                    println!("FAIL {} {name}: it did nothing", work.name);
+                }
+                Err(failure) => {
+                    failures += 1;
+                    println!("FAIL {} {name}: {failure}", work.name);
+                }
+            }
+        }
+    }
+    println!("{failures} failures");
+    failures == 0
+}

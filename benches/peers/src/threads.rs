@@ -1,0 +1,179 @@
+//! A work done by threads, for logs that block.
+
+use std::{sync::Arc, thread, time::Instant};
+
+use crate::{
+    contenders::{Log, Writer},
+    meter::{Lane, Meter},
+    open_loop,
+    outcome::Outcome,
+    records::Source,
+    replay,
+    usage::peak_memory_kib,
+    work::{Assignment, Kind, THREADS_MAX, Work},
+};
+
+pub fn run<L: Log>(assignment: &Assignment) -> Outcome {
+    let work = &assignment.work;
+    match work.kind {
+        Kind::Replay => {
+            if assignment.prepare {
+                return fill::<L>(assignment);
+            }
+            replay::measured(assignment, |each| L::replay(assignment, each))
+        }
+        Kind::Open | Kind::Recover => {
+            if assignment.prepare {
+                return fill::<L>(assignment);
+            }
+            let begun = Instant::now();
+            let log = L::open(assignment);
+            let seconds = begun.elapsed().as_secs_f64();
+            let peak_memory_kib = peak_memory_kib();
+            log.close();
+            if assignment.verify {
+                replay::measured(assignment, |each| L::replay(assignment, each));
+            }
+            Outcome { operations: 1, seconds, peak_memory_kib, ..Outcome::default() }
+        }
+        Kind::OpenLoop { .. } => open_loop::threads::<L>(assignment),
+        _ => closed_loop::<L>(assignment),
+    }
+}
+
+pub fn lanes<L: Log>(work: &Work) -> usize {
+    if L::ALONE { 1 } else { work.tasks.min(THREADS_MAX) }
+}
+
+pub fn note<L: Log>(work: &Work) -> Option<String> {
+    match lanes::<L>(work) {
+        lanes if L::ALONE && work.tasks > 1 => {
+            Some(format!("{lanes} thread writes {} records at a time", work.tasks))
+        }
+        lanes if lanes < work.tasks => Some(format!("{lanes} threads")),
+        _ => None,
+    }
+}
+
+fn closed_loop<L: Log>(assignment: &Assignment) -> Outcome {
+    let work = &assignment.work;
+    let log = L::open(assignment);
+    let lanes = lanes::<L>(work);
+    let meter = Meter::new(assignment, lanes);
+    let mut outcome = thread::scope(|scope| {
+        for index in 0..lanes {
+            let (log, lane) = (&log, meter.lane(index));
+            let batches = L::ALONE || matches!(work.kind, Kind::Batch { .. });
+            let of = if batches { Source::varied } else { Source::new };
+            let source = of(work.records, index);
+            thread::Builder::new()
+                .stack_size(256 << 10)
+                .spawn_scoped(scope, move || work_of::<L>(log, work, lane, source, index))
+                .unwrap();
+        }
+        meter.watch()
+    });
+    meter.complete(&mut outcome);
+    outcome.note = note::<L>(work);
+    log.close();
+    if assignment.verify {
+        replay::verify(&meter.acknowledged(), |each| L::replay(assignment, each));
+    }
+    outcome
+}
+
+fn work_of<L: Log>(log: &L, work: &Work, mut lane: Lane, mut source: Source, index: usize) {
+    let mut writer = log.writer(index);
+    if L::ALONE && work.tasks > 1 {
+        return in_batches(&mut writer, work.tasks, work.kind == Kind::Commit, lane, source);
+    }
+    match work.kind {
+        Kind::Commit => {
+            while lane.more() {
+                let record = source.next();
+                let begun = lane.begin();
+                writer.commit(record);
+                lane.done(begun, 1, record.len());
+            }
+        }
+        Kind::Append => {
+            while lane.more() {
+                let record = source.next();
+                let begun = lane.begin();
+                writer.append(record);
+                lane.done(begun, 1, record.len());
+            }
+        }
+        Kind::Enqueue => {
+            while lane.more() {
+                let record = source.next();
+                writer.enqueue(record);
+                lane.done(None, 1, record.len());
+            }
+            writer.drain();
+        }
+        Kind::Mixed { commit_every } => {
+            while lane.more() {
+                let commit = (lane.operations() + 1) % commit_every as u64 == 0;
+                let record = source.next();
+                let begun = lane.begin();
+                if commit {
+                    writer.commit(record);
+                } else {
+                    writer.append(record);
+                }
+                lane.done(begun, 1, record.len());
+            }
+        }
+        Kind::Batch { records } => in_batches(&mut writer, records, true, lane, source),
+        _ => unreachable!("a work of another kind"),
+    }
+}
+
+fn in_batches(
+    writer: &mut impl Writer,
+    records: usize,
+    sync: bool,
+    mut lane: Lane,
+    mut source: Source,
+) {
+    let mut batch = vec![Vec::new(); records];
+    while lane.more() {
+        let mut bytes = 0;
+        for record in &mut batch {
+            record.clear();
+            record.extend_from_slice(source.next());
+            bytes += record.len();
+        }
+        let begun = lane.begin();
+        writer.batch(&batch, sync);
+        lane.done(begun, records as u64, bytes);
+    }
+    writer.drain();
+}
+
+/// Writes what a later process will find.
+fn fill<L: Log>(assignment: &Assignment) -> Outcome {
+    let work = &assignment.work;
+    let log = Arc::new(L::open(assignment));
+    let mut source = Source::varied(work.records, 0);
+    let mut left = work.bytes;
+    {
+        let mut writer = log.writer(0);
+        while left > 0 {
+            let batch: Vec<Vec<u8>> = (0..FILL_BATCH).map(|_| source.next().to_vec()).collect();
+            left = left.saturating_sub(batch.iter().map(|record| record.len() as u64).sum());
+            writer.batch(&batch, left == 0);
+        }
+        writer.drain();
+    }
+    if work.kind == Kind::Recover {
+        crate::child::die();
+    }
+    let log = Arc::into_inner(log).expect("the writer is gone");
+    log.close();
+    Outcome::default()
+}
+
+/// Records of one call while filling; nobody measures it.
+pub const FILL_BATCH: usize = 256;

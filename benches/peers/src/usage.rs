@@ -1,0 +1,70 @@
+//! What a process has used, as the kernel counts it.
+
+use serde::{Deserialize, Serialize};
+
+/// Since the process began, or between two of these.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    pub user_seconds: f64,
+    pub system_seconds: f64,
+    /// Voluntary and involuntary.
+    pub context_switches: u64,
+    /// What the file system was made to write, page by page: `write_bytes` of `/proc/self/io`.
+    pub disk_bytes: u64,
+    /// What was passed to write calls: `wchar`.
+    pub written_bytes: u64,
+    pub write_calls: u64,
+}
+
+impl Usage {
+    pub fn now() -> Self {
+        // SAFETY: `rusage` is plain numbers, and `getrusage` fills it.
+        let used = unsafe {
+            let mut used: libc::rusage = std::mem::zeroed();
+            libc::getrusage(libc::RUSAGE_SELF, &mut used);
+            used
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+        let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        Usage {
+            user_seconds: seconds(used.ru_utime),
+            system_seconds: seconds(used.ru_stime),
+            context_switches: (used.ru_nvcsw + used.ru_nivcsw) as u64,
+            disk_bytes: field(&io, "write_bytes:"),
+            written_bytes: field(&io, "wchar:"),
+            write_calls: field(&io, "syscw:"),
+        }
+    }
+
+    pub fn since(&self, earlier: &Usage) -> Usage {
+        Usage {
+            user_seconds: self.user_seconds - earlier.user_seconds,
+            system_seconds: self.system_seconds - earlier.system_seconds,
+            context_switches: self.context_switches - earlier.context_switches,
+            disk_bytes: self.disk_bytes.saturating_sub(earlier.disk_bytes),
+            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            write_calls: self.write_calls.saturating_sub(earlier.write_calls),
+        }
+    }
+
+    pub fn cpu_seconds(&self) -> f64 {
+        self.user_seconds + self.system_seconds
+    }
+}
+
+/// The most memory this process has had resident, in KiB.
+pub fn peak_memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    field(&status, "VmHWM:")
+}
+
+/// What is resident now, in KiB: at the beginning mostly the libraries of all contenders.
+pub fn memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    field(&status, "VmRSS:")
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
