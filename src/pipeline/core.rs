@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
+#[cfg(feature = "raft")]
+use crate::pipeline::answers::Answers;
 use crate::{
     error::Error,
     executor::Executor,
@@ -73,6 +75,11 @@ pub(crate) struct Core {
     pub(super) writer: Mutex<Writer>,
     pub(super) writer_scheduled: Scheduled,
     pub(super) sync_scheduled: Scheduled,
+    #[cfg(feature = "raft")]
+    pub(super) answers: Answers,
+    /// For the next segment's header: a position that a user wants to find again without reading
+    /// the log (`u64::MAX` for none).
+    hint: AtomicU64,
     /// The highest position that anybody wants synced.
     pub(super) sync_demand: AtomicU64,
     /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
@@ -109,6 +116,8 @@ pub(crate) struct Start {
     /// The end of the log: all below is in the files and synced.
     pub(crate) end: Lsn,
     pub(crate) is_clean: bool,
+    /// What the newest header tells.
+    pub(crate) hint: Option<Lsn>,
     /// Whether records were written anew that nothing commits yet.
     pub(crate) needs_mark: bool,
     pub(crate) active: Active,
@@ -170,6 +179,9 @@ impl Core {
             writer: Mutex::new(Writer::new(drainer, start.active)),
             writer_scheduled: Scheduled::new(),
             sync_scheduled: Scheduled::new(),
+            #[cfg(feature = "raft")]
+            answers: Answers::default(),
+            hint: AtomicU64::new(start.hint.map_or(u64::MAX, Lsn::as_u64)),
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
             close_frame: AtomicU64::new(u64::MAX),
@@ -191,6 +203,17 @@ impl Core {
 
     pub(super) fn permits_all(&self) -> u32 {
         Self::permits_for(self.ring.capacity_bytes())
+    }
+
+    /// What the headers of new segments tell.
+    pub(crate) fn hint(&self) -> Option<Lsn> {
+        Some(self.hint.load(Ordering::Acquire)).filter(|&hint| hint != u64::MAX).map(Lsn::new)
+    }
+
+    /// Has the headers of new segments tell `lsn`, which is durable.
+    #[cfg(feature = "raft")]
+    pub(crate) fn set_hint(&self, lsn: Lsn) {
+        self.hint.store(lsn.as_u64(), Ordering::Release);
     }
 
     /// Stops the log for good: the first cause is kept, every waiter is woken to read it. Call it
@@ -220,6 +243,7 @@ impl Core {
         self.publish_marks();
         // Without their sender, those who watch get an error after the last value.
         drop(self.watch().take());
+        self.answer();
     }
 
     /// Nobody is left who could move the marks: those who wait for more are woken to read so.
@@ -227,6 +251,13 @@ impl Core {
         self.status.abandon();
         self.written.wake_all();
         self.synced.wake_all();
+        self.answer();
+    }
+
+    /// The synced mark has moved, or never will again: those who want to be told are.
+    pub(super) fn answer(&self) {
+        #[cfg(feature = "raft")]
+        self.give_answers();
     }
 
     /// How many turns a job takes before it hands over to a new one, which in place would only nest.
@@ -286,6 +317,7 @@ impl Core {
         }
         self.written.wake_reached(synced);
         self.synced.wake_reached(synced);
+        self.answer();
         true
     }
 

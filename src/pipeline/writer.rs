@@ -178,7 +178,7 @@ impl Writer {
             first,
             synced: synced.min(base),
             created_unix_ms: core.storage.unix_ms(),
-            hint: None,
+            hint: core.hint(),
             file_bytes: spare.bytes,
         };
         // Before any of its frames, so that `written` never passes into a segment without one.
@@ -210,7 +210,7 @@ impl Writer {
             first,
             synced: cut,
             created_unix_ms: core.storage.unix_ms(),
-            hint: None,
+            hint: core.hint().filter(|hint| *hint < cut),
             file_bytes: spare.bytes,
         };
         spare.file.write_at(&header.block(), 0)?;
