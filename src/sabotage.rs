@@ -41,6 +41,14 @@ pub enum Sabotage {
     FollowUnsynced,
     /// Checksums don't cover where a frame belongs.
     ForgetLsn,
+    /// A Raft log begins above its newest state record.
+    ForgetState,
+    /// A vote is answered without a flush.
+    SkipVoteFlush,
+    /// A vote is ordered behind the entries that follow it.
+    VoteBehindEntry,
+    /// What a Raft log copies is taken by replay for an append.
+    CopyOverrides,
 }
 
 #[cfg(not(feature = "__sabotage"))]

@@ -261,22 +261,6 @@ impl Core {
         Ok(Room { permit, bytes: unit.bytes })
     }
 
-    /// As [`Core::room_for`], without waiting: `None` if there is none now, or the log has stopped.
-    #[cfg(feature = "raft")]
-    pub(crate) fn try_room_for(self: &Arc<Self>, unit: &Unit<'_>) -> Option<Room<'_>> {
-        if self.status.check_new().is_err() || unit.bytes > self.ring.capacity_bytes() {
-            return None;
-        }
-        let permit = self.permits.try_acquire_many(Core::permits_for(unit.bytes)).ok()?;
-        if !self.space.has_room(self.ring.tail()) {
-            self.request_spare(0);
-            if !self.space.has_room(self.ring.tail()) {
-                return None;
-            }
-        }
-        Some(Room { permit, bytes: unit.bytes })
-    }
-
     /// Orders a unit in the room that was made for it. Never waits; nobody has been told to write it.
     pub(crate) fn publish(&self, room: Room<'_>, unit: Unit<'_>) -> Span {
         debug_assert_eq!(room.bytes, unit.bytes, "the room is that unit's");

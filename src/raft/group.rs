@@ -151,6 +151,7 @@ impl RaftGroup {
         let (ticket, dead) = self.store.publish(&mut state, room, unit, &changes, &records);
         drop(state);
         self.store.drop_elsewhere(dead);
+        self.store.look_for_work(false);
         Ok(ticket)
     }
 
@@ -260,9 +261,11 @@ impl RaftGroup {
         if change(&state)?.is_none() {
             return Ok(self.store.nothing_changed(&state));
         }
+        let gives_space = matches!(planned, Change::Purge(_) | Change::Remove);
         let (ticket, dead) = self.store.publish(&mut state, room, unit, &[planned], &[]);
         drop(state);
         self.store.drop_elsewhere(dead);
+        self.store.look_for_work(gives_space);
         Ok(ticket)
     }
 }

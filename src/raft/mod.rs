@@ -37,15 +37,18 @@
 //! `docs/RAFT.md` tells how to embed it, `docs/DURABILITY.md` what a crash may leave.
 
 mod cache;
+mod checkpoint;
 mod entry;
 mod group;
 mod index;
+mod keeper;
 mod log;
 mod open;
 mod options;
 mod read;
 mod record;
 mod state;
+mod task;
 mod ticket;
 mod varint;
 
