@@ -77,6 +77,7 @@ impl Keeper {
 impl Store {
     /// Called after each change, without any lock: a few loads, unless there is work.
     pub(super) fn look_for_work(self: &Arc<Self>, is_wanted: bool) {
+        self.wal.core().write_later();
         let keeper = &self.keeper;
         let rotations = self.wal.core().counters.rotations.load(Ordering::Relaxed);
         let has_rotated = keeper.seen_rotations.swap(rotations, Ordering::Relaxed) != rotations;
