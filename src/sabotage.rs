@@ -43,12 +43,12 @@ pub enum Sabotage {
     ForgetLsn,
     /// A Raft log begins above its newest state record.
     ForgetState,
+    /// A Raft log's beginning moves before the purge that lets it is durable.
+    BeginBeforePurge,
     /// A vote is answered without a flush.
     SkipVoteFlush,
     /// A vote is ordered behind the entries that follow it.
     VoteBehindEntry,
-    /// What a Raft log copies is taken by replay for an append.
-    CopyOverrides,
 }
 
 #[cfg(not(feature = "__sabotage"))]

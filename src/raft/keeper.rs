@@ -199,6 +199,12 @@ impl Store {
         // The base of a segment is where a unit begins, whatever stands there.
         let Some((segment, _)) = core.segments.find(needed) else { return Ok(()) };
         if segment.base > core.purge.first() {
+            // The next header tells of the new beginning as soon as it is asked for. So what lets the
+            // old one go, purges and copies and the header that names the state record, has to be
+            // durable before that.
+            if !sabotage::is_on(Sabotage::BeginBeforePurge) {
+                core.sync().await?;
+            }
             core.begin_at(segment.base, core.epoch()).await?;
         }
         Ok(())
