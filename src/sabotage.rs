@@ -47,8 +47,6 @@ pub enum Sabotage {
     BeginBeforePurge,
     /// A vote is answered without a flush.
     SkipVoteFlush,
-    /// A vote is ordered behind the entries that follow it.
-    VoteBehindEntry,
 }
 
 #[cfg(not(feature = "__sabotage"))]

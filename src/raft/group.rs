@@ -14,6 +14,7 @@ use crate::{
         state::{At, GroupState, Refused},
         ticket::AppendTicket,
     },
+    sabotage::{self, Sabotage},
 };
 
 /// One group of a [`RaftLog`](crate::raft::RaftLog). A cheap handle; all handles of a group are the
@@ -207,7 +208,9 @@ impl RaftGroup {
     /// As [`append`](RaftGroup::append).
     pub async fn set_vote(&self, vote: impl Into<Bytes>) -> Result<AppendTicket> {
         let vote = vote.into();
-        self.change(move |_| Ok(Some(Change::Vote(vote.clone())))).await
+        let ticket = self.change(move |_| Ok(Some(Change::Vote(vote.clone())))).await?;
+        let skips = sabotage::is_on(Sabotage::SkipVoteFlush);
+        Ok(if skips { ticket.already() } else { ticket })
     }
 
     /// Notes how far the group is committed. It rides along with the next write and sync: if it

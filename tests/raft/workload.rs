@@ -101,6 +101,9 @@ pub(crate) struct Driver {
     pub(crate) log: RaftLog,
     pub(crate) disk: Disk,
     pub(crate) notes: Notes,
+    /// A mistake of whoever embeds the log: a vote is issued behind what follows it. What is held
+    /// back.
+    pub(crate) swapped: Option<Arc<Mutex<BTreeMap<u64, Vec<u8>>>>>,
 }
 
 impl Driver {
@@ -121,6 +124,13 @@ impl Driver {
             steps.len().wrapping_sub(1)
         };
         let group = self.log.group(id);
+        if let Some(held) = &self.swapped {
+            if let Change::Vote(vote) = change {
+                held.lock().unwrap().insert(id, vote);
+                return Ok(());
+            }
+        }
+        let held = self.swapped.as_ref().and_then(|held| held.lock().unwrap().remove(&id));
         let ticket = match change {
             Change::Append(entries) => group.append(entries).await,
             Change::Overwrite(entries) => {
@@ -133,16 +143,19 @@ impl Driver {
             }
             Change::TruncateAfter(last) => group.truncate_after(last).await,
             Change::Purge(upto, term, id) => group.purge(upto, term, id).await,
-            Change::Vote(bytes) => group.set_vote(bytes).await,
             Change::User(bytes) => group.set_user(bytes).await,
             Change::Remove => self.log.remove_group(id).await,
             Change::Committed(bytes) => return group.set_committed(bytes).await,
+            Change::Vote(bytes) => group.set_vote(bytes).await,
         };
         let ticket = match ticket {
             Err(Error::NotContiguous { .. } | Error::Purged { .. }) if !is_allowed => return Ok(()),
             answer => answer?,
         };
         assert!(is_allowed, "what the model refuses was taken");
+        if let Some(vote) = held {
+            let _ = group.set_vote(vote).await?;
+        }
         let lsn = ticket.lsn().as_u64();
         let step_at = |notes: &mut History, note: &dyn Fn(&mut Step)| {
             if let Some(step) = notes.steps.get_mut(&id).and_then(|steps| steps.get_mut(number)) {
