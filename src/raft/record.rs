@@ -417,7 +417,7 @@ mod tests {
                 prop_assert_eq!(record.head.group, group);
                 for entry in record.entries() {
                     let entry = entry.unwrap();
-                    let (term, bytes) = &entries[(index - first) as usize];
+                    let (term, bytes) = &entries[usize::try_from(index - first).unwrap()];
                     prop_assert_eq!((entry.index, entry.term, &entry.payload[..]), (index, *term, &bytes[..]));
                     index += 1;
                 }
