@@ -242,6 +242,57 @@ pub enum Error {
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
 
+    /// Entries of a [Raft](crate::raft) group must follow each other. Nothing was appended; append
+    /// from `expected` on, or use `append_overwriting`.
+    #[cfg(feature = "raft")]
+    #[error(
+        "group {group}: entry {index} doesn't follow the entry before it; the next is {expected}"
+    )]
+    NotContiguous {
+        /// The group.
+        group: u64,
+        /// The index given.
+        index: u64,
+        /// The index that would follow.
+        expected: u64,
+    },
+
+    /// The entry of a [Raft](crate::raft) group is purged: a snapshot covers it. It can't be read, nor
+    /// appended again.
+    #[cfg(feature = "raft")]
+    #[error("group {group}: entry {index} is not in the log any more, which begins at {first}")]
+    Purged {
+        /// The group.
+        group: u64,
+        /// The index asked for.
+        index: u64,
+        /// The first index that could be.
+        first: u64,
+    },
+
+    /// A [Raft](crate::raft) log was written with another codec than the one it is opened with.
+    /// Nothing was changed. Open it with the codec that wrote it.
+    #[cfg(feature = "raft")]
+    #[error("the log was written with codec {found}, and is opened with codec {expected}")]
+    OtherCodec {
+        /// The codec that the log names.
+        found: u64,
+        /// The codec given.
+        expected: u64,
+    },
+
+    /// What stands at this LSN can't be what a [Raft](crate::raft) log wrote there: the log is another
+    /// one, or of a newer release, or damaged in a way that no checksum shows. Nothing was changed. Let
+    /// the node rejoin with an empty log; never truncate this one.
+    #[cfg(feature = "raft")]
+    #[error("LSN {lsn}: no Raft log has this record there: {reason}; let the node rejoin empty")]
+    BadRaftRecord {
+        /// The record's position in the log.
+        lsn: Lsn,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
     /// An earlier write or sync failed, so this handle stopped for good: what the device holds
     /// above the synced mark is unknown until it is read again. Reading goes on. Reopen the log:
     /// opening recovers and reports what survived.

@@ -35,6 +35,7 @@
 //! - `cli`: the command-line tool `highwater`, and `serde::Serialize` for what [`inspect`] gives.
 //! - `typed`: records of a type of one's own, through the codecs of tokio-util.
 //! - `serde`: `typed`, and a ready codec for whatever serde can write.
+//! - `raft`: an indexed log for Raft, of one group or of many in one log.
 //! - `lz4`, `zstd`: records can be [compressed](Compression), and such records read.
 //!
 //! # Layout
@@ -52,6 +53,7 @@
 //! - `wal`: the handle.
 //! - [`reader`]: reading beside a writer, without its lock; and what is left of a damaged log.
 //! - `typed` (a feature): records of a type of one's own.
+//! - `raft` (a feature): the log of Raft nodes.
 //!
 //! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.
 
@@ -71,6 +73,8 @@ pub mod inspect;
 mod lsn;
 mod options;
 mod pipeline;
+#[cfg(feature = "raft")]
+pub mod raft;
 pub mod reader;
 mod record;
 mod recovery;

@@ -51,6 +51,15 @@ pub enum Sabotage {
     RecycleShared,
     /// A file that somebody reads is used again.
     RecycleOpen,
+    /// A Raft log begins above its newest state record.
+    ForgetState,
+    /// A Raft log's beginning moves before the purge that lets it is durable.
+    BeginBeforePurge,
+    /// What the headers tell of a Raft log's state record isn't looked at. No mistake: opening takes
+    /// longer, and finds the same.
+    IgnoreHint,
+    /// A vote is answered without a flush.
+    SkipVoteFlush,
 }
 
 #[cfg(not(feature = "__sabotage"))]

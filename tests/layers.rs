@@ -24,7 +24,7 @@ const RANKS: [&[&str]; 12] = [
     &["inspect"],
     &["stats"],
     &["wal", "fuzzing"],
-    &["reader", "typed"],
+    &["reader", "typed", "raft"],
 ];
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;

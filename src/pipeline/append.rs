@@ -8,6 +8,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{AcquireError, SemaphorePermit, TryAcquireError};
 
+#[cfg(feature = "raft")]
+use crate::sync::fence;
 use crate::{
     error::{Error, Result},
     format::{
@@ -108,6 +110,21 @@ pub(crate) struct Unit<'a> {
     bytes: u64,
 }
 
+#[cfg(feature = "raft")]
+impl Unit<'_> {
+    /// How many bytes of the log each of its records takes.
+    pub(crate) fn frames(&self) -> Vec<u64> {
+        let bytes = |payload: &Payload<'_>| frame_bytes(payload.as_slice().len() as u64);
+        self.payloads.iter().map(bytes).collect()
+    }
+}
+
+/// Room in the ring for one unit, and a place in a segment. Dropped, it goes to others.
+pub(crate) struct Room<'a> {
+    permit: SemaphorePermit<'a>,
+    bytes: u64,
+}
+
 /// What a header tells of its payload, besides the length.
 #[derive(Clone, Copy)]
 struct Sum {
@@ -184,7 +201,7 @@ impl Core {
         if lone.bytes > self.ring.capacity_bytes() {
             let Lone { payload, sum, bytes, .. } = lone;
             return self
-                .reserve_outside(Unit { payloads: vec![payload], sums: vec![sum], bytes })
+                .reserve_batch(Unit { payloads: vec![payload], sums: vec![sum], bytes })
                 .await;
         }
         let permit = self.acquire(lone.bytes).await?;
@@ -228,21 +245,51 @@ impl Core {
             let goal = self.goal(|| self.ring.tail());
             return Ok(Span { lsn: goal.end, goal });
         }
-        if unit.bytes > self.ring.capacity_bytes() {
-            return self.reserve_outside(unit).await;
-        }
-        let permit = self.acquire(unit.bytes).await?;
-        if !self.space.has_room(self.ring.tail()) {
+        let room = self.room_for(&unit).await?;
+        Ok(self.publish(room, unit))
+    }
+
+    /// Room for a unit, which [`Core::publish`] then orders without waiting: so that a caller's
+    /// own lock can be taken in between, and the order under it is the order of the log.
+    pub(crate) async fn room_for(self: &Arc<Self>, unit: &Unit<'_>) -> Result<Room<'_>> {
+        self.status.check_new()?;
+        let outside = unit.bytes > self.ring.capacity_bytes();
+        let permit = self.acquire(unit.bytes.min(self.ring.capacity_bytes())).await?;
+        if outside {
+            self.wait_for_room(Some(unit.bytes)).await?;
+        } else if !self.space.has_room(self.ring.tail()) {
+            // A rotation may have to come first, and what causes it be left to be written later.
+            self.kick_writer();
             self.wait_for_room(None).await?;
         }
-        permit.forget();
+        Ok(Room { permit, bytes: unit.bytes })
+    }
+
+    /// Orders a unit in the room that was made for it. Never waits; nobody has been told to write it.
+    pub(crate) fn publish(&self, room: Room<'_>, unit: Unit<'_>) -> Span {
+        debug_assert_eq!(room.bytes, unit.bytes, "the room is that unit's");
+        if unit.bytes > self.ring.capacity_bytes() {
+            return self.publish_outside(room.permit, unit);
+        }
+        room.permit.forget();
         let guard = PanicGuard { core: self };
         let reserved = self.ring.reserve(unit.bytes);
         let span = self.span(reserved.lsn(), reserved.end());
         let payloads = unit.payloads.iter().map(Payload::as_slice);
         reserved.publish(self.sealed(&unit, span.lsn).into_iter().zip(payloads));
         std::mem::forget(guard);
-        Ok(span)
+        span
+    }
+
+    /// Leaves what was published to be written with what comes next, or when somebody wants it synced;
+    /// but not when nothing comes any more.
+    #[cfg(feature = "raft")]
+    pub(crate) fn write_later(self: &Arc<Self>) {
+        // Either we see that the log is being closed, or who closes it sees what we published.
+        fence(Ordering::SeqCst);
+        if self.status.check_new().is_err() {
+            self.kick_writer();
+        }
     }
 
     /// The headers of a unit's frames, from `lsn` on.
@@ -297,11 +344,9 @@ impl Core {
         std::mem::forget(guard);
     }
 
-    /// A unit larger than the ring takes all permits, so nothing else is in flight, and becomes
+    /// A unit larger than the ring has taken all permits, so nothing else is in flight, and becomes
     /// the log's own job.
-    async fn reserve_outside(self: &Arc<Self>, unit: Unit<'_>) -> Result<Span> {
-        let permit = self.acquire(self.ring.capacity_bytes()).await?;
-        self.wait_for_room(Some(unit.bytes)).await?;
+    fn publish_outside(&self, permit: SemaphorePermit<'_>, unit: Unit<'_>) -> Span {
         // The copy of borrowed bytes comes before the reservation, and after the permits: there is
         // one such unit at a time.
         let lone = match unit.payloads.as_slice() {
@@ -327,7 +372,7 @@ impl Core {
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(outside);
         self.outside_at.store(lsn.as_u64(), Ordering::Release);
         std::mem::forget(guard);
-        Ok(span)
+        span
     }
 
     /// What was just reserved. As its permits are taken, it is of the current epoch.

@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
+#[cfg(feature = "raft")]
+use crate::pipeline::answers::Answers;
 use crate::{
     error::Error,
     executor::Executor,
@@ -79,6 +81,13 @@ pub(crate) struct Core {
     pub(super) sync_scheduled: Scheduled,
     pub(super) writer_linger: Linger,
     pub(super) in_place: InPlace,
+    #[cfg(feature = "raft")]
+    pub(super) answers: Answers,
+    /// For the next segment's header: a position that a user wants to find again without reading
+    /// the log (`u64::MAX` for none).
+    hint: AtomicU64,
+    /// What the newest header tells of it.
+    told_hint: AtomicU64,
     /// The highest position that anybody wants synced.
     pub(super) sync_demand: AtomicU64,
     /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
@@ -115,6 +124,8 @@ pub(crate) struct Start {
     /// The end of the log: all below is in the files and synced.
     pub(crate) end: Lsn,
     pub(crate) is_clean: bool,
+    /// What the newest header tells.
+    pub(crate) hint: Option<Lsn>,
     /// Whether records were written anew that nothing commits yet.
     pub(crate) needs_mark: bool,
     pub(crate) active: Active,
@@ -181,6 +192,10 @@ impl Core {
             writer_linger: Linger::new(),
             in_place: InPlace::new(start.config.inline_bytes_max),
             config: start.config,
+            #[cfg(feature = "raft")]
+            answers: Answers::default(),
+            hint: AtomicU64::new(start.hint.map_or(u64::MAX, Lsn::as_u64)),
+            told_hint: AtomicU64::new(start.hint.map_or(u64::MAX, Lsn::as_u64)),
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
             close_frame: AtomicU64::new(u64::MAX),
@@ -202,6 +217,35 @@ impl Core {
 
     pub(super) fn permits_all(&self) -> u32 {
         Self::permits_for(self.ring.capacity_bytes())
+    }
+
+    /// What the next segment's header is to tell.
+    pub(super) fn hint(&self) -> Option<Lsn> {
+        Some(self.hint.load(Ordering::Acquire)).filter(|&hint| hint != u64::MAX).map(Lsn::new)
+    }
+
+    /// A header that tells it was written.
+    pub(super) fn hint_is_told(&self, hint: Option<Lsn>) {
+        self.told_hint.store(hint.map_or(u64::MAX, Lsn::as_u64), Ordering::Release);
+    }
+
+    /// What the newest header tells, which is durable when what is reserved from now on is.
+    #[cfg(feature = "raft")]
+    pub(crate) fn told_hint(&self) -> Option<Lsn> {
+        Some(self.told_hint.load(Ordering::Acquire)).filter(|&hint| hint != u64::MAX).map(Lsn::new)
+    }
+
+    /// What the newest header tells is of no use: `lsn` is what has to be kept, and told from now on.
+    #[cfg(feature = "raft")]
+    pub(crate) fn correct_hint(&self, lsn: Lsn) {
+        self.set_hint(lsn);
+        self.hint_is_told(Some(lsn));
+    }
+
+    /// Has the headers of new segments tell `lsn`, which is durable.
+    #[cfg(feature = "raft")]
+    pub(crate) fn set_hint(&self, lsn: Lsn) {
+        self.hint.store(lsn.as_u64(), Ordering::Release);
     }
 
     /// Stops the log for good: the first cause is kept, every waiter is woken to read it. Call it
@@ -231,6 +275,7 @@ impl Core {
         self.publish_marks();
         // Without their sender, those who watch get an error after the last value.
         drop(self.watch().take());
+        self.answer();
     }
 
     /// Nobody is left who could move the marks: those who wait for more are woken to read so.
@@ -238,6 +283,13 @@ impl Core {
         self.status.abandon();
         self.written.wake_all();
         self.synced.wake_all();
+        self.answer();
+    }
+
+    /// The synced mark has moved, or never will again: those who want to be told are.
+    pub(super) fn answer(&self) {
+        #[cfg(feature = "raft")]
+        self.give_answers();
     }
 
     /// Stays for a moment, where that pays, and says whether `is_wanted` has come.
@@ -303,6 +355,7 @@ impl Core {
         }
         self.written.wake_reached(synced);
         self.synced.wake_reached(synced);
+        self.answer();
         true
     }
 

@@ -82,7 +82,7 @@ impl InPlace {
         // Counted roughly: it is only about how often.
         let appends = self.appends.load(Ordering::Relaxed);
         self.appends.store(appends.wrapping_add(1), Ordering::Relaxed);
-        appends % PROBE_EVERY == 0
+        appends % PROBE_EVERY == PROBE_EVERY - 1
     }
 
     fn learn(&self, frame_count: u64) {

@@ -3,6 +3,8 @@
 //! Nothing here spawns or awaits a device: work goes out as jobs through an
 //! [`Executor`](crate::executor::Executor), and tasks wait for marks.
 
+#[cfg(feature = "raft")]
+mod answers;
 mod append;
 mod close;
 mod core;
@@ -30,8 +32,12 @@ mod writer;
 
 pub use append::Payload;
 pub(crate) use append::Span;
+#[cfg(feature = "raft")]
+pub(crate) use append::{Room, Unit};
 pub(crate) use core::{CONTROL_FRAME_BYTES, Core, FIRST_FRAME_BYTES, Start};
 pub(crate) use epochs::Goal;
+#[cfg(feature = "raft")]
+pub(crate) use job::Job;
 pub(crate) use mark::{Mark, WaiterId};
 pub use measures::Percentiles;
 pub(crate) use open_log::OpenLog;

@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::SemaphorePermit;
+
 use crate::{
     error::{Error, Result},
     format::control::Control,
@@ -147,8 +149,14 @@ impl Core {
         self.status.check_new()?;
         // While we hold a permit nothing is cut.
         self.epochs.check(Goal { end: lsn, epoch })?;
+        let goal = self.order_first(permit, lsn);
+        self.wait_told(goal).await
+    }
+
+    /// Reserves and publishes the record that tells of the beginning. Nothing waits, and the
+    /// truncation goes on by itself.
+    fn order_first(self: &Arc<Self>, permit: SemaphorePermit<'_>, lsn: Lsn) -> Goal {
         permit.forget();
-        // From here on, without an await, the truncation goes on by itself.
         let reserved = self.ring.reserve(FIRST_FRAME_BYTES);
         let end = reserved.end();
         let goal = Goal { end, epoch: self.epochs.current() };
@@ -164,7 +172,7 @@ impl Core {
             self.carry_out_truncations(|| end);
         }
         self.publish_marks();
-        self.wait_told(goal).await
+        goal
     }
 
     /// Waits until a record that tells of the beginning is durable. If it was cut, the header of

@@ -97,6 +97,7 @@ impl Core {
         }
         if sabotage::is_on(Sabotage::AcknowledgeBeforeFlush) {
             self.synced.advance(written);
+            self.answer();
         }
         // Oldest first: `synced` covers older segments before it passes into a newer one.
         if let Some(sealed) = &unsynced.sealed {

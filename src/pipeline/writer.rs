@@ -218,12 +218,13 @@ impl Writer {
             first,
             synced: synced.min(base),
             created_unix_ms: core.storage.unix_ms(),
-            hint: None,
+            hint: core.hint(),
             file_bytes: spare.bytes,
         };
         // Before any of its frames, so that `written` never passes into a segment without one.
         spare.file.write_at(&header.block(), 0)?;
         core.purge.told(first);
+        core.hint_is_told(header.hint);
         let (next, info) = begun(spare, &header);
         core.segments.push(info, Arc::clone(&next.file));
         core.space.rotated(base, next.end());
@@ -250,7 +251,7 @@ impl Writer {
             first,
             synced: cut,
             created_unix_ms: core.storage.unix_ms(),
-            hint: None,
+            hint: core.hint().filter(|hint| *hint < cut),
             file_bytes: spare.bytes,
         };
         spare.file.write_at(&header.block(), 0)?;
@@ -261,6 +262,7 @@ impl Writer {
         let old_end = self.drainer.at();
         // Before the mark moves back, so that no later flush is taken for that of an older record.
         core.purge.told(first);
+        core.hint_is_told(header.hint);
         core.truncations_are_told();
         let mut dead = Vec::new();
         core.lower_marks(epoch, cut, || {

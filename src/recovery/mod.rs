@@ -102,7 +102,9 @@ impl Opening {
         let last = self.survey.sequence_max;
         let rewrote_records =
             |judged: &Judged| report.rewritten_bytes > 0 && judged.records_end > judged.commitment;
+        let newest = self.judged.as_ref().and_then(|judged| judged.chain.members.last());
         let start = Start {
+            hint: newest.and_then(|newest| newest.header.hint),
             // Control records alone need none: it would make each opening of an unclosed log keep
             // the segment that the one before began.
             needs_mark: self.judged.as_ref().is_some_and(rewrote_records),

@@ -141,7 +141,7 @@ fn starts_a_unit(chunk: &Chunk, lsn: Lsn) -> bool {
     before.is_none_or(|frame| frame.kind != Kind::BatchPart)
 }
 
-const GUESS_BYTES: u64 = 4096;
+pub(super) const GUESS_BYTES: u64 = 4096;
 
 /// Where the unit ends whose last record stands at `lsn`. Blocks.
 pub(crate) fn end_of_unit(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Lsn> {

@@ -2,6 +2,8 @@
 
 mod ahead;
 mod live;
+#[cfg(feature = "raft")]
+mod many;
 mod records;
 mod stream;
 
@@ -15,6 +17,8 @@ use crate::{
 };
 
 pub(crate) use live::{LiveSource, end_of_unit, explain_named, is_boundary, read_record};
+#[cfg(feature = "raft")]
+pub(crate) use many::read_records;
 pub(crate) use records::Records;
 pub use stream::Replay;
 

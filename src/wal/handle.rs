@@ -73,7 +73,7 @@ impl Wal {
         Wal { core, report: Arc::new(report) }
     }
 
-    pub(super) fn core(&self) -> &Arc<OpenLog> {
+    pub(crate) fn core(&self) -> &Arc<OpenLog> {
         &self.core
     }
 
