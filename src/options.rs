@@ -14,9 +14,13 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Preallocation {
-    /// Writes zeros ahead of need, in the background. The fastest commits, and nearly twice the
-    /// bytes written to the device. The default.
+    /// [`ZeroFill`](Preallocation::ZeroFill), but for a segment that follows one in which each flush
+    /// covered 256 KiB or more on average: there the zeros would cost more than they save, and the
+    /// space is only reserved. The default.
     #[default]
+    Adaptive,
+    /// Writes zeros ahead of need, in the background. The fastest commits, and nearly twice the
+    /// bytes written to the device.
     ZeroFill,
     /// Asks the file system to reserve the blocks (`fallocate`), where it can. No extra bytes; each
     /// commit into space used for the first time also commits the file system's journal.

@@ -21,6 +21,7 @@ use crate::{
     pipeline::{
         append::Outside,
         epochs::{Epochs, Goal},
+        filling::Filling,
         in_place::InPlace,
         linger::Linger,
         lock_cell::{LockCell, LockHeld},
@@ -70,6 +71,7 @@ pub(crate) struct Core {
     pub(crate) synced: Mark,
     pub(crate) status: Status,
     pub(crate) space: Space,
+    pub(super) filling: Filling,
     pub(crate) segments: SegmentSet,
     pub(crate) counters: Counters,
     pub(crate) measures: Measures,
@@ -183,6 +185,7 @@ impl Core {
             synced: Mark::new(start.end),
             status: Status::default(),
             space,
+            filling: Filling::default(),
             counters: Counters::default(),
             measures: Measures::default(),
             standing: Standing::new(),

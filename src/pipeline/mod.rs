@@ -10,6 +10,7 @@ mod close;
 mod core;
 mod cut;
 mod epochs;
+mod filling;
 mod in_place;
 mod job;
 mod linger;

@@ -172,7 +172,7 @@ impl Core {
                 }
             }
         }
-        prepare(self.storage.as_ref(), sequence, bytes, self.config.preallocation)
+        prepare(self.storage.as_ref(), sequence, bytes, self.next_preallocation())
     }
 
     /// Gives the space of all files that wait back to the device; says whether there were any.

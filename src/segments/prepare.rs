@@ -72,7 +72,8 @@ fn fill(file: &SegmentFile, bytes: u64, preallocation: Preallocation) -> Result<
     match preallocation {
         Preallocation::Sparse => file.set_len(bytes),
         Preallocation::Reserve => file.reserve(bytes),
-        Preallocation::ZeroFill => {
+        // Without a past to learn from.
+        Preallocation::Adaptive | Preallocation::ZeroFill => {
             // Reserving first keeps the extents together and finds a full disk at once.
             file.reserve(bytes)?;
             blank(0..bytes, |zeros, offset| file.write_at(zeros, offset))

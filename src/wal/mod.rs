@@ -3,6 +3,9 @@
 mod appended;
 mod archive;
 mod copy;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod filling_tests;
 mod handle;
 mod lease;
 mod options;

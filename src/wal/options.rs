@@ -75,7 +75,7 @@ impl Options {
         self
     }
 
-    /// How the space of new segments is prepared; [`Preallocation::ZeroFill`] by default.
+    /// How the space of new segments is prepared; [`Preallocation::Adaptive`] by default.
     pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
         self.config.preallocation = preallocation;
         self

@@ -61,8 +61,12 @@ impl Wal {
             core.reach_written(Goal { end: lsn.plus(1), epoch }).await?;
             let live = Arc::clone(core);
             let checked = start(core.executor.as_ref(), move || is_boundary(&live, lsn, epoch));
-            if !checked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })?? {
-                return Err(Error::NotABoundary { lsn });
+            match checked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })? {
+                Ok(true) => {}
+                Ok(false) => return Err(Error::NotABoundary { lsn }),
+                // Somebody else's truncation went further while this looked.
+                Err(Error::OutOfRange { .. }) if lsn <= core.purge.first() => {}
+                Err(error) => return Err(error),
             }
         }
         core.begin_at(lsn, epoch).await

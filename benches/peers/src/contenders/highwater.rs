@@ -67,11 +67,14 @@ pub fn options(settings: &[String]) -> Options {
             "segment_bytes" => options.segment_bytes(number()),
             "ring_bytes" => options.ring_bytes(number()),
             "record_bytes_max" => options.record_bytes_max(number()),
+            "inline_writes" => options.inline_writes(number()),
+            "recycle_segments" => options.recycle_segments(number()),
             "preallocation" => options.preallocation(match value {
+                "adaptive" => Preallocation::Adaptive,
                 "zero" => Preallocation::ZeroFill,
                 "reserve" => Preallocation::Reserve,
                 "sparse" => Preallocation::Sparse,
-                _ => panic!("preallocation is zero, reserve or sparse"),
+                _ => panic!("preallocation is adaptive, zero, reserve or sparse"),
             }),
             _ => panic!("no setting {key}"),
         };

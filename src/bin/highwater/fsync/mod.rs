@@ -144,7 +144,7 @@ fn suggestions(zero_fill_bytes_per_second: u64, cases: &[Measured]) -> Vec<Strin
         // Nothing follows from medians that chance decides.
         _ if is_unsteady(cases) => {}
         (Some(zeroed), Some(reserved)) if better(zeroed, reserved) => suggestions.push(format!(
-            "Options::preallocation(ZeroFill), the default: commits into prepared space take {} \
+            "Options::preallocation(ZeroFill), as the default does for small commits: they go into prepared space in {} \
              instead of {}",
             time(zeroed),
             time(reserved)
