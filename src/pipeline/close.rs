@@ -18,6 +18,11 @@ use crate::{
 impl Core {
     pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
         self.status.begin_closing();
+        // All that was appended, and that somebody may be waiting to write for several.
+        let _hurry = self.in_place.hurry();
+        if self.ring.drained() < self.ring.tail() {
+            self.kick_writer();
+        }
         // Room in the ring is given in the order in which it was asked for: those before us append.
         let all = match self.permits.acquire_many(self.permits_all()).await {
             Ok(all) => all,
