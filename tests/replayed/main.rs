@@ -104,7 +104,8 @@ async fn a_stream_whose_pool_is_gone_ends() {
     let _alone = ALONE.lock().await;
     for reads_before in [0, 1, 3] {
         let (faults, pool) = (Faults::new(), pool(1));
-        let (wal, written) = filled(&faults, Some(&pool), 12).await;
+        // More than the job that has begun reads before it hands over.
+        let (wal, written) = filled(&faults, Some(&pool), 44).await;
         let gate = faults.on(Op::Read).skip(reads_before).once().gate();
         let mut stream = wal.replay(..);
         let mut taken = Vec::new();
@@ -186,7 +187,7 @@ async fn an_error_in_the_middle_comes_after_what_was_before() {
         let given = written.get(seen).map_or(0, |(lsn, _)| lsn.as_u64());
         // A chunk ends before the record that doesn't fit, and with its segment.
         assert!(
-            given > reads_before.div_ceil(2) * (CHUNK_BYTES - 8192),
+            given >= reads_before.div_ceil(2) * (CHUNK_BYTES - 8192),
             "{given} after {reads_before} reads"
         );
         // The log is well: another stream, once the device is, gives all.

@@ -26,7 +26,13 @@ async fn buffers_are_used_again() {
     assert!(made <= 8, "{made} buffers for 60 chunks");
     assert!(since.peak_bytes() <= 8 * (256 << 10), "{}", since.peak_bytes());
     drop(stream);
-    assert_eq!(since.live_bytes(), 0);
+    // A job may still be ending.
+    let freed = async {
+        while since.live_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("something is kept", freed).await;
 }
 
 /// Each seventh record is held to the end: its bytes stay what they were.
