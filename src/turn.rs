@@ -46,7 +46,7 @@ pub(crate) fn pause(time: Duration) {
     #[cfg(feature = "simulation")]
     if let Some(turns) = simulated() {
         // There is no clock: everybody else has some turns.
-        (0..16).all(|_| turns.wait());
+        (0..16).all(|_| turns.rest());
         return;
     }
     crate::sync::sleep(time);
@@ -64,6 +64,11 @@ mod simulated {
         /// Lets another thread run: the caller can't go on before one has. `false` if nobody decides
         /// any more, as the simulation is over: the caller waits for itself.
         fn wait(&self) -> bool;
+
+        /// Lets others run, if there are any; `false` as above.
+        fn rest(&self) -> bool {
+            self.wait()
+        }
     }
 
     thread_local! {

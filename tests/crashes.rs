@@ -16,7 +16,9 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use contract::{
-    block_on, open, read_all,
+    block_on,
+    in_place::{prepared, write_in_place_by},
+    open, read_all,
     storm::{storm, storm_of_lies},
     sweep::{Depth, FULL, Tally, fail_syncs, fail_syncs_of, sweep, sweep_simulated},
     with_compression,
@@ -227,7 +229,8 @@ async fn many_tasks(disk: Disk, seed: u64) -> Vec<(Lsn, Vec<u8>)> {
     faults.record(false);
     // Its work is done and not yet known: what is written now is not covered.
     faults.on(Op::Sync).afterwards().delay(Duration::from_micros(500));
-    let Ok(wal) = open(faults.over(disk).on_pool()).await else {
+    write_in_place_by(seed);
+    let Ok(wal) = open(faults.over(prepared(disk)).on_pool()).await else {
         return Vec::new();
     };
     let tasks = (0..6u64).map(|task| {

@@ -118,7 +118,14 @@ fn the_checker_itself_sees_each_kind_of_lie() {
     let wrote = |offset: u64, count: usize, base: u64| {
         let mut head = vec![0xaa; 64];
         head[32..40].copy_from_slice(&base.to_le_bytes());
-        Event::Wrote(Wrote { file: "1".into(), offset, count, head, is_blank: false })
+        Event::Wrote(Wrote {
+            file: "1".into(),
+            offset,
+            count,
+            head,
+            is_blank: false,
+            is_nonblocking: false,
+        })
     };
     let file = || "1".to_owned();
     let honest = vec![

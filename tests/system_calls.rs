@@ -20,6 +20,9 @@ use std::{
 use highwater::Wal;
 
 const MODE: &str = "HIGHWATER_TRACED_MODE";
+/// How many records "append in place" appends.
+const IN_PLACE_COUNT: u8 = 20;
+
 const DIRECTORY: &str = "HIGHWATER_TRACED_DIRECTORY";
 
 /// One write to standard error: a line in the trace that says what the child knows by then.
@@ -37,6 +40,7 @@ fn child_that_is_traced() {
     runtime.block_on(async {
         let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
         let options = options.recycle_segments(if mode == "recycle" { 2 } else { 0 });
+        let options = options.inline_writes(if mode.ends_with("in place") { 8192 } else { 0 });
         let wal = options.open(directory).await.unwrap();
         say("OPENED");
         match mode.as_str() {
@@ -54,7 +58,17 @@ fn child_that_is_traced() {
                 }
                 assert!(wal.stats().recycled_count > 3, "{:?}", wal.stats());
             }
-            "sync" => {
+            "append in place" => {
+                // What opening and the first append had jobs for has ended.
+                wal.append(&[1; 8]).await.unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                say("BEGIN");
+                for i in 0..IN_PLACE_COUNT {
+                    wal.append(&[i | 1; 8]).await.unwrap();
+                }
+                say("END");
+            }
+            "sync" | "sync in place" => {
                 for i in 0..12u8 {
                     wal.append(&vec![i | 1; 5000]).await.unwrap();
                     wal.sync().await.unwrap();
@@ -150,12 +164,12 @@ fn classify(text: &str) -> Option<(What, String)> {
             let said = text.split_once("<<")?.1.split_once(">>")?.0;
             Some((What::Say(said.to_owned()), String::new()))
         }
-        "pwrite64" => {
-            // `…, 5016, 4096) = 5016`
-            let (arguments, _) = text.rsplit_once(')')?;
-            let mut numbers = arguments.rsplit(", ");
-            let offset: u64 = numbers.next()?.parse().ok()?;
-            let bytes: u64 = numbers.next()?.parse().ok()?;
+        "pwrite64" | "pwritev2" => {
+            // `…, 5016, 4096) = 5016`, `…, iov_len=5016}], 1, 4096, RWF_NOWAIT) = 5016`
+            let (arguments, result) = text.rsplit_once(')')?;
+            let numbers = arguments.strip_suffix(", RWF_NOWAIT").unwrap_or(arguments);
+            let offset: u64 = numbers.rsplit(", ").next()?.parse().ok()?;
+            let bytes: u64 = result.trim_start_matches([' ', '=']).trim().parse().ok()?;
             let zeros = arguments.contains("\"\\0\\0\\0\\0\\0\\0\\0\\0");
             match (offset, bytes, zeros) {
                 (_, _, true) => Some((What::Zeros, path()?)),
@@ -170,6 +184,14 @@ fn classify(text: &str) -> Option<(What, String)> {
 
 /// Runs the child under `strace`; `None` if that can't be done here.
 fn trace(mode: &str, directory: &Path) -> Option<Vec<Call>> {
+    let what = "openat,pwrite64,pwritev2,write,fsync,fdatasync,rename,renameat,renameat2";
+    let calls = calls(&trace_of(what, mode, directory)?);
+    assert!(calls.iter().any(|call| matches!(call.what, What::Say(_))), "no line of the child");
+    Some(calls)
+}
+
+/// The lines of `strace` that show these calls of the child.
+fn trace_of(what: &str, mode: &str, directory: &Path) -> Option<String> {
     let found =
         Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
@@ -178,15 +200,9 @@ fn trace(mode: &str, directory: &Path) -> Option<Vec<Call>> {
     }
     let output = tempfile::NamedTempFile::new().unwrap();
     let ran = Command::new("strace")
-        .args([
-            "-f",
-            "-y",
-            "-s",
-            "40",
-            "-e",
-            "trace=openat,pwrite64,write,fsync,fdatasync,rename,renameat,renameat2",
-            "-o",
-        ])
+        .args(["-f", "-y", "-s", "40", "-e"])
+        .arg(format!("trace={what}"))
+        .arg("-o")
         .arg(output.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "child_that_is_traced", "--nocapture"])
@@ -200,9 +216,7 @@ fn trace(mode: &str, directory: &Path) -> Option<Vec<Call>> {
         return None;
     }
     assert!(ran.status.success(), "{text}");
-    let calls = calls(&std::fs::read_to_string(output.path()).unwrap());
-    assert!(calls.iter().any(|call| matches!(call.what, What::Say(_))), "no line of the child");
-    Some(calls)
+    Some(std::fs::read_to_string(output.path()).unwrap())
 }
 
 fn said<'a>(calls: &'a [Call], what: &'a str) -> impl Iterator<Item = &'a Call> {
@@ -273,6 +287,54 @@ fn sync_issues_a_flush() {
         return;
     };
     check_acknowledgements(&calls, directory.path(), 12).unwrap();
+}
+
+/// What is written in place is flushed as ever before it counts as synced.
+#[test]
+fn sync_flushes_what_appends_wrote_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(calls) = trace("sync in place", directory.path()) else {
+        return;
+    };
+    check_acknowledgements(&calls, directory.path(), 12).unwrap();
+    let path = directory.path().canonicalize().unwrap().display().to_string();
+    let kept: Vec<_> =
+        calls.into_iter().filter(|call| call.what != What::Flush || call.path == path).collect();
+    assert!(check_acknowledgements(&kept, directory.path(), 12).is_err(), "control: no flushes");
+}
+
+/// What is wrong with appends that should each have been one write of the thread that asks for it.
+fn check_in_place(trace: &str) -> Result<(), String> {
+    let begun = trace.lines().skip_while(|line| !line.contains("<<BEGIN>>"));
+    let during: Vec<_> = begun.skip(1).take_while(|line| !line.contains("<<END>>")).collect();
+    let said = trace.lines().find(|line| line.contains("<<BEGIN>>")).ok_or("nothing was said")?;
+    let thread = said.split(' ').next().unwrap_or_default();
+    if let Some(line) = during.iter().find(|line| !line.starts_with(thread)) {
+        return Err(format!("another thread is at work: {line}"));
+    }
+    if let Some(line) = during.iter().find(|line| line.contains("futex(")) {
+        return Err(format!("a thread is woken, or waited for: {line}"));
+    }
+    let is_write = |line: &&&str| line.contains("pwrite64(") || line.contains("pwritev2(");
+    let writes = during.iter().filter(is_write).count();
+    match writes == usize::from(IN_PLACE_COUNT) && during.len() == writes {
+        true => Ok(()),
+        false => Err(format!("{writes} writes, {} calls: {during:#?}", during.len())),
+    }
+}
+
+#[test]
+fn an_append_in_place_is_one_write_and_wakes_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let what = "pwrite64,pwritev2,write,futex,fsync,fdatasync";
+    let Some(trace) = trace_of(what, "append in place", directory.path()) else {
+        return;
+    };
+    check_in_place(&trace).unwrap();
+    let begun = trace.find("<<BEGIN>>").unwrap();
+    let (before, during) = trace.split_at(begun + trace[begun..].find('\n').unwrap() + 1);
+    let woken = format!("{before}{} futex(0x1, FUTEX_WAKE_PRIVATE, 1) = 1\n{during}", 1);
+    assert!(check_in_place(&woken).is_err(), "control: a thread is woken");
 }
 
 /// Negative control: without any one of the flushes of segments or of the directory, it is seen.

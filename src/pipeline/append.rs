@@ -388,6 +388,7 @@ impl Core {
             Err(TryAcquireError::NoPermits) => {}
             Err(TryAcquireError::Closed) => return Err(self.why_stopped()),
         }
+        let _hurry = self.in_place.hurry();
         // The ring is full of frames whose owners may all be waiting for a sync in flight.
         self.kick_writer();
         let _waits = self.measures.room_wait();

@@ -18,8 +18,12 @@ use crate::{
 impl Core {
     pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
         self.status.begin_closing();
-        // What was left to be written later holds permits.
-        self.kick_writer();
+        // What was left to be written later holds permits, and so does what somebody waits to
+        // write for several.
+        let _hurry = self.in_place.hurry();
+        if self.ring.drained() < self.ring.tail() {
+            self.kick_writer();
+        }
         // Room in the ring is given in the order in which it was asked for: those before us append.
         let all = match self.permits.acquire_many(self.permits_all()).await {
             Ok(all) => all,

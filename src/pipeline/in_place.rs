@@ -9,6 +9,12 @@
 //!
 //! Where many tasks append, each lets those that can run go first, once: then the first to come back
 //! writes for all of them with one call. Whether that pays is learned as by those who linger.
+//!
+//! Nobody may have to wait for one who lets others go first: it may not be polled again for long.
+//! Whoever comes later, and wants what it published to be written, has that done: an append behind it,
+//! a sync, one who waits for its room in the ring. Whoever came before it published found nothing to
+//! write, and relies on it; so it looks for those when it has published, and lets nobody go first if
+//! there are any. Both sides store, then look for what the other stores, as in `scheduled`.
 
 use std::{
     future::Future,
@@ -19,6 +25,7 @@ use std::{
 
 use crate::{
     error::Result,
+    lsn::Lsn,
     pipeline::{
         core::Core,
         epochs::Goal,
@@ -26,7 +33,7 @@ use crate::{
         ring::Taken,
         writer::{Step, Writer},
     },
-    sync::{AtomicBool, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
 /// What one call that wrote for several adds to the habit of gathering, what a lone one takes from
@@ -53,6 +60,17 @@ pub(super) struct InPlace {
     /// How well it has paid of late to let others publish first.
     habit: AtomicU64,
     appends: AtomicU64,
+    /// How many wait for room in the ring, whatever it takes.
+    hurried: AtomicU64,
+}
+
+/// Somebody needs what was published to be written, for as long as it lives.
+pub(super) struct Hurry<'a>(&'a InPlace);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.hurried.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What became of a write in place.
@@ -68,11 +86,20 @@ impl InPlace {
     pub(super) fn new(bytes_max: u64) -> Self {
         let zero = || AtomicU64::new(0);
         let is_nonblocking = AtomicBool::new(true);
-        InPlace { bytes_max, is_nonblocking, habit: zero(), appends: zero() }
+        let (habit, appends, hurried) = (zero(), zero(), zero());
+        InPlace { bytes_max, is_nonblocking, habit, appends, hurried }
     }
 
     pub(super) fn is_on(&self) -> bool {
         self.bytes_max() > 0
+    }
+
+    /// From here on nobody lets others go first. Whoever did is to be written for by the caller.
+    pub(super) fn hurry(&self) -> Hurry<'_> {
+        self.hurried.fetch_add(1, Ordering::Relaxed);
+        // Before the look for what is published, which follows.
+        fence(Ordering::SeqCst);
+        Hurry(self)
     }
 
     fn gathers(&self) -> bool {
@@ -104,14 +131,28 @@ impl InPlace {
 /// the caller's record written all the same.
 struct Gather<'a> {
     core: &'a Arc<Core>,
+    /// Where the caller's record ends.
+    end: Lsn,
     has_yielded: bool,
+}
+
+impl Gather<'_> {
+    /// Whether somebody may have looked for the caller's record before it was published, and waits.
+    fn is_awaited(&self) -> bool {
+        let core = self.core;
+        // Behind the publication.
+        fence(Ordering::SeqCst);
+        core.in_place.hurried.load(Ordering::Relaxed) > 0
+            || core.ring.tail() > self.end
+            || core.sync_demand.load(Ordering::Acquire) >= self.end.as_u64()
+    }
 }
 
 impl Future for Gather<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.has_yielded || !self.core.in_place.gathers() {
+        if self.has_yielded || !self.core.in_place.gathers() || self.is_awaited() {
             self.has_yielded = false;
             return Poll::Ready(());
         }
@@ -134,7 +175,7 @@ impl Core {
     /// operating system; sees to it that it will be.
     pub(crate) async fn write_and_reach(self: &Arc<Self>, goal: Goal) -> Result<()> {
         if self.in_place.is_on() && !self.executor.runs_in_place() {
-            Gather { core: self, has_yielded: false }.await;
+            Gather { core: self, end: goal.end, has_yielded: false }.await;
             if self.written.get() < goal.end {
                 self.write_for_me();
             }
@@ -164,7 +205,12 @@ impl Core {
         let Some(_lock) = self.hold_lock() else { return true };
         for _ in 0..WRITES_IN_PLACE {
             let wrote = match self.writer.try_lock() {
-                Ok(mut writer) if self.status.check().is_ok() => writer.step_in_place(self),
+                Ok(mut writer) if self.status.check().is_ok() => {
+                    writer.step_in_place(self).inspect_err(|error| {
+                        // Under the lock: whoever waits for it must not write behind a failed write.
+                        self.set_stopped(error.clone().into_poison());
+                    })
+                }
                 // Stopped, or a panic left the writer half way, which stops the log.
                 Ok(_) | Err(TryLockError::Poisoned(_)) => return true,
                 // A sync job is at it, and may have passed what was published last.

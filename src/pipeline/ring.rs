@@ -43,6 +43,10 @@ const SLOT_BYTES: u64 = FRAME_HEADER_BYTES_U64;
 /// What a slot holds when the unit at `lsn` is published. LSNs are multiples of 8, so it is never 0,
 /// which stands for none.
 fn tag(lsn: Lsn) -> u64 {
+    #[cfg(all(test, loom))]
+    if let Some(broken) = loom_tests::TAG.get() {
+        return broken(lsn);
+    }
     lsn.as_u64() | 1
 }
 

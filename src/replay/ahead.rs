@@ -30,6 +30,9 @@ const CHUNKS_PER_JOB: u32 = 32;
 /// So many buffers that were given back are kept: those of a window, and the reader's own.
 const SPARES_MAX: usize = 5;
 
+/// Larger ones aren't kept.
+const SPARE_BYTES_MAX: u64 = 2 * CHUNK_BYTES;
+
 /// The chunks of a range, in order.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
@@ -134,8 +137,12 @@ impl ReadAhead {
         drop(unwanted);
     }
 
-    /// Takes back a chunk whose records have been yielded; some of them may still be held.
+    /// Takes back a chunk whose records have been yielded; some of them may still be held. A large one
+    /// isn't kept: it would be much to hold for nothing, and a small record in it would hold all of it.
     pub(super) fn give_back(&self, chunk: Chunk) {
+        if chunk.bytes.len() as u64 > SPARE_BYTES_MAX {
+            return;
+        }
         let mut state = self.shared.state();
         if state.spares.len() == SPARES_MAX {
             // Held for longer than all the others: by somebody who keeps records.
@@ -250,8 +257,11 @@ impl Drop for Reading {
         }
         let mut state = self.shared.state();
         state.is_reading = false;
+        // Nobody misses what isn't wanted.
+        if state.next < state.until.min(state.stop_at) {
+            state.ready.push_back(Err(pool_is_gone()));
+        }
         state.next = state.until;
-        state.ready.push_back(Err(pool_is_gone()));
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);

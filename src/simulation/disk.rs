@@ -74,6 +74,7 @@ impl Disk {
             operation_count: 0,
             cut_after: u64::MAX,
             capacity_bytes: u64::MAX,
+            promises_not_to_wait: false,
             history: None,
         };
         let raw = RawDisk { state: Arc::new(Mutex::new(state)), locked: Arc::default() };
@@ -103,6 +104,14 @@ impl Disk {
     /// Files take so much space at most, in bytes; without end by default.
     pub fn set_capacity_bytes(&self, bytes: u64) {
         self.raw.state().capacity_bytes = bytes;
+    }
+
+    /// Whether its files can promise not to wait: whether they know
+    /// [`write_at_nonblocking`](StorageFile::write_at_nonblocking). They don't by default. That it
+    /// comes short, would wait after all or isn't known any more, is for [`Faults`] to say
+    /// ([`Op::WriteNonblocking`](crate::simulation::Op::WriteNonblocking)).
+    pub fn set_nonblocking_writes(&self, are_known: bool) {
+        self.raw.state().promises_not_to_wait = are_known;
     }
 
     /// Keeps the image after each operation, for [`Disk::power_cuts`]. Costs a copy of the file
@@ -220,6 +229,7 @@ struct State {
     operation_count: u64,
     cut_after: u64,
     capacity_bytes: u64,
+    promises_not_to_wait: bool,
     /// The image after each operation, if that is wanted.
     history: Option<Vec<Image>>,
 }
@@ -426,6 +436,13 @@ impl StorageFile for RawFile {
             state.image.write(self.number, bytes, to_usize(offset)?);
             Ok(bytes.len())
         })
+    }
+
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        if !self.disk.state().promises_not_to_wait {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.write_at(bytes, offset)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -20,6 +20,8 @@ pub enum Op {
     Read,
     /// [`StorageFile::write_at`](crate::storage::StorageFile::write_at).
     Write,
+    /// [`StorageFile::write_at_nonblocking`](crate::storage::StorageFile::write_at_nonblocking).
+    WriteNonblocking,
     /// `reserve` and `set_len` of a [`StorageFile`](crate::storage::StorageFile).
     Resize,
     /// `sync_data` and `sync_all` of a [`StorageFile`](crate::storage::StorageFile).
@@ -98,4 +100,6 @@ pub struct Wrote {
     pub head: Vec<u8>,
     /// Whether all bytes were zero.
     pub is_blank: bool,
+    /// Whether it was a write that doesn't wait.
+    pub is_nonblocking: bool,
 }

@@ -278,10 +278,11 @@ fn can_happen(op: Op, action: &Action, afterwards: bool) -> bool {
     let is_hold = matches!(action, Action::Gate(_) | Action::Delay(_));
     match op {
         _ if afterwards => {
-            matches!(op, Op::Write | Op::Sync | Op::SyncDir) && (is_failure || is_hold)
+            matches!(op, Op::Write | Op::WriteNonblocking | Op::Sync | Op::SyncDir)
+                && (is_failure || is_hold)
         }
         _ if is_failure || is_hold || matches!(action, Action::Panic) => true,
-        Op::Write => true,
+        Op::Write | Op::WriteNonblocking => true,
         Op::Read => matches!(action, Action::Short(_) | Action::FlipBit),
         Op::Create | Op::Open => false,
         _ => matches!(action, Action::Ignore),

@@ -193,10 +193,44 @@ impl FaultyFile {
         done
     }
 
+    /// A write of either kind: what meets it, what it does, and the note of it.
+    fn write(
+        &self,
+        op: Op,
+        bytes: &[u8],
+        offset: u64,
+        write: impl FnOnce(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let verdict = self.faults.meet(op, &self.name)?;
+        let count = match verdict {
+            Verdict::Go(limit) => write(bytes.get(..limit).unwrap_or(bytes))?,
+            verdict => self.write_wrongly(op, verdict, bytes, offset)?,
+        };
+        self.faults.leave(op, &self.name)?;
+        self.faults.push(|| {
+            let written = bytes.get(..count).unwrap_or_default();
+            Event::Wrote(Wrote {
+                file: self.name.clone(),
+                offset,
+                count,
+                head: written.iter().take(64).copied().collect(),
+                is_blank: written.iter().all(|&byte| byte == 0),
+                is_nonblocking: op == Op::WriteNonblocking,
+            })
+        });
+        Ok(count)
+    }
+
     /// Does a write in the way that was decided, and says how many bytes it claims to have written.
-    fn write(&self, verdict: Verdict, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    fn write_wrongly(
+        &self,
+        op: Op,
+        verdict: Verdict,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<usize> {
         match verdict {
-            Verdict::Go(limit) => self.inner.write_at(bytes.get(..limit).unwrap_or(bytes), offset),
+            Verdict::Go(_) => Ok(0),
             Verdict::Ignore => Ok(bytes.len()),
             Verdict::FlipBit(bit) => {
                 let mut wrong = bytes.to_vec();
@@ -213,7 +247,7 @@ impl FaultyFile {
             }
             Verdict::LandLate(after) => {
                 self.faults.orphans().add(&self.inner, bytes, offset, after);
-                self.faults.push(|| Event::Failed { op: Op::Write, file: self.name.clone() });
+                self.faults.push(|| Event::Failed { op, file: self.name.clone() });
                 Err(io::ErrorKind::TimedOut.into())
             }
         }
@@ -261,20 +295,13 @@ impl StorageFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let verdict = self.faults.meet(Op::Write, &self.name)?;
-        let count = self.write(verdict, bytes, offset)?;
-        self.faults.leave(Op::Write, &self.name)?;
-        self.faults.push(|| {
-            let written = bytes.get(..count).unwrap_or_default();
-            Event::Wrote(Wrote {
-                file: self.name.clone(),
-                offset,
-                count,
-                head: written.iter().take(64).copied().collect(),
-                is_blank: written.iter().all(|&byte| byte == 0),
-            })
-        });
-        Ok(count)
+        self.write(Op::Write, bytes, offset, |bytes| self.inner.write_at(bytes, offset))
+    }
+
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.write(Op::WriteNonblocking, bytes, offset, |bytes| {
+            self.inner.write_at_nonblocking(bytes, offset)
+        })
     }
 
     fn len(&self) -> io::Result<u64> {

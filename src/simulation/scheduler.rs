@@ -261,11 +261,25 @@ impl Wake for Woken {
     }
 }
 
-/// The turns of the thread that polls tasks: it gives its own to a worker if it can't go on.
+/// The turns of the thread that polls tasks: it gives its own to a worker if it can't go on, and
+/// perhaps where it does I/O itself. Other tasks run when it has come back.
 struct MainTurns(Arc<Shared>);
 
 impl Turns for MainTurns {
-    fn pass(&self) {}
+    fn pass(&self) {
+        let worker = {
+            let State { random, runnable, .. } = &mut *lock(&self.0.state);
+            let count = runnable.len();
+            let place = if count == 0 { 0 } else { random.below(count + 1) };
+            (place < count).then(|| runnable.remove(place))
+        };
+        worker.iter().for_each(|worker| self.0.step(worker));
+    }
+
+    fn rest(&self) -> bool {
+        self.pass();
+        true
+    }
 
     fn wait(&self) -> bool {
         let worker = {

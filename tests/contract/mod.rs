@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod copies;
+pub(crate) mod in_place;
 pub(crate) mod oracle;
 pub(crate) mod storm;
 pub(crate) mod sweep;
@@ -73,6 +74,7 @@ fn compression() -> Compression {
 pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(RECYCLED.get());
+    let options = options.inline_writes(in_place::inline_bytes_max());
     options.compression(compression()).compression_bytes_min(0).open_with(disk).await
 }
 

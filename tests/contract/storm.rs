@@ -10,7 +10,9 @@ use highwater::{
 };
 
 use super::{
-    Found, block_on, open,
+    Found, block_on,
+    in_place::{prepared, write_in_place_by},
+    open,
     oracle::Oracle,
     recycle_by,
     sweep::{Tally, live_on},
@@ -28,6 +30,7 @@ fn plan_nuisances(disk: &Disk, random: &mut Random) {
         faults.on(op).one_in(one_in * 3).fail(ErrorKind::Interrupted);
         faults.on(op).one_in(one_in * 2).delay(Duration::from_millis(1));
     }
+    faults.on(Op::WriteNonblocking).one_in(one_in * 2).delay(Duration::from_millis(1));
 }
 
 /// One failure, or a disk that is full.
@@ -56,10 +59,11 @@ pub(crate) fn plan(disk: &Disk, random: &mut Random) {
 /// What the disk honestly fails at loses nothing that was acknowledged.
 pub(crate) fn storm(seed: u64, tally: &mut Tally) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0x570a);
+    write_in_place_by(seed);
     // The turnover is where files are used again: every other seed of those that recycle.
     recycle_by(seed);
     let script = if seed % 6 == 1 { turnover_script(seed) } else { random_script(seed) };
-    let disk = Disk::new(seed);
+    let disk = prepared(Disk::new(seed));
     plan(&disk, &mut random);
     let oracle = Simulation::new(seed).run(run(&script, &disk, seed, Running::Simulated));
     disk.faults().land();

@@ -5,12 +5,13 @@ use std::{cell::RefCell, rc::Rc};
 use futures::TryStreamExt;
 use highwater::{
     Lsn, Reader, Wal,
-    simulation::{Disk, Image, Op, Random, Simulation, Survival},
+    simulation::{Disk, Event, Image, Op, Random, Simulation, Survival},
 };
 
 use super::{
     Found, block_on,
     copies::check_copies,
+    in_place::{prepared, write_in_place_by},
     open,
     oracle::Oracle,
     read_all, recycle_by,
@@ -214,6 +215,7 @@ pub(crate) fn sweep_as_it_is(
 /// As [`sweep`], with tasks and the log's work in an order that the seed decides.
 pub(crate) fn sweep_simulated(seed: u64, depth: Depth, tally: &mut Tally) -> Result<(), String> {
     recycle_by(seed);
+    write_in_place_by(seed);
     sweep_simulated_as_it_is(seed, &random_script(seed), depth, tally)
 }
 
@@ -224,7 +226,7 @@ pub(crate) fn sweep_simulated_as_it_is(
     depth: Depth,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let disk = Disk::new(seed).recording();
+    let disk = prepared(Disk::new(seed).recording());
     let oracle = Simulation::new(seed).run(run(script, &disk, seed, Running::Simulated));
     sweep_record(&disk, &oracle, seed, depth, tally)
 }
@@ -232,6 +234,7 @@ pub(crate) fn sweep_simulated_as_it_is(
 /// Fails each flush of a script in turn, reopens on the same boot and then cuts the power.
 pub(crate) fn fail_syncs(seed: u64, running: Running, tally: &mut Tally) -> Result<(), String> {
     recycle_by(seed);
+    write_in_place_by(seed);
     fail_syncs_of(&random_script(seed), seed, running, tally)
 }
 
@@ -248,10 +251,14 @@ pub(crate) fn fail_syncs_of(
     for index in 0.. {
         let disk = Disk::new(seed);
         disk.faults().on(Op::Sync).skip(index).once().fail_os(5);
+        let disk = prepared(disk);
+        disk.faults().record(true);
         let oracle = run_on(&disk);
-        if disk.faults().met_count() == 0 {
+        let failed = |event: &Event| matches!(event, Event::Failed { op: Op::Sync, .. });
+        if disk.faults().count(failed) == 0 {
             break;
         }
+        disk.faults().record(false);
         tally.cuts += 1;
         let case = |what: String| format!("seed {seed}, flush {index} fails: {what}");
         block_on(async {

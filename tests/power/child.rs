@@ -264,6 +264,9 @@ impl StorageFile for DeviceFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.inner.write_at(bytes, offset)
     }
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.inner.write_at_nonblocking(bytes, offset)
+    }
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }

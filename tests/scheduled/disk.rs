@@ -10,6 +10,7 @@ use std::{
 };
 
 use highwater::storage::{Locking, MemoryStorage, Storage, StorageFile};
+use shuttle::rand::{Rng, thread_rng};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -33,13 +34,18 @@ struct Shared {
     lost: Mutex<BTreeSet<String>>,
     /// The operation that fails, and how many of its kind go well before.
     fault: Mutex<Option<(Op, u64)>>,
+    /// Whether its files promise not to wait; then chance decides how often they do.
+    is_promising: bool,
     /// The same "random" bytes in every run, so that a seed is all there is to a failure.
     random: AtomicU64,
 }
 
 impl Disk {
+    /// One in two promises not to wait.
     pub(crate) fn new() -> Self {
-        Self::default()
+        let is_promising = thread_rng().gen_range(0..2) == 0;
+        let shared = Arc::new(Shared { is_promising, ..Shared::default() });
+        Disk { files: MemoryStorage::new(), shared }
     }
 
     /// Has the operation fail that comes after `good_count` good ones from now on.
@@ -155,6 +161,21 @@ impl StorageFile for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.shared.attempt(Op::Write)?;
         self.file.write_at(bytes, offset)
+    }
+
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        if !self.shared.is_promising {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let whole = bytes.len();
+        let count = match thread_rng().gen_range(0..8) {
+            0 => return Err(io::ErrorKind::WouldBlock.into()),
+            1 => thread_rng().gen_range(0..=whole),
+            _ => whole,
+        };
+        // A job finds out whether that is so.
+        self.shared.attempt(Op::Write)?;
+        self.file.write_at(&bytes[..count], offset)
     }
 
     fn len(&self) -> io::Result<u64> {

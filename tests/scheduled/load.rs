@@ -33,9 +33,10 @@ pub(crate) struct Attempt {
     promise: Promise,
 }
 
-/// The smallest ring and segments there can be.
+/// The smallest ring and segments there can be. One log in two writes small ones in place.
 pub(crate) fn small() -> Options {
-    Wal::options().ring_bytes(1 << 10).segment_bytes(8 << 10)
+    let inline_bytes = [0, 0, 150, 4096][thread_rng().gen_range(0..4)];
+    Wal::options().ring_bytes(1 << 10).segment_bytes(8 << 10).inline_writes(inline_bytes)
 }
 
 /// Opens a log whose last job may still be ending.

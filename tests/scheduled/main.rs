@@ -376,3 +376,96 @@ fn a_truncation_of_the_end_beside_appends() {
         });
     });
 }
+
+/// Appends that write themselves, one that is written by a job, one that is synced, and a cut: all
+/// are answered, and what is left was appended once.
+#[test]
+fn writers_in_place_beside_a_sync_a_write_job_and_a_cut() {
+    check(|| {
+        block_on(async {
+            let disk = Disk::new();
+            let wal = small().open_with(disk.clone()).await.unwrap();
+            let kept = wal.append(&[0; 8]).await.unwrap();
+            let tasks: Vec<_> = (1..6u8)
+                .map(|task| {
+                    let wal = wal.clone();
+                    spawn(async move {
+                        for i in 0..3u8 {
+                            let payload = [task, i, 1, 1, 1, 1, 1, 1];
+                            let answer = match task {
+                                1 => wal.append_and_sync(&payload).await.map(drop),
+                                2 => match wal.enqueue(&payload).await {
+                                    Ok(ticket) => ticket.written().await.map(drop),
+                                    Err(error) => Err(error),
+                                },
+                                _ => wal.append(&payload).await.map(drop),
+                            };
+                            match answer {
+                                Ok(()) | Err(Error::Truncated { .. }) => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..thread_rng().gen_range(0..12) {
+                yield_now().await;
+            }
+            wal.truncate_after(kept).await.unwrap();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            let shown = records(&wal).await;
+            wal.close().await.unwrap();
+            let found = records(&disk_after(&disk).await).await;
+            assert_eq!(found, shown);
+            let mut payloads: Vec<_> = found.iter().map(|(_, payload)| payload).collect();
+            payloads.sort();
+            payloads.dedup();
+            assert_eq!(payloads.len(), found.len(), "a record is there twice");
+        });
+    });
+}
+
+/// An append is polled once, and again only when everybody else is done: nobody waits for it.
+#[test]
+fn nobody_waits_for_an_append_that_lets_others_go_first() {
+    check(|| {
+        block_on(async {
+            let disk = Disk::new();
+            let wal = small().open_with(disk.clone()).await.unwrap();
+            let others: Vec<_> = (0..4u8)
+                .map(|task| {
+                    let wal = wal.clone();
+                    spawn(async move {
+                        match task {
+                            0 => drop(wal.append(&[task]).await.unwrap()),
+                            1 => drop(wal.append_and_sync(&[task]).await.unwrap()),
+                            2 => wal.enqueue(&[task]).await.unwrap().written().await.unwrap(),
+                            // All of the ring.
+                            _ => drop(wal.append(&[task; 1008]).await.unwrap()),
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..thread_rng().gen_range(0..4) {
+                yield_now().await;
+            }
+            let mut append = Box::pin(wal.append(&[9]));
+            let answer = futures::poll!(append.as_mut());
+            if thread_rng().gen_range(0..2) == 0 {
+                for other in others {
+                    other.await.unwrap();
+                }
+                wal.close().await.unwrap();
+                return;
+            }
+            for other in others {
+                other.await.unwrap();
+            }
+            if answer.is_pending() {
+                append.await.unwrap();
+            }
+        });
+    });
+}

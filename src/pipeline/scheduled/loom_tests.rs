@@ -180,7 +180,7 @@ fn no_demand_is_left_behind_a_frame_that_came_late() {
 }
 
 /// A write job ends beside one who publishes and drains, as a sync does. A third publishes behind what
-/// is being drained and relies on the write job, which must not take zeroed words for the end.
+/// is being drained and relies on the write job, whose last look must not be where the drainer was.
 fn append_beside_two_who_drain(look: fn(&Log) -> bool) {
     explore(move || {
         let log = Log { look, ..Log::in_parts(REAL) };
@@ -210,6 +210,76 @@ fn no_frame_is_left_behind_those_that_another_drains() {
 #[should_panic(expected = "a frame is left in the ring")]
 fn control_a_look_beside_one_who_drains() {
     append_beside_two_who_drain(|log| log.ring.is_ready());
+}
+
+/// An append that lets others go first, and isn't polled again, beside one that can't get past it.
+/// `is_awaited` is what the first looks for before it lets anybody go first.
+fn parked_append_beside_append(is_awaited: fn(&Log, Lsn) -> bool) {
+    explore(move || {
+        let log = Log::new(REAL);
+        let other = thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                let end = log.publish();
+                log.kick_writer();
+                end
+            }
+        });
+        let end = log.publish();
+        if is_awaited(&log, end) {
+            log.kick_writer();
+        }
+        let needed = other.join().unwrap();
+        assert!(log.ring.drained() >= needed, "a frame is left in the ring");
+    });
+}
+
+#[test]
+fn nobody_waits_behind_an_append_that_lets_others_go_first() {
+    parked_append_beside_append(|log, end| {
+        fence(Ordering::SeqCst);
+        log.ring.tail() > end
+    });
+}
+
+#[test]
+#[should_panic(expected = "a frame is left in the ring")]
+fn control_letting_others_go_first_who_are_there() {
+    parked_append_beside_append(|_, _| false);
+}
+
+/// The same beside one who waits for the room that it takes: `demand` stands for the count of those.
+fn parked_append_beside_one_who_needs_its_room(looks_behind_a_fence: bool) {
+    explore(move || {
+        let log = Log::new(REAL);
+        let other = thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                log.demand.fetch_add(1, Ordering::Relaxed);
+                log.kick_writer();
+            }
+        });
+        log.publish();
+        if looks_behind_a_fence {
+            fence(Ordering::SeqCst);
+        }
+        if log.demand.load(Ordering::Relaxed) > 0 {
+            log.kick_writer();
+        }
+        other.join().unwrap();
+        assert_eq!(log.ring.drained(), log.ring.tail(), "a frame is left in the ring");
+    });
+}
+
+#[test]
+fn nobody_waits_for_the_room_of_an_append_that_lets_others_go_first() {
+    parked_append_beside_one_who_needs_its_room(true);
+}
+
+#[test]
+#[should_panic(expected = "a frame is left in the ring")]
+fn control_a_look_for_those_in_a_hurry_without_a_fence() {
+    parked_append_beside_one_who_needs_its_room(false);
 }
 
 /// Demand and written bytes by two of them: only together they are work.

@@ -249,6 +249,11 @@ impl StorageFile for Opened {
         self.file.write_at(bytes, offset, self.early.as_deref())
     }
 
+    /// It is a write into the memory of the process, where nobody waits.
+    fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.write_at(bytes, offset)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.read().bytes)
     }
