@@ -44,6 +44,7 @@ mod log;
 mod open;
 mod options;
 mod read;
+mod read_all;
 mod record;
 mod state;
 mod ticket;
