@@ -455,7 +455,7 @@ pub(crate) fn read_records(core: &Arc<Core>, lsns: &[Lsn], epoch: u64) -> Result
         needed = 0;
         for &lsn in rest {
             let offset = to_usize(lsn.since(from));
-            if lsn < from || lsn > last || offset > bytes.len() {
+            if lsn < from || lsn > last || lsn >= reader.place.end || offset > bytes.len() {
                 break;
             }
             let part = bytes.slice(offset..);

@@ -41,6 +41,12 @@ pub enum Sabotage {
     FollowUnsynced,
     /// Checksums don't cover where a frame belongs.
     ForgetLsn,
+    /// A Raft log begins above its newest state record.
+    ForgetState,
+    /// A Raft log's beginning moves before the purge that lets it is durable.
+    BeginBeforePurge,
+    /// A vote is answered without a flush.
+    SkipVoteFlush,
 }
 
 #[cfg(not(feature = "__sabotage"))]

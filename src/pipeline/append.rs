@@ -8,6 +8,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{AcquireError, SemaphorePermit, TryAcquireError};
 
+#[cfg(feature = "raft")]
+use crate::sync::fence;
 use crate::{
     error::{Error, Result},
     format::{
@@ -256,25 +258,11 @@ impl Core {
         if outside {
             self.wait_for_room(Some(unit.bytes)).await?;
         } else if !self.space.has_room(self.ring.tail()) {
+            // A rotation may have to come first, and what causes it be left to be written later.
+            self.kick_writer();
             self.wait_for_room(None).await?;
         }
         Ok(Room { permit, bytes: unit.bytes })
-    }
-
-    /// As [`Core::room_for`], without waiting: `None` if there is none now, or the log has stopped.
-    #[cfg(feature = "raft")]
-    pub(crate) fn try_room_for(self: &Arc<Self>, unit: &Unit<'_>) -> Option<Room<'_>> {
-        if self.status.check_new().is_err() || unit.bytes > self.ring.capacity_bytes() {
-            return None;
-        }
-        let permit = self.permits.try_acquire_many(Core::permits_for(unit.bytes)).ok()?;
-        if !self.space.has_room(self.ring.tail()) {
-            self.request_spare(0);
-            if !self.space.has_room(self.ring.tail()) {
-                return None;
-            }
-        }
-        Some(Room { permit, bytes: unit.bytes })
     }
 
     /// Orders a unit in the room that was made for it. Never waits; nobody has been told to write it.
@@ -291,6 +279,17 @@ impl Core {
         reserved.publish(self.sealed(&unit, span.lsn).into_iter().zip(payloads));
         std::mem::forget(guard);
         span
+    }
+
+    /// Leaves what was published to be written with what comes next, or when somebody wants it synced;
+    /// but not when nothing comes any more.
+    #[cfg(feature = "raft")]
+    pub(crate) fn write_later(self: &Arc<Self>) {
+        // Either we see that the log is being closed, or who closes it sees what we published.
+        fence(Ordering::SeqCst);
+        if self.status.check_new().is_err() {
+            self.kick_writer();
+        }
     }
 
     /// The headers of a unit's frames, from `lsn` on.

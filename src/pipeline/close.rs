@@ -18,6 +18,8 @@ use crate::{
 impl Core {
     pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
         self.status.begin_closing();
+        // What was left to be written later holds permits.
+        self.kick_writer();
         // Room in the ring is given in the order in which it was asked for: those before us append.
         let all = match self.permits.acquire_many(self.permits_all()).await {
             Ok(all) => all,

@@ -80,6 +80,8 @@ pub(crate) struct Core {
     /// For the next segment's header: a position that a user wants to find again without reading
     /// the log (`u64::MAX` for none).
     hint: AtomicU64,
+    /// What the newest header tells of it.
+    told_hint: AtomicU64,
     /// The highest position that anybody wants synced.
     pub(super) sync_demand: AtomicU64,
     /// Where the newest mark frame stands. If it is the last thing in the log, nobody waits for it.
@@ -182,6 +184,7 @@ impl Core {
             #[cfg(feature = "raft")]
             answers: Answers::default(),
             hint: AtomicU64::new(start.hint.map_or(u64::MAX, Lsn::as_u64)),
+            told_hint: AtomicU64::new(start.hint.map_or(u64::MAX, Lsn::as_u64)),
             sync_demand: AtomicU64::new(start.end.as_u64()),
             trailing_mark: AtomicU64::new(u64::MAX),
             close_frame: AtomicU64::new(u64::MAX),
@@ -205,9 +208,27 @@ impl Core {
         Self::permits_for(self.ring.capacity_bytes())
     }
 
-    /// What the headers of new segments tell.
-    pub(crate) fn hint(&self) -> Option<Lsn> {
+    /// What the next segment's header is to tell.
+    pub(super) fn hint(&self) -> Option<Lsn> {
         Some(self.hint.load(Ordering::Acquire)).filter(|&hint| hint != u64::MAX).map(Lsn::new)
+    }
+
+    /// A header that tells it was written.
+    pub(super) fn hint_is_told(&self, hint: Option<Lsn>) {
+        self.told_hint.store(hint.map_or(u64::MAX, Lsn::as_u64), Ordering::Release);
+    }
+
+    /// What the newest header tells, which is durable when what is reserved from now on is.
+    #[cfg(feature = "raft")]
+    pub(crate) fn told_hint(&self) -> Option<Lsn> {
+        Some(self.told_hint.load(Ordering::Acquire)).filter(|&hint| hint != u64::MAX).map(Lsn::new)
+    }
+
+    /// What the newest header tells is of no use: `lsn` is what has to be kept, and told from now on.
+    #[cfg(feature = "raft")]
+    pub(crate) fn correct_hint(&self, lsn: Lsn) {
+        self.set_hint(lsn);
+        self.hint_is_told(Some(lsn));
     }
 
     /// Has the headers of new segments tell `lsn`, which is durable.

@@ -153,28 +153,6 @@ impl Core {
         self.wait_told(goal).await
     }
 
-    /// As [`Core::begin_at`] for a boundary below the synced mark, without waiting: whether it is
-    /// ordered, or nothing was done.
-    #[cfg(feature = "raft")]
-    pub(crate) fn try_begin_at(self: &Arc<Self>, lsn: Lsn) -> bool {
-        let Ok(_turn) = self.purge.turn.try_lock() else { return false };
-        if lsn <= self.purge.first() {
-            return true;
-        }
-        if lsn > self.synced.get() || self.status.check_new().is_err() {
-            return false;
-        }
-        let count = Core::permits_for(FIRST_FRAME_BYTES);
-        let Ok(permit) = self.permits.try_acquire_many(count) else { return false };
-        let has_room = self.space.has_room(self.ring.tail());
-        if std::mem::replace(&mut self.purge.state().used_reserve, !has_room) && !has_room {
-            return false;
-        }
-        let goal = self.order_first(permit, lsn);
-        self.demand_sync(goal.end);
-        true
-    }
-
     /// Reserves and publishes the record that tells of the beginning. Nothing waits, and the
     /// truncation goes on by itself.
     fn order_first(self: &Arc<Self>, permit: SemaphorePermit<'_>, lsn: Lsn) -> Goal {

@@ -184,6 +184,7 @@ impl Writer {
         // Before any of its frames, so that `written` never passes into a segment without one.
         spare.file.write_at(&header.block(), 0)?;
         core.purge.told(first);
+        core.hint_is_told(header.hint);
         let (next, info) = begun(spare, &header);
         core.segments.push(info, Arc::clone(&next.file));
         core.space.rotated(base, next.end());
@@ -221,6 +222,7 @@ impl Writer {
         let old_end = self.drainer.at();
         // Before the mark moves back, so that no later flush is taken for that of an older record.
         core.purge.told(first);
+        core.hint_is_told(header.hint);
         core.truncations_are_told();
         let mut dead = Vec::new();
         core.lower_marks(epoch, cut, || {

@@ -14,6 +14,7 @@ use crate::{
         state::{At, GroupState, Refused},
         ticket::AppendTicket,
     },
+    sabotage::{self, Sabotage},
 };
 
 /// One group of a [`RaftLog`](crate::raft::RaftLog). A cheap handle; all handles of a group are the
@@ -157,6 +158,7 @@ impl RaftGroup {
         let (ticket, dead) = self.store.publish(&mut state, room, unit, &changes, &records);
         drop(state);
         self.store.drop_elsewhere(dead);
+        self.store.look_for_work(false);
         Ok(ticket)
     }
 
@@ -212,7 +214,9 @@ impl RaftGroup {
     /// As [`append`](RaftGroup::append).
     pub async fn set_vote(&self, vote: impl Into<Bytes>) -> Result<AppendTicket> {
         let vote = vote.into();
-        self.change(move |_| Ok(Some(Change::Vote(vote.clone())))).await
+        let ticket = self.change(move |_| Ok(Some(Change::Vote(vote.clone())))).await?;
+        let skips = sabotage::is_on(Sabotage::SkipVoteFlush);
+        Ok(if skips { ticket.already() } else { ticket })
     }
 
     /// Notes how far the group is committed. It rides along with the next write and sync: if it
@@ -266,9 +270,11 @@ impl RaftGroup {
         if change(&state)?.is_none() {
             return Ok(self.store.nothing_changed(&state));
         }
+        let gives_space = matches!(planned, Change::Purge(_) | Change::Remove);
         let (ticket, dead) = self.store.publish(&mut state, room, unit, &[planned], &[]);
         drop(state);
         self.store.drop_elsewhere(dead);
+        self.store.look_for_work(gives_space);
         Ok(ticket)
     }
 }

@@ -128,10 +128,6 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
     /// A record of entries behind all others.
     pub(super) fn push(&mut self, indexes: Range<u64>, lsn: Lsn, bytes: u64) {
         if let Some(last) = self.runs.back_mut() {

@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
 };
 
 use crate::{
     error::Result,
     lsn::Lsn,
     raft::{
-        cache::TailCache, group::RaftGroup, options::RaftOptions, record::Change,
+        cache::TailCache, group::RaftGroup, keeper::Keeper, options::RaftOptions, record::Change,
         state::GroupState, ticket::AppendTicket,
     },
     wal::Wal,
@@ -52,6 +52,15 @@ pub(super) struct Store {
     pub(super) groups: RwLock<BTreeMap<u64, Arc<Group>>>,
     pub(super) cache: TailCache,
     pub(super) codec: u64,
+    pub(super) keeper: Keeper,
+    pub(super) opened: Opened,
+}
+
+/// What opening took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Opened {
+    pub(super) from_hint: bool,
+    pub(super) read_bytes: u64,
 }
 
 /// A group, and the lock under which its changes are checked and ordered.
@@ -95,6 +104,15 @@ pub struct RaftStats {
     pub group_count: u64,
     /// Bytes of entries kept in memory.
     pub cached_bytes: u64,
+    /// State records written.
+    pub state_count: u64,
+    /// Bytes of entries written again, so that the log's beginning could go.
+    pub rewritten_bytes: u64,
+    /// Whether opening began at the state record that the newest segment names, and not with a look
+    /// at the whole log.
+    pub opened_from_hint: bool,
+    /// Bytes of the log that opening had to read.
+    pub opened_bytes: u64,
 }
 
 impl RaftLog {
@@ -200,6 +218,10 @@ impl RaftLog {
         RaftStats {
             group_count: self.groups().len() as u64,
             cached_bytes: self.store.cache.bytes(),
+            state_count: self.store.keeper.checkpoint_count.load(Ordering::Relaxed),
+            rewritten_bytes: self.store.keeper.copied_bytes.load(Ordering::Relaxed),
+            opened_from_hint: self.store.opened.from_hint,
+            opened_bytes: self.store.opened.read_bytes,
         }
     }
 }

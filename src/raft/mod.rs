@@ -37,9 +37,11 @@
 //! `docs/RAFT.md` tells how to embed it, `docs/DURABILITY.md` what a crash may leave.
 
 mod cache;
+mod checkpoint;
 mod entry;
 mod group;
 mod index;
+mod keeper;
 mod log;
 mod open;
 mod options;
@@ -47,6 +49,7 @@ mod read;
 mod read_all;
 mod record;
 mod state;
+mod task;
 mod ticket;
 mod varint;
 
