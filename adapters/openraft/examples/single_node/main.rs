@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example single_node`
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 mod state_machine;
 
 use std::{

@@ -19,14 +19,14 @@ use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
     /// The types of this application.
-    pub Types: D = Set, R = Option<String>
+    pub(crate) Types: D = Set, R = Option<String>
 );
 
 /// A command: the key has this value from now on. The answer is the value before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Set {
-    pub key: String,
-    pub value: String,
+pub(crate) struct Set {
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 impl fmt::Display for Set {
@@ -37,7 +37,7 @@ impl fmt::Display for Set {
 
 /// A cheap handle, so that the application can read what openraft writes.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(Arc<Mutex<State>>);
+pub(crate) struct Keys(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -52,7 +52,7 @@ impl Keys {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn get(&self, key: &str) -> Option<String> {
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.state().values.get(key).cloned()
     }
 }

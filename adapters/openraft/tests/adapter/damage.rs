@@ -3,9 +3,12 @@
 use std::{fs, io, path::Path};
 
 use highwater::{Error, simulation::Random};
-use openraft::{RaftLogReader, Vote, storage::RaftLogStorage};
+use openraft::{RaftLogReader, Vote, storage::RaftLogStorage, type_config::alias::VoteOf};
 
-use crate::medium::{Medium, append_durably, entries, log_id, tiny};
+use crate::{
+    medium::{Medium, append_durably, entry, log_id, tiny},
+    state_machine::Types,
+};
 
 /// A log of some segments, closed.
 async fn written(directory: &Path) -> Medium {
@@ -13,7 +16,9 @@ async fn written(directory: &Path) -> Medium {
     let mut store = medium.open(tiny()).await.unwrap();
     for term in 1..40 {
         store.save_vote(&Vote::new(term, 1)).await.unwrap();
-        append_durably(&mut store, entries(term, term * 10..term * 10 + 10)).await.unwrap();
+        let indexes = term * 10..term * 10 + 10;
+        let large = indexes.map(|index| entry(term, index, "x".repeat(90))).collect();
+        append_durably(&mut store, large).await.unwrap();
     }
     store.save_committed(Some(log_id(39, 395))).await.unwrap();
     store.close().await.unwrap();
@@ -61,8 +66,8 @@ async fn a_flipped_bit_is_refused_or_changes_nothing() {
     assert!(refused > 20 && harmless > 0, "{refused} refused, {harmless} harmless");
 }
 
-type All =
-    (Option<Vote<openraft::type_config::alias::LeaderIdOf<crate::state_machine::Types>>>, usize);
+/// The vote, and how many entries there are.
+type All = (Option<VoteOf<Types>>, usize);
 
 fn whole() -> All {
     (Some(Vote::new(39, 1)), 390)
@@ -81,20 +86,11 @@ fn is_explained(error: &io::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> =
         error.get_ref().map(|inner| inner as _);
     while let Some(error) = source {
-        let known = error.downcast_ref::<Error>();
-        if known.is_some_and(|known| {
-            matches!(
-                known,
-                Error::Corrupt { .. }
-                    | Error::BadRaftRecord { .. }
-                    | Error::UnsupportedVersion { .. }
-                    | Error::UnsupportedFrame { .. }
-                    | Error::NotALog { .. }
-            )
-        }) {
-            return true;
+        match error.downcast_ref::<Error>() {
+            Some(Error::Corrupt { .. } | Error::BadRaftRecord { .. }) => return true,
+            Some(Error::UnsupportedVersion { .. } | Error::UnsupportedFrame { .. }) => return true,
+            _ => source = error.source(),
         }
-        source = error.source();
     }
     false
 }

@@ -1,5 +1,10 @@
 //! Reading in parts, while the log is purged, truncated and taken over.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use futures::{StreamExt, TryStreamExt};
 use highwater::storage::MemoryStorage;
 use openraft::{
@@ -107,13 +112,13 @@ async fn readers_beside_a_writer_see_no_hole() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Medium::Directory(directory.path().into()).open(tiny()).await.unwrap();
     append_durably(&mut store, entries(1, 1..100)).await.unwrap();
-    let stop = tokio_util_stop();
+    let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2)
         .map(|_| {
             let (mut reader, stop) = (store.clone(), stop.clone());
             tokio::spawn(async move {
                 let mut count = 0u64;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     let read = reader.try_get_log_entries(..).await.unwrap();
                     for pair in read.windows(2) {
                         assert_eq!(pair[0].log_id.index + 1, pair[1].log_id.index);
@@ -138,12 +143,8 @@ async fn readers_beside_a_writer_see_no_hole() {
             store.purge(log_id(1, first - 1)).await.unwrap();
         }
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     for reader in readers {
         assert!(reader.await.unwrap() > 0);
     }
-}
-
-fn tokio_util_stop() -> std::sync::Arc<std::sync::atomic::AtomicBool> {
-    std::sync::Arc::default()
 }
