@@ -1,5 +1,7 @@
 //! openraft's traits: every change is one record of the log's one stream.
 
+#![allow(clippy::result_large_err, reason = "openraft's own error")]
+
 use std::{error::Error, fmt::Debug, io, ops::RangeBounds};
 
 use highwater::raft::{AppendTicket, Entries, Entry};
@@ -71,7 +73,7 @@ impl<C: RaftTypeConfig, K: Codec> LogStore<C, K> {
     /// Orders the entries, in batches; the ticket is that of the last. openraft may give entries below
     /// what is purged by a snapshot: nobody asks for them again.
     async fn order(&self, mut entries: impl Iterator<Item = C::Entry>) -> io::Result<AppendTicket> {
-        let lowest = self.group.state().purged.map_or(0, |purged| purged.index + 1);
+        let lowest = self.group.state().purged.map_or(0, |purged| purged.index.saturating_add(1));
         let mut last = None;
         loop {
             let (mut batch, mut bytes) = (Entries::new(), 0);
