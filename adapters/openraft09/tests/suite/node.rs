@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use highwater::simulation::{Disk, Op, Survival};
 use highwater_openraft09::{Codec, LogStore, Postcard};
 use openraft::{
-    BasicNode, CommittedLeaderId, Config, Entry, EntryPayload, LogId, Raft, RaftLogReader,
-    RaftNetwork, RaftNetworkFactory, ServerState, Vote,
+    BasicNode, CommittedLeaderId, Config, Entry, EntryPayload, LogId, Raft, RaftNetwork,
+    RaftNetworkFactory, ServerState, Vote,
     error::{InstallSnapshotError, RPCError, RaftError, Unreachable},
     network::RPCOption,
     raft::{
