@@ -5,6 +5,7 @@
 //! there. `highwater-openraft` is for openraft 0.10, which can. Groups do share them here too.
 //!
 //! ```
+//! # use std::io::Cursor;
 //! # openraft::declare_raft_types!(pub Types: D = String, R = String);
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
 //! use highwater_openraft09::LogStore;
