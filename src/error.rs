@@ -378,6 +378,40 @@ impl Error {
     }
 }
 
+/// For interfaces that know no other error: the error itself is inside, and the kind says what a
+/// caller can tell apart.
+///
+/// ```
+/// let error = std::io::Error::from(highwater::Error::Full);
+/// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+/// assert!(error.get_ref().is_some_and(|inner| inner.is::<highwater::Error>()));
+/// ```
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind;
+        let kind = match &error {
+            Error::Io { source, .. } => source.kind(),
+            Error::NoSpace { .. } => ErrorKind::StorageFull,
+            Error::Corrupt { .. } => ErrorKind::InvalidData,
+            #[cfg(feature = "raft")]
+            Error::OtherCodec { .. } | Error::BadRaftRecord { .. } => ErrorKind::InvalidData,
+            #[cfg(feature = "raft")]
+            Error::NotContiguous { .. } | Error::Purged { .. } => ErrorKind::InvalidInput,
+            Error::InvalidOption { .. }
+            | Error::RecordTooLarge { .. }
+            | Error::BatchTooLarge { .. } => ErrorKind::InvalidInput,
+            Error::UnsupportedVersion { .. }
+            | Error::UnsupportedFrame { .. }
+            | Error::UnsupportedCompression { .. } => ErrorKind::Unsupported,
+            Error::Full => ErrorKind::WouldBlock,
+            Error::Locked { .. } => ErrorKind::ResourceBusy,
+            Error::Closed { .. } => ErrorKind::BrokenPipe,
+            _ => ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
 fn owner(pid: Option<u32>) -> String {
     match pid {
         Some(pid) if pid == std::process::id() => {

@@ -9,7 +9,7 @@ use crate::{
     pipeline::{Goal, Room, Unit},
     raft::{
         entry::{Entries, Filled},
-        log::{Group, Store},
+        log::{Group, RaftLog, Store},
         record::{Change, EntriesHead, Kind, Purged},
         state::{At, GroupState, Refused},
         ticket::AppendTicket,
@@ -64,6 +64,12 @@ impl RaftGroup {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.group.id
+    }
+
+    /// The log that it is in.
+    #[must_use]
+    pub fn log(&self) -> RaftLog {
+        RaftLog { store: Arc::clone(&self.store) }
     }
 
     /// What the group is now, from memory.

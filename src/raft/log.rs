@@ -206,6 +206,12 @@ impl RaftLog {
         &self.store.wal
     }
 
+    /// The number of the codec that it was opened with.
+    #[must_use]
+    pub fn codec(&self) -> u64 {
+        self.store.codec
+    }
+
     /// What it takes and has done. Looks at every group.
     #[must_use]
     pub fn stats(&self) -> RaftStats {

@@ -46,6 +46,7 @@ mod log;
 mod open;
 mod options;
 mod read;
+mod read_all;
 mod record;
 mod state;
 mod task;

@@ -1,0 +1,51 @@
+//! The callback that is called exactly once.
+
+use std::io;
+
+use highwater::raft::AppendTicket;
+use openraft::{RaftTypeConfig, storage::IOFlushed};
+
+use crate::error::StoreError;
+
+/// openraft's callback of an append. A node whose callback is never called hangs, so it is called
+/// also when the append's future is dropped, with an error.
+pub(crate) struct Completion<C: RaftTypeConfig> {
+    callback: Option<IOFlushed<C>>,
+    group: u64,
+}
+
+impl<C: RaftTypeConfig> Completion<C> {
+    pub(crate) fn new(callback: IOFlushed<C>, group: u64) -> Self {
+        Completion { callback: Some(callback), group }
+    }
+
+    /// Hands it to the log, which calls it once, in the order of the log, without a lock.
+    pub(crate) fn on_durable(self, ticket: AppendTicket) {
+        let group = self.group;
+        ticket.on_durable(move |outcome| {
+            let operation = "append: making it durable";
+            let log = |source| StoreError::Log { group, operation, source };
+            self.call(outcome.map_err(|error| log(error).into()));
+        });
+    }
+
+    /// The answer of an append that was refused, to the callback and to the caller.
+    pub(crate) fn refuse(self, error: StoreError) -> io::Result<()> {
+        self.call(Err(error.clone().into()));
+        Err(error.into())
+    }
+
+    fn call(mut self, outcome: io::Result<()>) {
+        if let Some(callback) = self.callback.take() {
+            callback.io_completed(outcome);
+        }
+    }
+}
+
+impl<C: RaftTypeConfig> Drop for Completion<C> {
+    fn drop(&mut self) {
+        if let Some(callback) = self.callback.take() {
+            callback.io_completed(Err(StoreError::Cancelled { group: self.group }.into()));
+        }
+    }
+}

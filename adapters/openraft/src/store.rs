@@ -1,0 +1,195 @@
+//! The store, and how it is opened.
+
+use std::{fmt, io, marker::PhantomData, path::Path};
+
+use highwater::{
+    Error,
+    raft::{Entry, RaftGroup, RaftLog, RaftOptions},
+};
+use openraft::{
+    RaftTypeConfig,
+    entry::RaftEntry,
+    type_config::alias::{EntryOf, LogIdOf},
+};
+
+use crate::{
+    codec::{Codec, CodecError, Postcard},
+    error::StoreError,
+};
+
+/// The group of a store that has a log of its own.
+const ONLY_GROUP: u64 = 0;
+
+/// The log store of one openraft node, over one group of a [`RaftLog`]. A cheap handle: clones are the
+/// same store, and each of them can read.
+///
+/// One node at a time is to write to a group, as openraft does.
+///
+/// # Example
+///
+/// ```
+/// # openraft::declare_raft_types!(pub Types: D = String, R = String);
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use highwater_openraft::LogStore;
+/// use openraft::{RaftLogReader, Vote, storage::RaftLogStorage};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("raft");
+/// let mut store = LogStore::<Types>::open(&path).await?;
+/// store.save_vote(&Vote::new(2, 1)).await?;
+/// store.close().await?;
+///
+/// let mut store = LogStore::<Types>::open(&path).await?;
+/// assert_eq!(store.read_vote().await?, Some(Vote::new(2, 1)));
+/// # Ok(()) }
+/// ```
+pub struct LogStore<C, K = Postcard> {
+    pub(crate) group: RaftGroup,
+    pub(crate) read_bytes_max: u64,
+    types: PhantomData<fn() -> (C, K)>,
+}
+
+impl<C, K> Clone for LogStore<C, K> {
+    fn clone(&self) -> Self {
+        LogStore {
+            group: self.group.clone(),
+            read_bytes_max: self.read_bytes_max,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<C, K> fmt::Debug for LogStore<C, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogStore").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl<C: RaftTypeConfig, K: Codec<C>> LogStore<C, K> {
+    /// Opens a log that is all this store's, in `directory`, with the default settings; creates both if
+    /// they aren't there. What the store tells from then on was synced before this resolves.
+    ///
+    /// # Errors
+    ///
+    /// As [`RaftOptions::open`]: above all damage to what was durable, which never opens as a shorter
+    /// log, and a log of another codec.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RaftOptions::open`].
+    pub async fn open(directory: impl AsRef<Path>) -> io::Result<Self> {
+        Self::of_log(Self::options().open(directory).await?)
+    }
+
+    /// The settings of a log for stores of this codec: with [`RaftOptions::open`] it is a log for
+    /// [`of_group`](LogStore::of_group) and [`of_log`](LogStore::of_log).
+    pub fn options() -> RaftOptions {
+        RaftLog::options().codec(K::ID)
+    }
+
+    /// The store of a log that it has for itself: that of group 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_group`](LogStore::of_group).
+    pub fn of_log(log: RaftLog) -> io::Result<Self> {
+        Self::of_group(log.group(ONLY_GROUP))
+    }
+
+    /// The store of one group of a log that many share. [`close`](LogStore::close) closes the log of
+    /// all of them.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` with [`Error::OtherCodec`] if the log was not opened with
+    /// [`options`](LogStore::options), or with that codec.
+    pub fn of_group(group: RaftGroup) -> io::Result<Self> {
+        let (found, expected) = (group.log().codec(), K::ID);
+        if found != expected {
+            return Err(Error::OtherCodec { found, expected }.into());
+        }
+        Ok(LogStore { group, read_bytes_max: 2 << 20, types: PhantomData })
+    }
+
+    /// How many bytes of entries one message to a follower holds, about: 2 MiB by default. One entry
+    /// is sent in any case.
+    #[must_use]
+    pub fn read_bytes_max(mut self, bytes: u64) -> Self {
+        self.read_bytes_max = bytes;
+        self
+    }
+
+    /// The group that it is the store of.
+    #[must_use]
+    pub fn group(&self) -> &RaftGroup {
+        &self.group
+    }
+
+    /// Ends the log that the store is in, for all its groups: what was ordered is synced, every
+    /// callback is called, the lock is freed. Shut the nodes down before. Closing a closed log is
+    /// fine.
+    ///
+    /// # Errors
+    ///
+    /// As [`RaftLog::close`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RaftLog::close`].
+    pub async fn close(&self) -> io::Result<()> {
+        Ok(self.group.log().close().await.map_err(self.failed("close"))?)
+    }
+
+    /// Where a failure happened, around what the log says of it.
+    pub(crate) fn failed(
+        &self,
+        operation: &'static str,
+    ) -> impl Fn(Error) -> StoreError + use<C, K> {
+        let group = self.group.id();
+        move |source| StoreError::Log { group, operation, source }
+    }
+
+    pub(crate) fn unencodable(
+        &self,
+        operation: &'static str,
+    ) -> impl Fn(CodecError) -> StoreError + use<C, K> {
+        let group = self.group.id();
+        move |source| StoreError::Encode { group, operation, source: source.into() }
+    }
+
+    pub(crate) fn encoded(
+        &self,
+        operation: &'static str,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes).map_err(self.unencodable(operation))?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn decoded<T>(
+        &self,
+        operation: &'static str,
+        value: Result<T, CodecError>,
+    ) -> Result<T, StoreError> {
+        let group = self.group.id();
+        value.map_err(|source| StoreError::Decode { group, operation, source: source.into() })
+    }
+
+    /// An entry of openraft's. That it says itself where it stands is checked: another codec's bytes
+    /// may happen to decode.
+    pub(crate) fn entry(&self, entry: Entry) -> Result<EntryOf<C>, StoreError> {
+        let decoded = K::decode_entry(&entry.payload).and_then(|decoded| {
+            let (_, index) = decoded.log_id_parts();
+            match index == entry.index {
+                true => Ok(decoded),
+                false => Err(format!("entry {} says that it is {index}", entry.index).into()),
+            }
+        });
+        self.decoded("reading an entry", decoded)
+    }
+
+    pub(crate) fn log_id(&self, bytes: &[u8]) -> Result<LogIdOf<C>, StoreError> {
+        self.decoded("reading a log id", K::decode_log_id(bytes))
+    }
+}
