@@ -289,6 +289,10 @@ impl Wal {
         if lsn.as_u64() % 8 != 0 {
             return Err(Error::NotABoundary { lsn });
         }
+        if self.core.written.get() < goal.end {
+            // Whoever published it may be waiting to write for several, and never be polled again.
+            self.core.kick_writer();
+        }
         self.core.reach_written(goal).await?;
         let (core, epoch) = (Arc::clone(&self.core), goal.epoch);
         let read = start(self.core.executor.as_ref(), move || read_record(&core, lsn, epoch));

@@ -58,6 +58,10 @@ impl Wal {
             return Err(Error::NotABoundary { lsn });
         }
         if first < lsn && lsn < end {
+            if core.written.get() <= lsn {
+                // As in `read`.
+                core.kick_writer();
+            }
             core.reach_written(Goal { end: lsn.plus(1), epoch }).await?;
             let live = Arc::clone(core);
             let checked = start(core.executor.as_ref(), move || is_boundary(&live, lsn, epoch));
