@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     raft::{log::RaftLog, open},
     storage::Storage,
     wal::{Options, Wal},
@@ -95,6 +95,7 @@ impl RaftOptions {
     ///
     /// As [`Options::open`].
     pub async fn open(self, directory: impl AsRef<Path>) -> Result<RaftLog> {
+        self.check()?;
         let wal = self.wal.clone().open(directory).await?;
         open::open(wal, &self).await
     }
@@ -109,7 +110,21 @@ impl RaftOptions {
     ///
     /// As [`RaftOptions::open`].
     pub async fn open_with(self, storage: impl Storage) -> Result<RaftLog> {
+        self.check()?;
         let wal = self.wal.clone().open_with(storage).await?;
         open::open(wal, &self).await
+    }
+
+    /// A node that forgets a vote may vote twice, and one that forgets entries may elect a leader
+    /// that lacks committed ones: no Raft log is ever cut at damage.
+    fn check(&self) -> Result<()> {
+        if self.wal.cuts_damage() {
+            return Err(Error::InvalidOption {
+                option: "on_damage",
+                value: 1,
+                reason: "a Raft log is never cut: open it strictly, and let a damaged node rejoin",
+            });
+        }
+        Ok(())
     }
 }

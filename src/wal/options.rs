@@ -168,6 +168,12 @@ impl Options {
         self
     }
 
+    /// Whether opening may give up what was durable.
+    #[cfg(feature = "raft")]
+    pub(crate) fn cuts_damage(&self) -> bool {
+        self.config.on_damage != OnDamage::Strict
+    }
+
     /// Whether to take the lock that keeps a second writer out; `true` by default. Two writers on
     /// one log destroy it: turn it off only where something else keeps them apart.
     pub fn lock(mut self, lock: bool) -> Self {

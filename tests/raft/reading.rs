@@ -196,6 +196,12 @@ async fn another_codec_and_another_kind_of_log_are_refused() {
     small().codec(1).open_with(disk.clone()).await.unwrap().close().await.unwrap();
     let refused = small().codec(2).open_with(disk.clone()).await;
     assert!(matches!(refused, Err(Error::OtherCodec { found: 1, expected: 2 })), "{refused:?}");
+    let cutting = Wal::options().on_damage(highwater::OnDamage::TruncateAtDamage);
+    let refused = small().codec(1).wal(cutting).open_with(disk.clone()).await;
+    assert!(
+        matches!(refused, Err(Error::InvalidOption { option: "on_damage", .. })),
+        "{refused:?}"
+    );
     assert!(small().codec(1).open_with(disk).await.is_ok());
     let disk = Disk::new(6);
     let wal = Wal::options().open_with(disk.clone()).await.unwrap();

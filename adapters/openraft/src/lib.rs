@@ -1,4 +1,4 @@
-//! The log store of [openraft](https://docs.rs/openraft) 0.10 on [Highwater](highwater): durable by
+//! The log store of openraft 0.10 on [Highwater](highwater): durable by
 //! contract, with a flush that everybody who waits shares, in one log for one or many groups.
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! The log store of [openraft](https://docs.rs/openraft/0.9) 0.9 on [Highwater](highwater).
+//! The log store of openraft 0.9 on [Highwater](highwater).
 //!
 //! openraft 0.9 waits for the flush of an append before it does anything else, so each write of a
 //! client costs its leader one flush: no store can share flushes between the writes of one group
