@@ -17,7 +17,7 @@ use crate::{
     sabotage::{self, Sabotage},
 };
 
-/// One group of a [`RaftLog`](crate::raft::RaftLog). A cheap handle; all handles of a group are the
+/// One group of a [`RaftLog`]. A cheap handle; all handles of a group are the
 /// same group, and it keeps the log open.
 #[derive(Clone)]
 pub struct RaftGroup {

@@ -86,9 +86,9 @@ impl RaftOptions {
     ///
     /// # Errors
     ///
-    /// As [`Options::open`]; [`Error::OtherCodec`](crate::Error::OtherCodec);
-    /// [`Error::BadRaftRecord`](crate::Error::BadRaftRecord) if the log is none of Raft;
-    /// [`Error::Corrupt`](crate::Error::Corrupt) for any damage of what was durable: it never
+    /// As [`Options::open`]; [`Error::OtherCodec`];
+    /// [`Error::BadRaftRecord`] if the log is none of Raft;
+    /// [`Error::Corrupt`] for any damage of what was durable: it never
     /// opens as a shorter log.
     ///
     /// # Cancel safety
