@@ -51,6 +51,8 @@ pub enum Sabotage {
     RecycleShared,
     /// A file that somebody reads is used again.
     RecycleOpen,
+    /// A write in place that came short is taken for whole.
+    BelieveShortWrite,
 }
 
 #[cfg(not(feature = "__sabotage"))]
