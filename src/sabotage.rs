@@ -60,6 +60,8 @@ pub enum Sabotage {
     IgnoreHint,
     /// A vote is answered without a flush.
     SkipVoteFlush,
+    /// A write in place that came short is taken for whole.
+    BelieveShortWrite,
 }
 
 #[cfg(not(feature = "__sabotage"))]

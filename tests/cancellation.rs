@@ -113,7 +113,9 @@ async fn a_dropped_append_is_there_whole_or_not_at_all() {
         let held = Held::new().await;
         let answer = poll_and_drop(held.wal.append(payload), polls, |_| held.writes.allow(1));
         let must: Vec<_> = answer.map(|lsn| (lsn.unwrap(), payload.to_vec())).into_iter().collect();
-        assert_eq!(must.len(), usize::from(polls >= 3), "{polls}: room, written, answered");
+        // Room, others that may go first, written, answered.
+        assert!(must.is_empty() || polls >= 3, "{polls}: answered too early");
+        assert!(must.len() == 1 || polls < POLLS, "{polls}: not answered");
         let was_waiting = polls <= 1;
         let reserved = held.wal.watermarks().reserved;
         let blocking_end = held.blocking.as_u64() + 1024;

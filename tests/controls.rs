@@ -10,6 +10,7 @@
 mod contract;
 
 use contract::{
+    in_place::{InPlace, write_in_place},
     sweep::{FULL, Tally, fail_syncs_of, sweep_as_it_is, sweep_simulated_as_it_is},
     workload::{Running, random_script},
 };
@@ -38,6 +39,14 @@ fn simulated(seed: u64, tally: &mut Tally) -> Result<(), String> {
 
 fn failing(seed: u64, tally: &mut Tally) -> Result<(), String> {
     fail_syncs_of(&random_script(seed), seed, Running::InPlace, tally)
+}
+
+#[test]
+fn taking_a_short_write_in_place_for_whole_is_caught() {
+    assert_caught(Sabotage::BelieveShortWrite, 20, |seed, tally| {
+        write_in_place(InPlace::Nonblocking(seed));
+        simulated(seed, tally)
+    });
 }
 
 #[test]

@@ -10,7 +10,11 @@
 use std::{ops::Bound, time::Duration};
 
 use futures::TryStreamExt;
-use highwater::{Error, Lsn, Wal, storage::MemoryStorage};
+use highwater::{
+    Error, Lsn, Wal,
+    simulation::{self, Disk, Op, Simulation},
+    storage::{MemoryStorage, Storage},
+};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -74,8 +78,9 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-struct Model {
-    storage: MemoryStorage,
+struct Model<S> {
+    storage: S,
+    inline_bytes: u64,
     wal: Wal,
     records: Vec<(Lsn, Vec<u8>)>,
     /// Where each record's batch begins; where it stands, if it is in none.
@@ -86,16 +91,23 @@ struct Model {
     is_clean: bool,
 }
 
-async fn open(storage: &MemoryStorage) -> Wal {
+async fn open<S: Storage + Clone>(storage: &S, inline_bytes: u64) -> Wal {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
-    options.recycle_segments(2).open_with(storage.clone()).await.unwrap()
+    let options = options.recycle_segments(2).inline_writes(inline_bytes);
+    loop {
+        match options.clone().open_with(storage.clone()).await {
+            // In a simulation the last job may still be ending.
+            Err(Error::Locked { .. }) => simulation::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn frame_bytes(payload: &[u8]) -> u64 {
     16 + (payload.len() as u64).next_multiple_of(8)
 }
 
-impl Model {
+impl<S: Storage + Clone> Model<S> {
     fn push(&mut self, lsn: Lsn, payload: Vec<u8>) {
         assert!(lsn.as_u64() >= self.end, "{lsn} is before the end {}", self.end);
         self.end = lsn.as_u64() + frame_bytes(&payload);
@@ -141,7 +153,10 @@ impl Model {
                 self.push(ticket.lsn(), payload);
             }
             Operation::TryEnqueue(payload) => match self.wal.try_enqueue(payload.get()) {
-                Ok(ticket) => self.push(ticket.lsn(), payload.get()),
+                Ok(ticket) => {
+                    ticket.written().await?;
+                    self.push(ticket.lsn(), payload.get());
+                }
                 // On a storage that never waits only what can't enter the ring finds it full,
                 // or what comes before the next segment is prepared.
                 Err(Error::Full) => {}
@@ -244,8 +259,8 @@ impl Model {
     async fn reopen(&mut self) {
         // The last handle must be gone before the lock is free.
         let other = MemoryStorage::new();
-        self.wal = open(&other).await;
-        self.wal = open(&self.storage).await;
+        self.wal = open(&other, 0).await;
+        self.wal = open(&self.storage, self.inline_bytes).await;
         let report = self.wal.recovery();
         assert_eq!((report.was_closed, &report.cut), (self.is_clean, &None), "{report}");
         let marks = self.wal.watermarks();
@@ -276,17 +291,33 @@ impl Model {
     }
 }
 
+async fn start<S: Storage + Clone>(storage: S, inline_bytes: u64) -> Model<S> {
+    let wal = open(&storage, inline_bytes).await;
+    let (records, units) = (Vec::new(), Vec::new());
+    Model { storage, inline_bytes, wal, records, units, end: 0, is_clean: false }
+}
+
 async fn run(operations: Vec<Operation>) {
-    let storage = MemoryStorage::new();
-    let wal = open(&storage).await;
-    let mut model =
-        Model { storage, wal, records: Vec::new(), units: Vec::new(), end: 0, is_clean: false };
+    let mut model = start(MemoryStorage::new(), 0).await;
     for operation in operations {
         let what = format!("{operation:?}");
         let applied = tokio::time::timeout(Duration::from_secs(2), model.apply(operation)).await;
         let applied = applied.unwrap_or_else(|_| panic!("{what} never ends, {:?}", model.wal));
         applied.unwrap();
     }
+    finish(model).await;
+}
+
+/// In a simulation, where what never ends is found out, and appends write themselves.
+async fn run_in_place(operations: Vec<Operation>, disk: Disk, inline_bytes: u64) {
+    let mut model = start(disk, inline_bytes).await;
+    for operation in operations {
+        model.apply(operation).await.unwrap();
+    }
+    finish(model).await;
+}
+
+async fn finish<S: Storage + Clone>(mut model: Model<S>) {
     model.replay(Bound::Unbounded, Bound::Unbounded).await.unwrap();
     model.wal.close().await.unwrap();
     model.is_clean = true;
@@ -301,5 +332,19 @@ proptest! {
     fn a_log_is_a_vector_of_records(operations in prop::collection::vec(operation(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(run(operations));
+    }
+
+    #[test]
+    fn so_is_one_whose_appends_write_themselves(
+        operations in prop::collection::vec(operation(), 1..40),
+        seed in 0..1_000_000u64,
+        inline_bytes in prop_oneof![Just(0u64), 1..5000u64],
+    ) {
+        let disk = Disk::new(seed);
+        disk.set_nonblocking_writes(seed % 3 > 0);
+        let on = || disk.faults().on(Op::WriteNonblocking);
+        on().one_in(5).short(8 * (seed % 40) as usize);
+        on().one_in(9).fail(std::io::ErrorKind::WouldBlock);
+        Simulation::new(seed).run(run_in_place(operations, disk, inline_bytes));
     }
 }
