@@ -42,11 +42,17 @@ use crate::{
 const GAIN: u64 = 4;
 const HABIT_MAX: u64 = 64;
 
-/// Without the habit, one append of so many tries whether it would pay.
-const PROBE_EVERY: u64 = 64;
+/// Without the habit, one append of so many tries whether it would pay. A prime, so that it isn't
+/// always the last of those that come together.
+const PROBE_EVERY: u64 = 61;
 
 /// What is written by a call that the kernel promises not to block for.
 const NONBLOCKING_BYTES_MAX: u64 = 64 << 10;
+
+/// What a write that would have waited weighs against one that didn't, and how much of it ends the
+/// attempts for good: a storage that refuses more than one in eight (Btrfs does) is asked in vain.
+const REFUSAL: u64 = 8;
+const REFUSALS_MAX: u64 = 512;
 
 /// After so many writes, a task that writes for others too gives it over to a job.
 const WRITES_IN_PLACE: u32 = 4;
@@ -58,6 +64,7 @@ pub(super) struct InPlace {
     bytes_max: u64,
     /// Whether the storage can promise not to wait, as far as is known.
     is_nonblocking: AtomicBool,
+    refusals: AtomicU64,
     /// How well it has paid of late to let others publish first.
     habit: AtomicU64,
     appends: AtomicU64,
@@ -88,7 +95,7 @@ impl InPlace {
         let zero = || AtomicU64::new(0);
         let is_nonblocking = AtomicBool::new(true);
         let (habit, appends, hurried) = (zero(), zero(), zero());
-        InPlace { bytes_max, is_nonblocking, habit, appends, hurried }
+        InPlace { bytes_max, is_nonblocking, refusals: zero(), habit, appends, hurried }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -110,7 +117,7 @@ impl InPlace {
         // Counted roughly: it is only about how often.
         let appends = self.appends.load(Ordering::Relaxed);
         self.appends.store(appends.wrapping_add(1), Ordering::Relaxed);
-        appends % PROBE_EVERY == PROBE_EVERY - 1
+        appends % PROBE_EVERY == 0
     }
 
     fn learn(&self, frame_count: u64) {
@@ -119,6 +126,22 @@ impl InPlace {
             if frame_count > 1 { (habit + GAIN).min(HABIT_MAX) } else { habit.saturating_sub(1) };
         if learned != habit {
             self.habit.store(learned, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a write that doesn't wait came short; `None` if the storage can't promise it at all.
+    fn learn_refusal(&self, is_short: Option<bool>) {
+        let refusals = self.refusals.load(Ordering::Relaxed);
+        let learned = match is_short {
+            None => REFUSALS_MAX,
+            Some(true) => refusals + REFUSAL,
+            Some(false) => refusals.saturating_sub(1),
+        };
+        if learned != refusals {
+            self.refusals.store(learned, Ordering::Relaxed);
+        }
+        if learned >= REFUSALS_MAX {
+            self.is_nonblocking.store(false, Ordering::Relaxed);
         }
     }
 
@@ -255,9 +278,7 @@ impl Writer {
                         return file.write_at(piece, offset).map(|()| true);
                     }
                     let written = file.write_at_nonblocking(piece, offset);
-                    if written.is_none() {
-                        core.in_place.is_nonblocking.store(false, Ordering::Relaxed);
-                    }
+                    core.in_place.learn_refusal(written.map(|count| count < piece.len()));
                     let believes = sabotage::is_on(Sabotage::BelieveShortWrite);
                     Ok(written == Some(piece.len()) || (believes && written.is_some()))
                 })?;
