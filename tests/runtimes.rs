@@ -122,6 +122,47 @@ fn one_blocking_thread_is_enough() {
     });
 }
 
+/// A server whose blocking pool is full of other work: a log with a pool of its own goes on, and one
+/// that shares it waits, which shows that the pool is full.
+#[test]
+fn a_busy_shared_pool_does_not_stop_a_log_with_a_pool_of_its_own() {
+    const JOBS: usize = 512;
+    let directory = tempfile::tempdir().unwrap();
+    let own = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    let shared = Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(JOBS)
+        .thread_stack_size(128 << 10)
+        .enable_all()
+        .build()
+        .unwrap();
+    shared.block_on(async {
+        let options = small().io_handle(own.handle().clone());
+        let wal = options.open(directory.path().join("own")).await.unwrap();
+        let sharing = small().open(directory.path().join("sharing")).await.unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        let jobs = (0..JOBS).map(|_| {
+            let held = std::sync::Arc::clone(&held);
+            // Sleeps until the sender is gone.
+            tokio::task::spawn_blocking(move || drop(held.lock().unwrap().recv()))
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let appended = tokio::spawn(async move { sharing.append_and_sync(b"waits").await });
+        for i in 0..50u8 {
+            within("a commit", wal.append_and_sync(vec![i; 200])).await.unwrap();
+        }
+        assert_eq!(records(&wal).await.len(), 50);
+        within("close", wal.close()).await.unwrap();
+        assert!(!appended.is_finished(), "the shared pool is full");
+        drop(release);
+        within("its turn", appended).await.unwrap().unwrap();
+        for job in jobs {
+            within("the jobs", job).await.unwrap();
+        }
+    });
+}
+
 /// The log's runtime ends while a sync is under way. Whoever waits elsewhere is answered.
 #[test]
 fn a_runtime_that_goes_away_answers_everybody_and_frees_the_lock() {
