@@ -38,7 +38,7 @@ fn extensions() -> String {
     let flags = told.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let has = |wanted: &&str| flags.is_some_and(|all| all.split(' ').any(|flag| flag == *wanted));
     let asked_for = ["sse4_2", "pclmulqdq", "avx2", "crc32", "pmull"];
-    asked_for.iter().copied().filter(|flag| has(&flag)).collect::<Vec<_>>().join(" ")
+    asked_for.iter().copied().filter(|flag| has(flag)).collect::<Vec<_>>().join(" ")
 }
 
 fn c_library() -> String {
