@@ -45,6 +45,9 @@ pub enum Sabotage {
     ForgetState,
     /// A Raft log's beginning moves before the purge that lets it is durable.
     BeginBeforePurge,
+    /// What the headers tell of a Raft log's state record isn't looked at. No mistake: opening takes
+    /// longer, and finds the same.
+    IgnoreHint,
     /// A vote is answered without a flush.
     SkipVoteFlush,
 }

@@ -258,3 +258,68 @@ impl Index {
         Some(self.runs.front()?.first..self.runs.back()?.end)
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::simulation::Random;
+
+    /// Every entry and the record it stands in.
+    fn flat(index: &Index, live: Range<u64>) -> BTreeMap<u64, Lsn> {
+        let places = index.places(live);
+        places.flat_map(|place| place.indexes.map(move |index| (index, place.lsn))).collect()
+    }
+
+    #[test]
+    fn an_index_is_what_a_map_of_entries_is() {
+        for seed in 0..12 {
+            let mut random = Random::new(seed);
+            let (mut index, mut map) = (Index::default(), BTreeMap::new());
+            let (mut first, mut next, mut lsn) = (0u64, 0u64, 8u64);
+            for _ in 0..200 {
+                let bits = random.below(32);
+                lsn += 8 * (1 + random.below(1 << bits) as u64);
+                match random.below(10) {
+                    0 => {
+                        next -= random.below((next - first).min(9) as usize + 1) as u64;
+                        index.truncate(next);
+                        map.retain(|index, _| *index < next);
+                    }
+                    1 => {
+                        first += random.below((next - first).min(9) as usize + 1) as u64;
+                        drop(index.purge(first));
+                        map = map.split_off(&first);
+                    }
+                    2 if first < next => {
+                        // One of the places is written again.
+                        let places: Vec<_> = index.places(first..next).collect();
+                        let place = &places[random.below(places.len())];
+                        index.relocate(place.indexes.clone(), Lsn::new(lsn), 10);
+                        map.extend(place.indexes.clone().map(|index| (index, Lsn::new(lsn))));
+                    }
+                    _ => {
+                        let end = next + 1 + random.below(5) as u64;
+                        index.push(next..end, Lsn::new(lsn), 10);
+                        map.extend((next..end).map(|index| (index, Lsn::new(lsn))));
+                        next = end;
+                    }
+                }
+                assert_eq!(flat(&index, first..next), map, "seed {seed}");
+                assert_eq!(index.lowest(first), map.values().min().copied(), "seed {seed}");
+                let (low, high) = (first + (next - first) / 3, next - (next - first) / 3);
+                let part: BTreeMap<_, _> = map.range(low..high).map(|(i, l)| (*i, *l)).collect();
+                assert_eq!(flat(&index, low..high), part);
+            }
+            let mut again = Index::default();
+            for run in index.runs() {
+                let mut bytes = Vec::new();
+                run.encode(&mut bytes);
+                assert!(again.add(Run::decode(&mut Cursor::new(bytes.into())).unwrap()));
+            }
+            assert_eq!(again, index);
+        }
+    }
+}

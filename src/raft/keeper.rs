@@ -83,7 +83,9 @@ impl Store {
         let has_rotated = keeper.seen_rotations.swap(rotations, Ordering::Relaxed) != rotations;
         if has_rotated || is_wanted || keeper.background.is_left_waiting() {
             let store = Arc::downgrade(self);
-            keeper.background.begin(move || Box::pin(Store::tend(store)));
+            // In place it is polled within a task of a runtime, whose budget is none of its concern.
+            let work = move || tokio::task::unconstrained(Store::tend(store));
+            keeper.background.begin(move || Box::pin(work()));
         }
     }
 

@@ -24,6 +24,7 @@ use crate::{
         record::{Change, Record},
         state::{At, GroupState},
     },
+    sabotage::{self, Sabotage},
     wal::Wal,
 };
 
@@ -43,7 +44,8 @@ struct Reading {
 pub(super) async fn open(wal: Wal, options: &RaftOptions) -> Result<RaftLog> {
     let core = Arc::clone(wal.core());
     let mut opened = Opened { from_hint: true, ..Opened::default() };
-    let named = match core.told_hint() {
+    let hint = core.told_hint().filter(|_| !sabotage::is_on(Sabotage::IgnoreHint));
+    let named = match hint {
         Some(hint) => named_state(&wal, hint, options.codec, &mut opened).await?,
         None => None,
     };

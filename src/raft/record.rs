@@ -342,3 +342,114 @@ impl Record {
         if cursor.is_at_end() { Ok(record) } else { Err("something behind the record") }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::raft::entry::Entries;
+
+    fn filled(entries: &[(u64, Vec<u8>)], first: u64, group: u64) -> Vec<Bytes> {
+        let mut gathered = Entries::new();
+        for (index, (term, payload)) in (first..).zip(entries) {
+            gathered.push(index, *term, payload);
+        }
+        let records = gathered.finish(group, Kind::Append);
+        records.into_iter().map(|filled| filled.payload).collect()
+    }
+
+    fn samples() -> Vec<Record> {
+        let bytes = Bytes::from_static(b"some bytes");
+        let purged = Purged { index: 1 << 40, term: 7, id: bytes.clone() };
+        vec![
+            Record::Init { codec: 300 },
+            Record::Group(5, Change::Truncate { next: u64::MAX }),
+            Record::Group(u64::MAX, Change::Purge(purged)),
+            Record::Group(0, Change::Vote(bytes.clone())),
+            Record::Group(1, Change::Committed(Bytes::new())),
+            Record::Group(1, Change::User(bytes.clone())),
+            Record::Group(128, Change::Remove),
+            Record::CheckpointBegin { codec: 0 },
+            Record::CheckpointPart { begin: 4096, number: 3, fragments: bytes },
+            Record::CheckpointEnd { begin: 4096, count: 4 },
+        ]
+    }
+
+    #[test]
+    fn records_survive_the_round_trip_and_no_truncation_of_them_is_taken_for_another() {
+        for record in samples() {
+            let encoded = record.encode();
+            let decoded = Record::decode(encoded.clone()).unwrap();
+            assert_eq!(format!("{decoded:?}"), format!("{record:?}"));
+            let is_open = matches!(
+                record,
+                Record::Group(_, Change::Vote(_) | Change::Committed(_) | Change::User(_))
+                    | Record::CheckpointPart { .. }
+            );
+            for end in 0..encoded.len() {
+                // What ends with bytes of its user's may be shorter; the log's checksums tell.
+                assert!(
+                    is_open || Record::decode(encoded.slice(..end)).is_err(),
+                    "{record:?} {end}"
+                );
+            }
+        }
+        // Another version, an unknown kind.
+        assert!(Record::decode(Bytes::from_static(&[0x21, 0])).is_err());
+        assert!(Record::decode(Bytes::from_static(&[0x1f, 0])).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn entries_survive_the_round_trip(
+            entries in prop::collection::vec((0u64..4, prop::collection::vec(any::<u8>(), 0..300)), 1..40),
+            first in 0u64..u64::MAX / 2,
+            group in any::<u64>(),
+        ) {
+            let mut index = first;
+            for payload in filled(&entries, first, group) {
+                prop_assert!(Record::decode(payload.clone()).is_ok());
+                let (_, record) = EntriesRecord::parse(payload.clone()).unwrap();
+                prop_assert_eq!(record.head.group, group);
+                for entry in record.entries() {
+                    let entry = entry.unwrap();
+                    let (term, bytes) = &entries[usize::try_from(index - first).unwrap()];
+                    prop_assert_eq!((entry.index, entry.term, &entry.payload[..]), (index, *term, &bytes[..]));
+                    index += 1;
+                }
+                for end in (0..payload.len()).step_by(7) {
+                    prop_assert!(Record::decode(payload.slice(..end)).is_err());
+                }
+            }
+            prop_assert_eq!(index, first + entries.len() as u64);
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_without_a_panic(
+            kind in 0u8..16,
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut record = vec![VERSION << 4 | kind];
+            record.extend_from_slice(&bytes);
+            let _ = Record::decode(record.into());
+            let mut unpacker = crate::raft::checkpoint::Unpacker::default();
+            let _ = unpacker.add(bytes.into());
+            let _ = unpacker.finish();
+        }
+    }
+
+    /// Lengths and counts that aren't there make nobody allocate.
+    #[test]
+    fn hostile_lengths_are_refused() {
+        for kind in [Kind::Append, Kind::Copy, Kind::Purge] {
+            let mut bytes = vec![kind.byte(), 1, 1];
+            put(&mut bytes, u64::MAX / 4);
+            put(&mut bytes, u64::MAX / 2);
+            assert!(Record::decode(bytes.into()).is_err(), "{kind:?}");
+        }
+    }
+}

@@ -95,6 +95,9 @@ pub(crate) fn random_change(random: &mut Random, model: &Model, tag: u64) -> Cha
     }
 }
 
+/// The votes that are held back, by group.
+pub(crate) type HeldBack = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
+
 /// What a task does with one group.
 #[derive(Clone)]
 pub(crate) struct Driver {
@@ -103,7 +106,7 @@ pub(crate) struct Driver {
     pub(crate) notes: Notes,
     /// A mistake of whoever embeds the log: a vote is issued behind what follows it. What is held
     /// back.
-    pub(crate) swapped: Option<Arc<Mutex<BTreeMap<u64, Vec<u8>>>>>,
+    pub(crate) swapped: Option<HeldBack>,
 }
 
 impl Driver {
