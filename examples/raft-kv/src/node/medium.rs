@@ -51,7 +51,7 @@ impl Medium {
 
     /// One time in two nothing is written ahead of its sync; else one sector in eight is.
     fn cuttable(self, directory: &Path) -> io::Result<WriteBack<FileStorage>> {
-        let one_in = if self.power_seed % 2 == 0 { 0 } else { 8 };
+        let one_in = if self.power_seed.is_multiple_of(2) { 0 } else { 8 };
         let files = FileStorage::create(directory)?;
         Ok(WriteBack::new(files).with_early_write_back(self.power_seed, one_in))
     }
