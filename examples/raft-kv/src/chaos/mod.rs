@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -171,14 +172,16 @@ async fn begin(options: &ChaosOptions, directory: &Path) -> io::Result<Nemesis> 
         let routes = routes.map(|link| format!("--route={}={}", link.to, link.address));
         // Few entries are kept, so that nodes that lag get a snapshot.
         let mut arguments: Vec<OsString> = routes.map(OsString::from).collect();
-        arguments.extend(["--snapshot-after=300", "--keep-entries=60"].map(OsString::from));
+        arguments.extend(
+            ["--heartbeat-ms=80", "--snapshot-after=300", "--keep-entries=60"].map(OsString::from),
+        );
         let lifetime = options.seconds + 2 * MARGIN.as_secs();
         arguments.push(format!("--lifetime-seconds={lifetime}").into());
         if !options.large_segments {
             arguments.push("--tiny-segments".into());
         }
-        if let Some(Sabotage::AckEarly) = options.sabotage {
-            arguments.push("--sabotage=ack-early".into());
+        if let Some(sabotage) = options.sabotage.and_then(|mistake| mistake.to_possible_value()) {
+            arguments.push(format!("--sabotage={}", sabotage.get_name()).into());
         }
         NodeProcess::new(*id, node.clone(), directory, arguments)
     };

@@ -66,13 +66,15 @@ impl Nemesis {
             *self.counts.entry(fault).or_default() += 1;
             tracing::info!(?fault, "something goes wrong");
             self.strike(fault).await?;
-            self.pause(200, 1_200).await;
+            // Long enough for another leader, or just not.
+            let most_ms = self.random.pick(&[400, 3_000]);
+            self.pause(100, most_ms).await;
             self.put_right()?;
             if fault == Fault::Membership {
                 let _ = self.full_membership(Duration::from_secs(5)).await;
             }
             self.check_alive()?;
-            self.pause(300, 1_500).await;
+            self.pause(200, 1_000).await;
         }
         Ok(())
     }

@@ -20,6 +20,8 @@ use crate::{
 
 /// After so long without an answer an operation is given up, and stays open in the history.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Now and then that is after a moment, so that there are commands under way which nobody waits for.
+const IMPATIENCE: Duration = Duration::from_millis(4);
 
 /// What all clients write down, against one clock.
 #[derive(Clone, Debug)]
@@ -120,7 +122,8 @@ impl Actor {
 
     async fn record(&mut self, key: String, action: Action) {
         let begin = self.recorder.now();
-        let outcome = perform(&mut self.client, &key, &action).await;
+        let patience = if self.random.below(30) == 0 { IMPATIENCE } else { PATIENCE };
+        let outcome = perform(&mut self.client, &key, &action, patience).await;
         let end = self.recorder.now();
         match &outcome {
             Outcome::Read(value) | Outcome::Mismatch(value) => self.seen = value.clone(),
@@ -134,13 +137,13 @@ impl Actor {
     }
 }
 
-async fn perform(client: &mut Client, key: &str, action: &Action) -> Outcome {
+async fn perform(client: &mut Client, key: &str, action: &Action, within: Duration) -> Outcome {
     let key = key.to_owned();
     let reply = match action.clone() {
-        Action::Get => client.get(&key, PATIENCE).await,
-        Action::Put(value) => client.write(Change::Put { key, value }, PATIENCE).await,
+        Action::Get => client.get(&key, within).await,
+        Action::Put(value) => client.write(Change::Put { key, value }, within).await,
         Action::Cas { expected, value } => {
-            client.write(Change::Cas { key, expected, value }, PATIENCE).await
+            client.write(Change::Cas { key, expected, value }, within).await
         }
     };
     match reply {
@@ -167,7 +170,7 @@ pub(crate) async fn read_everything(
             let begin = recorder.now();
             let mut outcome = Outcome::Unknown;
             for _ in 0..10 {
-                outcome = perform(&mut client, key, &Action::Get).await;
+                outcome = perform(&mut client, key, &Action::Get, PATIENCE).await;
                 if outcome != Outcome::Unknown {
                     break;
                 }

@@ -31,6 +31,8 @@ pub(crate) struct Service {
     pub(crate) raft: Raft,
     pub(crate) keys: StateMachine,
     pub(crate) peers: Peers,
+    /// The mistake that the chaos test must find.
+    pub(crate) reads_stale: bool,
 }
 
 type Outcome = Result<Reply, Reply>;
@@ -115,6 +117,9 @@ impl Service {
     /// The leader asks a quorum whether it still leads. Any other node asks the leader to do that,
     /// and waits until it has applied as much.
     async fn catch_up(&self) -> Result<(), Reply> {
+        if self.reads_stale {
+            return Ok(());
+        }
         let metrics = self.raft.metrics().borrow_watched().clone();
         let leader = metrics.current_leader.ok_or_else(|| Reply::Retry("no leader".into()))?;
         if leader == metrics.id {

@@ -27,6 +27,10 @@ use crate::types::Raft;
 pub(crate) enum Sabotage {
     /// The log says that entries are durable before they are
     AckEarly,
+    /// A node answers reads from what it has, without asking whether that is all
+    StaleReads,
+    /// A leader that starts again leads on at once, as it does by openraft's default
+    RestoreLeader,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -45,6 +49,9 @@ pub(crate) struct NodeOptions {
     /// Reach a node at another address than the membership has: <id>=<address>
     #[arg(long = "route", value_parser = route)]
     pub(crate) routes: Vec<(u64, String)>,
+    /// How often the leader is heard of; it is replaced after four to eight times that
+    #[arg(long, default_value_t = 150)]
+    pub(crate) heartbeat_ms: u64,
     /// Make a snapshot after so many entries
     #[arg(long, default_value_t = 5_000)]
     pub(crate) snapshot_after: u64,
@@ -81,15 +88,16 @@ pub(crate) async fn run(options: NodeOptions) -> Result<(), Box<dyn Error>> {
     let config = Arc::new(config(&options).validate()?);
     let (id, log, machine) = (options.id, store.clone(), keys.clone());
     let raft = match options.sabotage {
-        None => Raft::new(id, config, peers.clone(), log, machine).await?,
         Some(Sabotage::AckEarly) => {
             let log = AcknowledgesEarly::new(log);
             Raft::new(id, config, peers.clone(), log, machine).await?
         }
+        _ => Raft::new(id, config, peers.clone(), log, machine).await?,
     };
     info!(id, peers = options.peers, clients = options.clients, "the node runs");
 
-    let service = Service { raft: raft.clone(), keys, peers };
+    let reads_stale = options.sabotage == Some(Sabotage::StaleReads);
+    let service = Service { raft: raft.clone(), keys, peers, reads_stale };
     let mut metrics = raft.metrics();
     let failed = async {
         loop {
@@ -116,12 +124,16 @@ pub(crate) async fn run(options: NodeOptions) -> Result<(), Box<dyn Error>> {
 fn config(options: &NodeOptions) -> Config {
     Config {
         cluster_name: "raft-kv".to_owned(),
-        heartbeat_interval: 150,
-        election_timeout_min: 600,
-        election_timeout_max: 1_200,
+        heartbeat_interval: options.heartbeat_ms,
+        election_timeout_min: 4 * options.heartbeat_ms,
+        election_timeout_max: 8 * options.heartbeat_ms,
         install_snapshot_timeout: 3_000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_after),
         max_in_snapshot_log_to_keep: options.keep_entries,
+        // What is committed is not synced by itself: a node that starts again may know less of it than
+        // was answered to clients. If it led on in its old term, without an election, nothing would
+        // tell it, and reads at its index would be stale. The chaos test has shown that.
+        enable_leader_restore: Some(options.sabotage == Some(Sabotage::RestoreLeader)),
         ..Config::default()
     }
 }
