@@ -27,25 +27,25 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 /// impl Codec<Types> for MyCodec {
 ///     const ID: u64 = u64::from_be_bytes(*b"mine   1");
 ///     fn encode_entry(entry: &EntryOf<Types>, to: &mut Vec<u8>) -> Result<(), CodecError> {
-///         # highwater_openraft::Postcard::<1>::encode_entry(entry, to)
+///         # <highwater_openraft::Postcard as Codec<Types>>::encode_entry(entry, to)
 ///         # /*
 ///         ...
 ///         # */
 ///     }
 ///     # fn decode_entry(bytes: &[u8]) -> Result<EntryOf<Types>, CodecError> {
-///     #     highwater_openraft::Postcard::<1>::decode_entry(bytes)
+///     #     <highwater_openraft::Postcard as Codec<Types>>::decode_entry(bytes)
 ///     # }
 ///     # fn encode_vote(vote: &VoteOf<Types>, to: &mut Vec<u8>) -> Result<(), CodecError> {
-///     #     highwater_openraft::Postcard::<1>::encode_vote(vote, to)
+///     #     <highwater_openraft::Postcard as Codec<Types>>::encode_vote(vote, to)
 ///     # }
 ///     # fn decode_vote(bytes: &[u8]) -> Result<VoteOf<Types>, CodecError> {
-///     #     highwater_openraft::Postcard::<1>::decode_vote(bytes)
+///     #     <highwater_openraft::Postcard as Codec<Types>>::decode_vote(bytes)
 ///     # }
 ///     # fn encode_log_id(id: &LogIdOf<Types>, to: &mut Vec<u8>) -> Result<(), CodecError> {
-///     #     highwater_openraft::Postcard::<1>::encode_log_id(id, to)
+///     #     <highwater_openraft::Postcard as Codec<Types>>::encode_log_id(id, to)
 ///     # }
 ///     # fn decode_log_id(bytes: &[u8]) -> Result<LogIdOf<Types>, CodecError> {
-///     #     highwater_openraft::Postcard::<1>::decode_log_id(bytes)
+///     #     <highwater_openraft::Postcard as Codec<Types>>::decode_log_id(bytes)
 ///     # }
 ///     // ... and so on.
 /// }

@@ -232,3 +232,22 @@ async fn a_read_that_fails_is_told_and_stops_nothing() {
     disk.faults().heal();
     assert_eq!(store.try_get_log_entries(1..5).await.unwrap(), entries(1, 1..5));
 }
+
+/// Bytes of another codec may happen to decode: an entry must be the one that was asked for.
+#[tokio::test]
+async fn bytes_that_are_not_this_entry_are_refused() {
+    use highwater_openraft::Codec;
+    let medium = Medium::Memory(MemoryStorage::new());
+    let mut store = medium.open(Store::options()).await.unwrap();
+    let mut bytes = Vec::new();
+    <Postcard as Codec<Types>>::encode_entry(&entry(1, 7, "x"), &mut bytes).unwrap();
+    let mut raw = highwater::raft::Entries::new();
+    raw.push(1, 0, &bytes);
+    raw.push(2, 0, b"no entry at all");
+    store.group().append(raw).await.unwrap().synced().await.unwrap();
+    for index in 1..3 {
+        let error = store.try_get_log_entries(index..=index).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+    assert!(store.get_log_state().await.is_err());
+}
