@@ -73,6 +73,15 @@ impl Cluster {
         nodes[0].0.initialize(members).await.map_err(io::Error::other)?;
         let wait = nodes[0].0.wait(Some(Duration::from_secs(30)));
         wait.state(ServerState::Leader, "the first node leads").await.map_err(io::Error::other)?;
+        // It takes writes when a quorum has heard of it, a moment later.
+        let mut attempts = 0;
+        while let Err(error) = nodes[0].0.client_write(Payload(Vec::new())).await {
+            attempts += 1;
+            if attempts > 300 {
+                return Err(io::Error::other(error));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         Ok(Cluster { nodes, leader: 0 })
     }
 

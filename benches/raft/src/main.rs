@@ -8,7 +8,11 @@ mod groups;
 mod load;
 mod stores;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -75,47 +79,65 @@ async fn main() -> io::Result<()> {
         tempfile::Builder::new().prefix("raft-bench-").tempdir_in(&arguments.directory)?;
     match &arguments.what {
         What::Clusters { clients, stores } => {
-            println!(
-                "{:<18} {:>7} {:>10} {:>9} {:>9} {:>12} {:>12}",
-                "store", "clients", "ops/s", "p50 us", "p99 us", "syncs/entry", "bytes/entry"
-            );
-            for clients in clients {
-                for _ in 0..arguments.rounds {
-                    for store in stores {
-                        let at = tempfile::tempdir_in(directory.path())?;
-                        let payload = arguments.payload;
-                        let cluster = start(*store, at.path()).await?;
-                        let measured = load::run(&cluster, *clients, payload, duration).await;
-                        let name = store.to_possible_value().map(|v| v.get_name().to_owned());
-                        println!("{:<18} {clients:>7} {measured}", name.unwrap_or_default());
-                        cluster.stop().await?;
-                    }
-                }
-            }
+            measure_clusters(&arguments, directory.path(), clients, stores, duration).await
         }
         What::Groups { groups } => {
-            println!(
-                "{:<18} {:>7} {:>10} {:>9} {:>9} {:>12}",
-                "", "groups", "ops/s", "p50 us", "p99 us", "syncs/entry"
-            );
-            for count in groups {
-                for _ in 0..arguments.rounds {
-                    for shared in [true, false] {
-                        let at = tempfile::tempdir_in(directory.path())?;
-                        let measured =
-                            groups::run(at.path(), *count, shared, arguments.payload, duration)
-                                .await?;
-                        let name = if shared { "one log" } else { "a log each" };
-                        println!("{name:<18} {count:>7} {measured}");
-                    }
-                }
+            measure_groups(&arguments, directory.path(), groups, duration).await
+        }
+    }
+}
+
+fn print_header(what: &str, count: &str) {
+    let (rate, syncs, bytes) = ("ops/s", "syncs/entry", "bytes/entry");
+    let (p50, p99) = ("p50 us", "p99 us");
+    println!("{what:<18} {count:>7} {rate:>10} {p50:>9} {p99:>9} {syncs:>12} {bytes:>12}");
+}
+
+async fn measure_clusters(
+    arguments: &Arguments,
+    directory: &Path,
+    clients: &[usize],
+    stores: &[StoreName],
+    duration: Duration,
+) -> io::Result<()> {
+    print_header("store", "clients");
+    for clients in clients {
+        for _ in 0..arguments.rounds {
+            for store in stores {
+                let at = tempfile::tempdir_in(directory)?;
+                let cluster = start(*store, at.path()).await?;
+                let measured = load::run(&cluster, *clients, arguments.payload, duration).await;
+                let name = store.to_possible_value().map(|value| value.get_name().to_owned());
+                println!("{:<18} {clients:>7} {measured}", name.unwrap_or_default());
+                cluster.stop().await?;
             }
         }
     }
     Ok(())
 }
 
-async fn start(store: StoreName, at: &std::path::Path) -> io::Result<Cluster> {
+async fn measure_groups(
+    arguments: &Arguments,
+    directory: &Path,
+    groups: &[u64],
+    duration: Duration,
+) -> io::Result<()> {
+    print_header("logs", "groups");
+    for count in groups {
+        for _ in 0..arguments.rounds {
+            for shared in [true, false] {
+                let at = tempfile::tempdir_in(directory)?;
+                let payload = arguments.payload;
+                let measured = groups::run(at.path(), *count, shared, payload, duration).await?;
+                let name = if shared { "one log" } else { "a log each" };
+                println!("{name:<18} {count:>7} {measured}");
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn start(store: StoreName, at: &Path) -> io::Result<Cluster> {
     match store {
         StoreName::Highwater => Cluster::start::<HighwaterMedium>(at, ()).await,
         StoreName::RaftLog => Cluster::start::<RaftLogMedium>(at, None).await,
