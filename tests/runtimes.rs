@@ -140,12 +140,12 @@ fn a_busy_shared_pool_does_not_stop_a_log_with_a_pool_of_its_own() {
         let options = small().io_handle(own.handle().clone());
         let wal = options.open(directory.path().join("own")).await.unwrap();
         let sharing = small().open(directory.path().join("sharing")).await.unwrap();
-        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (release, held) = mpsc::channel::<()>();
         let held = std::sync::Arc::new(std::sync::Mutex::new(held));
         let jobs = (0..JOBS).map(|_| {
             let held = std::sync::Arc::clone(&held);
             // Sleeps until the sender is gone.
-            tokio::task::spawn_blocking(move || drop(held.lock().unwrap().recv()))
+            tokio::task::spawn_blocking(move || held.lock().unwrap().recv().is_ok())
         });
         let jobs: Vec<_> = jobs.collect();
         let appended = tokio::spawn(async move { sharing.append_and_sync(b"waits").await });
