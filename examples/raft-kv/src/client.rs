@@ -26,6 +26,8 @@ pub(crate) struct Client {
     stream: Option<BufStream<TcpStream>>,
     session: u64,
     number: u64,
+    /// How long the next request's first attempt may take, if that is for somebody to say.
+    first_patience: Option<Duration>,
 }
 
 impl Client {
@@ -33,7 +35,7 @@ impl Client {
     /// commands would be taken for each other's.
     pub(crate) fn new(nodes: Vec<String>, session: u64) -> Self {
         let address = nodes.first().cloned().unwrap_or_default();
-        Client { nodes, address, turn: 0, stream: None, session, number: 0 }
+        Client { nodes, address, turn: 0, stream: None, session, number: 0, first_patience: None }
     }
 
     /// From now on another client as far as the nodes know, and so one whose earlier commands may
@@ -41,6 +43,11 @@ impl Client {
     pub(crate) fn begin_session(&mut self, session: u64) {
         (self.session, self.number) = (session, 0);
         self.stream = None;
+    }
+
+    /// Asks again soon for once: the first of the two commands is likely to be applied as well.
+    pub(crate) fn be_hasty(&mut self, patience: Duration) {
+        self.first_patience = Some(patience);
     }
 
     /// Asks this node first.
@@ -71,8 +78,8 @@ impl Client {
         let deadline = Instant::now() + within;
         let mut last = io::Error::from(io::ErrorKind::TimedOut);
         while Instant::now() < deadline {
-            let patience = deadline.min(Instant::now() + NODE_PATIENCE);
-            match timeout_at(patience, self.exchange(ask)).await {
+            let patience = self.first_patience.take().unwrap_or(NODE_PATIENCE);
+            match timeout_at(deadline.min(Instant::now() + patience), self.exchange(ask)).await {
                 Ok(Ok(Reply::Leader(address))) if address != self.address => {
                     self.go_to(address);
                     continue;

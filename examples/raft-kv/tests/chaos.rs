@@ -89,6 +89,17 @@ fn a_stale_read_is_caught() {
     assert!(text(&output.stdout).contains("is not linearizable"));
 }
 
+/// And on nodes that apply what a client sends again once more.
+#[test]
+fn a_command_that_is_applied_twice_is_caught() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("data");
+    let options = ["--seconds", "6", "--sabotage", "apply-twice", "--nemesis", "transfer,delay"];
+    let place = ["--directory", directory.to_str().unwrap()];
+    let output = run(&[&["chaos"], &options[..], &place].concat());
+    assert_eq!(output.status.code(), Some(1));
+}
+
 /// And on leaders that start again and lead on, knowing less than they had answered. It takes a read
 /// that comes before the first write after that, of a key that was written last before the kill.
 #[test]

@@ -122,6 +122,9 @@ impl Actor {
 
     async fn record(&mut self, key: String, action: Action) {
         let begin = self.recorder.now();
+        if self.random.below(15) == 0 {
+            self.client.be_hasty(IMPATIENCE);
+        }
         let patience = if self.random.below(30) == 0 { IMPATIENCE } else { PATIENCE };
         let outcome = perform(&mut self.client, &key, &action, patience).await;
         let end = self.recorder.now();

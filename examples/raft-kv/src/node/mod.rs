@@ -29,6 +29,8 @@ pub(crate) enum Sabotage {
     AckEarly,
     /// A node answers reads from what it has, without asking whether that is all
     StaleReads,
+    /// A command that a client sends twice is applied twice
+    ApplyTwice,
     /// A leader that starts again leads on at once, as it does by openraft's default
     RestoreLeader,
 }
@@ -83,7 +85,7 @@ pub(crate) async fn run(options: NodeOptions) -> Result<(), Box<dyn Error>> {
     let client_listener = listen(&options.clients).await?;
 
     let (store, snapshots) = options.medium.open(&options.directory).await?;
-    let keys = StateMachine::new(snapshots);
+    let keys = StateMachine::new(snapshots, options.sabotage == Some(Sabotage::ApplyTwice));
     let peers = Peers::new(options.routes.iter().cloned().collect());
     let config = Arc::new(config(&options).validate()?);
     let (id, log, machine) = (options.id, store.clone(), keys.clone());

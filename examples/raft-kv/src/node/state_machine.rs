@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct StateMachine {
     state: Arc<Mutex<State>>,
     file: SnapshotFile,
+    /// The mistake that the chaos test must find.
+    applies_twice: bool,
 }
 
 /// These three change together: a snapshot has what was applied up to its own log id, no more and no
@@ -36,8 +38,8 @@ struct State {
 }
 
 impl StateMachine {
-    pub(crate) fn new(file: SnapshotFile) -> Self {
-        StateMachine { state: Arc::default(), file }
+    pub(crate) fn new(file: SnapshotFile, applies_twice: bool) -> Self {
+        StateMachine { state: Arc::default(), file, applies_twice }
     }
 
     /// The value as far as this node has applied the log. Not linearizable by itself.
@@ -85,7 +87,13 @@ impl RaftStateMachine<Types> for StateMachine {
                 let mut state = self.state();
                 state.applied = Some(entry.log_id);
                 match entry.payload {
-                    EntryPayload::Normal(command) => state.keys.apply(command),
+                    EntryPayload::Normal(mut command) => {
+                        if self.applies_twice {
+                            // Nobody's, so that it isn't known again.
+                            command.session = entry.log_id.index;
+                        }
+                        state.keys.apply(command)
+                    }
                     EntryPayload::Membership(membership) => {
                         state.membership = StoredMembership::new(Some(entry.log_id), membership);
                         Answer::Done
