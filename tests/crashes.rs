@@ -64,7 +64,7 @@ fn compressed_workloads_survive_a_power_cut_after_every_operation() {
 
 #[test]
 fn a_failed_sync_then_a_reopening_on_the_same_boot_then_a_power_cut_lose_nothing() {
-    sweep_seeds(40, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
+    sweep_seeds(8, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
 }
 
 #[test]
