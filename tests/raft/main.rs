@@ -13,6 +13,7 @@
 
 mod completions;
 mod controls;
+mod damage;
 mod model;
 mod reading;
 mod sweep;
