@@ -353,6 +353,10 @@ impl Core {
             self.sync_demand.fetch_max(step.end.as_u64(), Ordering::AcqRel);
         }
         self.permits.add_permits(step.permit_count as usize);
+        if self.ring.tail() == self.synced.get() {
+            // A sync that overtook this found no room for its mark.
+            self.leave_mark();
+        }
         self.publish_marks();
         self.follow_orders(step.end);
         // Somebody may have been waiting for a sync behind a frame that was not published.
