@@ -19,7 +19,7 @@ pub(crate) mod workload;
 use std::cell::Cell;
 
 use futures::TryStreamExt;
-use highwater::{Compression, Lsn, Wal, storage::Storage};
+use highwater::{Compression, Lsn, Preallocation, Wal, storage::Storage};
 
 pub(crate) type Found = Vec<(Lsn, Vec<u8>)>;
 
@@ -31,6 +31,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 thread_local! {
     /// How many files of dropped segments the logs keep that this thread opens.
     static RECYCLED: Cell<usize> = const { Cell::new(0) };
+    static RESERVED: Cell<bool> = const { Cell::new(false) };
     /// How often a log was opened while its records are compressed; `None`: they aren't.
     static COMPRESSED: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -52,9 +53,11 @@ pub(crate) fn recycle(count: usize) {
     RECYCLED.set(count);
 }
 
-/// Every third seed recycles.
+/// Every third seed recycles, every fourth only reserves its segments, as a log does whose flushes are
+/// large.
 pub(crate) fn recycle_by(seed: u64) {
     recycle(if seed % 3 == 1 { 2 } else { 0 });
+    RESERVED.set(seed % 4 == 2);
 }
 
 fn compression() -> Compression {
@@ -75,6 +78,8 @@ pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(RECYCLED.get());
     let options = options.inline_writes(in_place::inline_bytes_max());
+    let reserved = if RESERVED.get() { Preallocation::Reserve } else { Preallocation::Adaptive };
+    let options = options.preallocation(reserved);
     options.compression(compression()).compression_bytes_min(0).open_with(disk).await
 }
 
