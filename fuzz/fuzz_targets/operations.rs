@@ -49,6 +49,8 @@ struct Model {
     tickets: Vec<Ticket>,
     end: u64,
     is_clean: bool,
+    /// Whether a process ended between any two of its changes since it was opened last.
+    has_ended_early: bool,
 }
 
 fn frame_bytes(payload: &[u8]) -> u64 {
@@ -218,7 +220,14 @@ impl Model {
         self.wal = None;
         let wal = now(self.options().open_with(self.storage.clone())).unwrap();
         let report = wal.recovery();
-        assert_eq!((report.was_closed, &report.cut), (self.is_clean, &None), "{report}");
+        assert_eq!(report.was_closed, self.is_clean, "{report}");
+        if let Some(cut) = &report.cut {
+            // A frame at the ring's end takes two writes: a process that ends between them leaves a
+            // part of it, of a record that was never acknowledged or of a frame of the log's own.
+            assert!(self.has_ended_early && cut.lsn.as_u64() >= self.end, "{report}");
+            assert_eq!(cut.valid_frame_count, 0, "{report}");
+        }
+        self.has_ended_early = false;
         let marks = wal.watermarks();
         assert!(marks.synced == marks.written && marks.written == marks.reserved, "{marks:?}");
         assert!(marks.synced.as_u64() >= self.end);
@@ -236,6 +245,7 @@ impl Model {
         self.storage.changes_left.store(u64::from(changes % 32), Ordering::Relaxed);
         drop(now(self.options().open_with(self.storage.clone())));
         self.storage.changes_left.store(u64::MAX, Ordering::Relaxed);
+        self.has_ended_early = true;
         self.reopen();
     }
 }
@@ -256,6 +266,7 @@ fuzz_target!(|input: Input| {
         tickets: Vec::new(),
         end: 0,
         is_clean: false,
+        has_ended_early: false,
     };
     for operation in input.operations.iter().take(60) {
         model.apply(operation);
