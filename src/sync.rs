@@ -5,7 +5,10 @@
 //! the one thread that shuttle runs all others on. What tokio's primitives and `OnceLock` hold
 //! inside is never held across a scheduling point, so those stay as they are.
 
-use std::ops::Deref;
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU64 as Plain, Ordering as PlainOrdering},
+};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
@@ -27,6 +30,21 @@ pub(crate) use std::sync::{
 };
 #[cfg(not(shuttle))]
 pub(crate) use std::thread::sleep;
+
+/// A number for those who look without a lock, and rely on nothing: whatever is chosen by it is right
+/// either way. So neither loom nor shuttle look at it.
+#[derive(Debug, Default)]
+pub(crate) struct Hint(Plain);
+
+impl Hint {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(PlainOrdering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, to: u64) {
+        self.0.store(to, PlainOrdering::Relaxed);
+    }
+}
 
 /// A value with cache lines of its own: what one core stores often doesn't slow down what others
 /// read beside it. Two lines of 64 bytes, as processors fetch them in pairs.

@@ -23,9 +23,9 @@ use crate::{
         epochs::{Epochs, Goal},
         filling::Filling,
         in_place::InPlace,
-        linger::Linger,
+        linger::Habit,
         lock_cell::{LockCell, LockHeld},
-        mark::Mark,
+        mark::{Answered, Mark},
         measures::Measures,
         open_log::OpenLog,
         purge::Purge,
@@ -81,7 +81,9 @@ pub(crate) struct Core {
     pub(super) writer: Mutex<Writer>,
     pub(super) writer_scheduled: Scheduled,
     pub(super) sync_scheduled: Scheduled,
-    pub(super) writer_linger: Linger,
+    /// Whether it pays that a write job stays, and that a sync job waits for those it answered.
+    pub(super) lingering: Habit,
+    pub(super) regrouping: Habit,
     pub(super) in_place: InPlace,
     #[cfg(feature = "raft")]
     pub(super) answers: Answers,
@@ -192,7 +194,8 @@ impl Core {
             writer: Mutex::new(Writer::new(drainer, start.active)),
             writer_scheduled: Scheduled::new(),
             sync_scheduled: Scheduled::new(),
-            writer_linger: Linger::new(),
+            lingering: Habit::new(),
+            regrouping: Habit::new(),
             in_place: InPlace::new(start.config.inline_bytes_max),
             config: start.config,
             #[cfg(feature = "raft")]
@@ -295,12 +298,6 @@ impl Core {
         self.give_answers();
     }
 
-    /// Stays for a moment, where that pays, and says whether `is_wanted` has come.
-    pub(super) fn linger(&self, linger: &Linger, is_wanted: impl Fn() -> bool) -> bool {
-        // Where appends write in place, a job that stays would keep the role from them.
-        self.executor.may_linger() && !self.in_place.is_on() && linger.found(is_wanted)
-    }
-
     /// How many turns a job takes before it hands over to a new one, which in place would only nest.
     pub(super) fn turns(&self, turn_count: u32) -> u32 {
         if self.executor.runs_in_place() { u32::MAX } else { turn_count }
@@ -345,21 +342,22 @@ impl Core {
         self.epochs.current()
     }
 
-    /// A flush of `epoch` has covered what is below `synced`; says whether that still is the epoch.
-    pub(super) fn raise_marks(&self, epoch: u64, synced: Lsn) -> bool {
+    /// A flush of `epoch` has covered what is below `synced`; says whom that answered, if that still is
+    /// the epoch.
+    pub(super) fn raise_marks(&self, epoch: u64, synced: Lsn) -> Option<Answered> {
         {
             let _no_cut = self.shown();
             if self.epochs.current() != epoch {
-                return false;
+                return None;
             }
             // Another job may have written these bytes and not have said so yet.
             self.written.raise(synced);
             self.synced.raise(synced);
         }
         self.written.wake_reached(synced);
-        self.synced.wake_reached(synced);
+        let answered = self.synced.wake_reached(synced);
         self.answer();
-        true
+        Some(answered)
     }
 
     /// The log ends at `cut` and goes on in `epoch`: the marks move back, and the tail with them.

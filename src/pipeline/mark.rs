@@ -4,7 +4,7 @@ use std::{collections::VecDeque, task::Waker};
 
 use crate::{
     lsn::Lsn,
-    sync::{Apart, AtomicU64, Mutex, Ordering},
+    sync::{Apart, AtomicU64, Hint, Mutex, Ordering},
 };
 
 /// A position that only grows, cuts aside, and the tasks that wait until it covers theirs.
@@ -16,6 +16,17 @@ use crate::{
 pub(crate) struct Mark {
     value: Apart<AtomicU64>,
     queue: Mutex<Queue>,
+    /// How many writers stand in the queue.
+    writer_count: Hint,
+}
+
+/// Whom a move of the mark answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// So many writers were woken.
+    pub(super) writer_count: u64,
+    /// So many more waited, for a later position.
+    pub(super) left_count: u64,
 }
 
 /// Waiters by target; those with the same target in the order in which they came.
@@ -25,6 +36,8 @@ struct Queue {
     next_id: u64,
     /// Waiters that gave up; their places go when they are half of all.
     gone_count: usize,
+    /// Those of [`Rank::Writer`] that have not given up.
+    writer_count: u64,
 }
 
 #[derive(Debug)]
@@ -55,7 +68,21 @@ pub(crate) struct WaiterId {
 
 impl Mark {
     pub(crate) fn new(at: Lsn) -> Self {
-        Mark { value: Apart(AtomicU64::new(at.as_u64())), queue: Mutex::new(Queue::default()) }
+        Mark {
+            value: Apart(AtomicU64::new(at.as_u64())),
+            queue: Mutex::new(Queue::default()),
+            writer_count: Hint::default(),
+        }
+    }
+
+    /// How many wait for a position of their own, about.
+    pub(super) fn writer_count(&self) -> u64 {
+        self.writer_count.get()
+    }
+
+    /// The caller has changed the queue.
+    fn show_count(&self, queue: &Queue) {
+        self.writer_count.set(queue.writer_count);
     }
 
     pub(crate) fn get(&self) -> Lsn {
@@ -79,10 +106,18 @@ impl Mark {
         self.value.store(to.as_u64(), Ordering::Release);
     }
 
-    /// The second half: wakes those whose target is `to` or less.
-    pub(super) fn wake_reached(&self, to: Lsn) {
-        let reached = lock(&self.queue).take_reached(to);
+    /// The second half: wakes those whose target is `to` or less, and says how many there were.
+    pub(super) fn wake_reached(&self, to: Lsn) -> Answered {
+        let (reached, answered) = {
+            let mut queue = lock(&self.queue);
+            let before = queue.writer_count;
+            let reached = queue.take_reached(to);
+            let left_count = queue.writer_count;
+            self.show_count(&queue);
+            (reached, Answered { writer_count: before - left_count, left_count })
+        };
         reached.into_iter().for_each(Waker::wake);
+        answered
     }
 
     /// Whether the mark has reached `target`; if not, `waker` is woken when it has.
@@ -123,18 +158,20 @@ impl Mark {
             Some(id) => queue.update(*id, waker),
             None => *waiter = Some(queue.insert(rank, target, waker)),
         }
+        self.show_count(&queue);
         false
     }
 
     /// Forgets a waiter, whether it was woken or not.
     pub(crate) fn cancel(&self, id: WaiterId) {
-        lock(&self.queue).remove(id);
+        let mut queue = lock(&self.queue);
+        queue.remove(id);
+        self.show_count(&queue);
     }
 
     /// Wakes everybody: there is news that is none of the mark's.
     pub(crate) fn wake_all(&self) {
-        let all = lock(&self.queue).take_reached(Lsn::new(u64::MAX));
-        all.into_iter().for_each(Waker::wake);
+        self.wake_reached(Lsn::new(u64::MAX));
     }
 
     #[cfg(test)]
@@ -153,6 +190,7 @@ impl Queue {
     fn insert(&mut self, rank: Rank, target: Lsn, waker: &Waker) -> WaiterId {
         let id = self.next_id;
         self.next_id += 1;
+        self.writer_count += u64::from(rank == Rank::Writer);
         let waiter = Waiter { target, id, rank, waker: Some(waker.clone()) };
         // Nearly always the last place: targets grow as LSNs do.
         let in_order = self.waiters.back().is_none_or(|last| last.target <= target);
@@ -175,6 +213,7 @@ impl Queue {
     /// Renews the waker of a waiter; one that was woken early (by `wake_all`) comes in again.
     fn update(&mut self, id: WaiterId, waker: &Waker) {
         match self.find(id) {
+            // A place that was given up is never asked for again, so there is a waker.
             Some(waiter) => match &mut waiter.waker {
                 Some(known) if known.will_wake(waker) => {}
                 known => *known = Some(waker.clone()),
@@ -184,6 +223,7 @@ impl Queue {
                     .waiters
                     .partition_point(|other| (other.target, other.id) < (id.target, id.id));
                 let WaiterId { target, id, rank } = id;
+                self.writer_count += u64::from(rank == Rank::Writer);
                 let waiter = Waiter { target, id, rank, waker: Some(waker.clone()) };
                 self.waiters.insert(place, waiter);
             }
@@ -193,6 +233,7 @@ impl Queue {
     fn remove(&mut self, id: WaiterId) {
         let gone = self.find(id).is_some_and(|waiter| waiter.waker.take().is_some());
         self.gone_count += usize::from(gone);
+        self.writer_count -= u64::from(gone && id.rank == Rank::Writer);
         if self.gone_count > 32 && self.gone_count * 2 > self.waiters.len() {
             self.waiters.retain(|waiter| waiter.waker.is_some());
             self.gone_count = 0;
@@ -210,6 +251,7 @@ impl Queue {
                 (None, _) => self.gone_count -= 1,
             }
         }
+        self.writer_count -= wakers.len() as u64;
         wakers.append(&mut readers);
         wakers
     }
@@ -267,6 +309,27 @@ mod tests {
         mark.register(Lsn::new(8), &mut None, &waker("second"));
         mark.advance(Lsn::new(8));
         assert_eq!(*order.lock().unwrap(), ["first", "second", "reader"]);
+    }
+
+    #[test]
+    fn writers_are_counted_and_readers_are_not() {
+        let (mark, waker) = (Mark::new(Lsn::ZERO), Waker::noop());
+        let mut ids = [None; 4];
+        for (target, id) in [8, 8, 16, 24].into_iter().zip(&mut ids) {
+            mark.register(Lsn::new(target), id, waker);
+        }
+        mark.register_reader(Lsn::new(1), &mut None, waker);
+        assert_eq!(mark.writer_count(), 4);
+        mark.cancel(ids[3].unwrap());
+        mark.cancel(ids[3].unwrap());
+        assert_eq!(mark.writer_count(), 3);
+        mark.raise(Lsn::new(8));
+        let answered = mark.wake_reached(Lsn::new(8));
+        assert_eq!(answered, Answered { writer_count: 2, left_count: 1 });
+        mark.wake_all();
+        assert_eq!(mark.writer_count(), 0);
+        mark.register(Lsn::new(16), &mut ids[2], waker);
+        assert_eq!(mark.writer_count(), 1, "one that was woken early has come back");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod measures;
 mod open_log;
 mod purge;
 mod recycle;
+mod regroup;
 mod ring;
 mod scheduled;
 mod space;

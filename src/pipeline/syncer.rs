@@ -1,14 +1,15 @@
 //! The syncer: one flush for everybody who waits.
 //!
 //! Self-clocked group commit: while one flush runs, those who come wait for the next; there is no
-//! timer and no delay to gather a batch. A commit on an idle log is one job, which drains the ring,
-//! flushes and wakes.
+//! timer, and no delay to gather a batch but for those who were just answered (`regroup`). A commit
+//! on an idle log is one job, which drains the ring, flushes and wakes.
 
 use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
         core::{CONTROL_FRAME_BYTES, Core},
         epochs::Goal,
         job::Job,
-        mark::{Mark, WaiterId},
+        mark::{Answered, Mark, WaiterId},
         writer::Drained,
     },
     sabotage::{self, Sabotage},
@@ -55,13 +56,16 @@ impl Core {
     fn sync_job(self: &Arc<Self>) {
         for _ in 0..self.turns(SYNCS_PER_JOB) {
             if self.wants_sync() {
-                if let Err(error) = self.sync_once() {
-                    if self.status.check().is_ok() && sabotage::blame(&error) {
+                let began = Instant::now();
+                match self.sync_once() {
+                    Ok(answered) => self.regroup(answered, began.elapsed()),
+                    Err(error) if self.status.check().is_ok() && sabotage::blame(&error) => {
                         self.synced.wake_all();
-                        continue;
                     }
-                    self.stop(error.into_poison());
-                    return;
+                    Err(error) => {
+                        self.stop(error.into_poison());
+                        return;
+                    }
                 }
                 continue;
             }
@@ -74,26 +78,27 @@ impl Core {
     }
 
     /// Drains the ring, flushes and moves the synced mark. Only the files' own locks keep two of
-    /// these apart, which is enough: the mark moves to what was written before the flush began.
-    pub(super) fn sync_once(self: &Arc<Self>) -> Result<()> {
+    /// these apart, which is enough: the mark moves to what was written before the flush began. Says
+    /// whom it answered.
+    pub(super) fn sync_once(self: &Arc<Self>) -> Result<Answered> {
         let goal = self.ring.tail();
         let queue_bytes = goal.since(self.ring.drained());
         while self.ring.drained() < goal {
             match self.drain_once() {
                 Drained::Wrote => {}
                 Drained::Idle => break,
-                Drained::Stopped => return self.status.check(),
+                Drained::Stopped => return self.nobody_answered(),
             }
         }
         // Taken before the flush: what is written while it runs is not covered by it. No cut comes
         // between, as it holds this lock too.
         let (unsynced, record_count, epoch) = match lock_over_io(&self.writer) {
             Ok(writer) => (writer.unsynced(), self.written_record_count(), self.epochs.current()),
-            Err(_) => return self.status.check(),
+            Err(_) => return self.nobody_answered(),
         };
         let written = unsynced.end;
         if written <= self.synced.get() {
-            return Ok(());
+            return Ok(Answered::default());
         }
         if sabotage::is_on(Sabotage::AcknowledgeBeforeFlush) {
             self.synced.advance(written);
@@ -115,11 +120,17 @@ impl Core {
         // Before anybody is woken, who may look.
         self.measures.synced(record_count, queue_bytes);
         self.standing.asked(record_count);
-        if self.raise_marks(epoch, written) {
+        let answered = self.raise_marks(epoch, written);
+        if answered.is_some() {
             self.carry_out_truncations(|| self.synced.get());
             self.publish_marks();
         }
-        Ok(())
+        Ok(answered.unwrap_or_default())
+    }
+
+    /// Unless the log has stopped, which answers everybody.
+    fn nobody_answered(&self) -> Result<Answered> {
+        self.status.check().map(|()| Answered::default())
     }
 
     /// Commits the group that was just synced, if nothing follows that would: without a later frame

@@ -378,7 +378,7 @@ impl Core {
                 Drained::Wrote => {}
                 Drained::Stopped => return,
                 Drained::Idle => {
-                    if self.linger(&self.writer_linger, || self.has_published()) {
+                    if self.lingers() {
                         continue;
                     }
                     if !self.writer_scheduled.let_go(|| self.has_left()) {
