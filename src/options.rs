@@ -106,6 +106,8 @@ pub(crate) struct Config {
     pub(crate) compression_bytes_min: u64,
     /// Up to so many bytes an append writes itself, whether or not that may wait for the device.
     pub(crate) inline_bytes_max: u64,
+    /// Whether who waits for a flush may do it itself.
+    pub(crate) inline_syncs: bool,
 }
 
 impl Default for Config {
@@ -121,6 +123,7 @@ impl Default for Config {
             compression: Compression::default(),
             compression_bytes_min: 128,
             inline_bytes_max: 0,
+            inline_syncs: false,
         }
     }
 }

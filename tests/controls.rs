@@ -10,7 +10,7 @@
 mod contract;
 
 use contract::{
-    in_place::{InPlace, write_in_place},
+    in_place::{InPlace, sync_in_place, write_in_place},
     sweep::{FULL, Tally, fail_syncs_of, sweep_as_it_is, sweep_simulated_as_it_is},
     workload::{Running, random_script},
 };
@@ -53,6 +53,10 @@ fn taking_a_short_write_in_place_for_whole_is_caught() {
 fn acknowledging_before_the_flush_is_caught() {
     assert_caught(Sabotage::AcknowledgeBeforeFlush, 14, simulated);
     assert_caught(Sabotage::AcknowledgeBeforeFlush, 40, failing);
+    assert_caught(Sabotage::AcknowledgeBeforeFlush, 14, |seed, tally| {
+        sync_in_place(true);
+        simulated(seed, tally)
+    });
 }
 
 #[test]

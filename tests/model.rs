@@ -94,6 +94,7 @@ struct Model<S> {
 async fn open<S: Storage + Clone>(storage: &S, inline_bytes: u64) -> Wal {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(2).inline_writes(inline_bytes);
+    let options = options.inline_syncs(inline_bytes % 2 == 1);
     loop {
         match options.clone().open_with(storage.clone()).await {
             // In a simulation the last job may still be ending.

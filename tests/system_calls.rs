@@ -41,6 +41,7 @@ fn child_that_is_traced() {
         let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
         let options = options.recycle_segments(if mode == "recycle" { 2 } else { 0 });
         let options = options.inline_writes(if mode.ends_with("in place") { 8192 } else { 0 });
+        let options = options.inline_syncs(mode == "commit in place");
         let wal = options.open(directory).await.unwrap();
         say("OPENED");
         match mode.as_str() {
@@ -65,6 +66,16 @@ fn child_that_is_traced() {
                 say("BEGIN");
                 for i in 0..IN_PLACE_COUNT {
                     wal.append(&[i | 1; 8]).await.unwrap();
+                }
+                say("END");
+            }
+            "commit in place" => {
+                wal.append_and_sync(&[1; 8]).await.unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                say("BEGIN");
+                for i in 0..IN_PLACE_COUNT {
+                    wal.append_and_sync(&[i | 1; 8]).await.unwrap();
+                    say("ACK");
                 }
                 say("END");
             }
@@ -301,6 +312,27 @@ fn sync_flushes_what_appends_wrote_in_place() {
     let kept: Vec<_> =
         calls.into_iter().filter(|call| call.what != What::Flush || call.path == path).collect();
     assert!(check_acknowledgements(&kept, directory.path(), 12).is_err(), "control: no flushes");
+}
+
+/// A commit of a thread that flushes itself: the write and the flush, and no other thread.
+#[test]
+fn a_commit_in_place_is_flushed_by_its_own_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(trace) = trace_of("pwrite64,write,fdatasync", "commit in place", directory.path()) else {
+        return;
+    };
+    let begun = trace.lines().skip_while(|line| !line.contains("<<BEGIN>>"));
+    let during: Vec<_> = begun.take_while(|line| !line.contains("<<END>>")).collect();
+    let thread = during[0].split(' ').next().unwrap_or_default();
+    assert!(during.iter().all(|line| line.starts_with(thread)), "{during:#?}");
+    // Between two acknowledgements: a write, the flush, and the mark that it leaves.
+    let mut acknowledged = 0;
+    for said in during.split(|line| line.contains("<<ACK>>")) {
+        let position = |what: &str| said.iter().position(|line| line.contains(what));
+        let (write, flush) = (position("pwrite64("), position("fdatasync("));
+        acknowledged += usize::from(write.is_some() && write < flush);
+    }
+    assert_eq!(acknowledged, usize::from(IN_PLACE_COUNT), "{during:#?}");
 }
 
 /// What is wrong with appends that should each have been one write of the thread that asks for it.

@@ -29,6 +29,7 @@ mod scheduled;
 mod space;
 mod standing;
 mod status;
+mod sync_in_place;
 mod syncer;
 mod writer;
 

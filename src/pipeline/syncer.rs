@@ -47,26 +47,18 @@ impl Core {
 
     /// Whether somebody waits and a flush would bring them further. Behind a frame that is reserved
     /// and not yet published nothing helps; when it is published and written, this is asked again.
-    fn wants_sync(&self) -> bool {
+    pub(super) fn wants_sync(&self) -> bool {
         let synced = self.synced.get();
         self.sync_demand.load(Ordering::Acquire) > synced.as_u64()
             && (self.ring.drained() > synced || self.has_published())
     }
 
-    fn sync_job(self: &Arc<Self>) {
+    pub(super) fn sync_job(self: &Arc<Self>) {
         for _ in 0..self.turns(SYNCS_PER_JOB) {
             if self.wants_sync() {
                 let began = Instant::now();
-                match self.sync_once() {
-                    Ok(answered) => self.regroup(answered, began.elapsed()),
-                    Err(error) if self.status.check().is_ok() && sabotage::blame(&error) => {
-                        self.synced.wake_all();
-                    }
-                    Err(error) => {
-                        self.stop(error.into_poison());
-                        return;
-                    }
-                }
+                let Some(answered) = self.sync_step() else { return };
+                self.regroup(answered, began.elapsed());
                 continue;
             }
             self.leave_mark();
@@ -75,6 +67,21 @@ impl Core {
             }
         }
         Job::new(Arc::clone(self), Core::sync_job).spawn();
+    }
+
+    /// One flush of whoever has the role, and whom it answered; `None` if the log has stopped.
+    pub(super) fn sync_step(self: &Arc<Self>) -> Option<Answered> {
+        match self.sync_once() {
+            Ok(answered) => Some(answered),
+            Err(error) if self.status.check().is_ok() && sabotage::blame(&error) => {
+                self.synced.wake_all();
+                Some(Answered::default())
+            }
+            Err(error) => {
+                self.stop(error.into_poison());
+                None
+            }
+        }
     }
 
     /// Drains the ring, flushes and moves the synced mark. Only the files' own locks keep two of
@@ -185,7 +192,7 @@ impl Core {
         // What was cut is asked for by nobody.
         self.epochs.check(goal)?;
         if self.synced.get() < goal.end {
-            self.demand_sync(goal.end);
+            self.sync_for(goal).await;
         }
         self.reach_synced(goal).await
     }

@@ -19,6 +19,7 @@ pub(crate) enum InPlace {
 
 thread_local! {
     static IN_PLACE: Cell<InPlace> = const { Cell::new(InPlace::Off) };
+    static SYNCS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the logs do that this thread opens from now on, on disks that were prepared.
@@ -26,8 +27,19 @@ pub(crate) fn write_in_place(how: InPlace) {
     IN_PLACE.set(how);
 }
 
-/// Three seeds in four write in place, each in a way of its own.
+/// Whether those who wait for a flush do it themselves, on the logs that this thread opens from now on.
+pub(crate) fn sync_in_place(how: bool) {
+    SYNCS.set(how);
+}
+
+pub(crate) fn inline_syncs() -> bool {
+    SYNCS.get()
+}
+
+/// Three seeds in four write in place, each in a way of its own; of any four, every second also
+/// sync there.
 pub(crate) fn write_in_place_by(seed: u64) {
+    sync_in_place(seed / 4 % 2 == 1);
     write_in_place(match seed % 4 {
         0 => InPlace::Off,
         1 => InPlace::Nonblocking(seed),

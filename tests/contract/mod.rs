@@ -78,6 +78,7 @@ pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(RECYCLED.get());
     let options = options.inline_writes(in_place::inline_bytes_max());
+    let options = options.inline_syncs(in_place::inline_syncs());
     let reserved = if RESERVED.get() { Preallocation::Reserve } else { Preallocation::Adaptive };
     let options = options.preallocation(reserved);
     options.compression(compression()).compression_bytes_min(0).open_with(disk).await

@@ -14,6 +14,7 @@ mod runtimes;
 mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
+mod syncs;
 
 use std::{
     future::Future,
@@ -52,27 +53,33 @@ fn nonblocking_count(faults: &Faults) -> usize {
 /// A write: by whom, how large, and whether it was to wait.
 type Seen = Arc<Mutex<Vec<(ThreadId, usize, bool)>>>;
 
-/// A storage that notes who writes.
+/// Who flushed.
+type Flushed = Arc<Mutex<Vec<ThreadId>>>;
+
+/// A storage that notes who writes, and who flushes.
 #[derive(Debug)]
 struct Watched<S> {
     inner: S,
     seen: Seen,
+    flushed: Flushed,
 }
 
 #[derive(Debug)]
 struct WatchedFile {
     inner: Box<dyn StorageFile>,
     seen: Seen,
+    flushed: Flushed,
 }
 
 impl<S: Storage> Watched<S> {
     fn new(inner: S) -> (Self, Seen) {
         let seen = Seen::default();
-        (Watched { inner, seen: Arc::clone(&seen) }, seen)
+        (Watched { inner, seen: Arc::clone(&seen), flushed: Flushed::default() }, seen)
     }
 
     fn file(&self, inner: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
-        Box::new(WatchedFile { inner, seen: Arc::clone(&self.seen) })
+        let (seen, flushed) = (Arc::clone(&self.seen), Arc::clone(&self.flushed));
+        Box::new(WatchedFile { inner, seen, flushed })
     }
 }
 
@@ -148,6 +155,7 @@ impl StorageFile for WatchedFile {
         self.inner.reserve(bytes)
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.flushed.lock().unwrap().push(std::thread::current().id());
         self.inner.sync_data()
     }
     fn sync_all(&self) -> io::Result<()> {

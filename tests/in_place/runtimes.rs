@@ -167,6 +167,7 @@ fn beside_everything_else_nothing_hangs_and_what_is_left_is_in_order() {
         runtime(threads).block_on(async {
             let storage = faults.over(disk.clone()).on_pool();
             let options = small().inline_writes(inline_bytes).recycle_segments(2);
+            let options = options.inline_syncs(inline_bytes == 4096);
             everything_at_once(options.open_with(storage).await.unwrap()).await;
             let again = small().open_with(disk).await.unwrap();
             assert!(again.recovery().was_closed, "{}", again.recovery());

@@ -33,10 +33,12 @@ pub(crate) struct Attempt {
     promise: Promise,
 }
 
-/// The smallest ring and segments there can be. One log in two writes small ones in place.
+/// The smallest ring and segments there can be. One log in two writes small ones in place, one in
+/// four syncs there.
 pub(crate) fn small() -> Options {
     let inline_bytes = [0, 0, 150, 4096][thread_rng().gen_range(0..4)];
-    Wal::options().ring_bytes(1 << 10).segment_bytes(8 << 10).inline_writes(inline_bytes)
+    let options = Wal::options().ring_bytes(1 << 10).segment_bytes(8 << 10);
+    options.inline_writes(inline_bytes).inline_syncs(thread_rng().gen_range(0..4) == 0)
 }
 
 /// Opens a log whose last job may still be ending.

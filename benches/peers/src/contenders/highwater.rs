@@ -68,6 +68,7 @@ pub fn options(settings: &[String]) -> Options {
             "ring_bytes" => options.ring_bytes(number()),
             "record_bytes_max" => options.record_bytes_max(number()),
             "inline_writes" => options.inline_writes(number()),
+            "inline_syncs" => options.inline_syncs(value.parse().expect("true or false")),
             "recycle_segments" => options.recycle_segments(value.parse().expect("a count")),
             "preallocation" => options.preallocation(match value {
                 "adaptive" => Preallocation::Adaptive,
