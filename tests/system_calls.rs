@@ -318,7 +318,8 @@ fn sync_flushes_what_appends_wrote_in_place() {
 #[test]
 fn a_commit_in_place_is_flushed_by_its_own_thread() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(trace) = trace_of("pwrite64,write,fdatasync", "commit in place", directory.path()) else {
+    let Some(trace) = trace_of("pwrite64,write,fdatasync", "commit in place", directory.path())
+    else {
         return;
     };
     let begun = trace.lines().skip_while(|line| !line.contains("<<BEGIN>>"));

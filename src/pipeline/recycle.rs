@@ -13,7 +13,7 @@ use crate::{
     format::header::SEGMENT_HEADER_BYTES,
     pipeline::core::Core,
     sabotage::{self, Sabotage},
-    segments::{SegmentFile, Sequence, blank, prepare, sync_directory},
+    segments::{Beside, SegmentFile, Sequence, blank_by_pieces, prepare, sync_directory},
     storage::{StorageFile, uninterrupted, write_full},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
@@ -124,11 +124,13 @@ impl Core {
         }
         let spared =
             if sabotage::is_on(Sabotage::RecycleHeader) { SEGMENT_HEADER_BYTES } else { 0 };
-        blank(spared..bytes, |zeros, offset| {
+        let write = |zeros: &[u8], offset| {
             write_full(file.as_ref(), zeros, offset).map_err(|error| failed("writing", error))
-        })?;
+        };
+        let flush = || uninterrupted(|| file.sync_data()).map_err(|error| failed("syncing", error));
+        blank_by_pieces(spared..bytes, write, flush)?;
         if !sabotage::is_on(Sabotage::RecycleUnflushed) {
-            uninterrupted(|| file.sync_data()).map_err(|error| failed("syncing", error))?;
+            flush()?;
         }
         Ok(None)
     }
@@ -172,7 +174,8 @@ impl Core {
                 }
             }
         }
-        prepare(self.storage.as_ref(), sequence, bytes, self.next_preallocation())
+        let (storage, preallocation) = (self.storage.as_ref(), self.next_preallocation());
+        prepare(storage, sequence, bytes, preallocation, Beside::Commits)
     }
 
     /// Gives the space of all files that wait back to the device; says whether there were any.

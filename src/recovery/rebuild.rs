@@ -21,7 +21,7 @@ use crate::{
         report::RecoveryReport,
         survey::{Survey, list},
     },
-    segments::{SegmentFile, SegmentInfo, SegmentReader, Sequence, prepare},
+    segments::{Beside, SegmentFile, SegmentInfo, SegmentReader, Sequence, prepare},
     storage::{Storage, uninterrupted},
 };
 
@@ -64,7 +64,13 @@ pub(crate) fn create(storage: &dyn Storage, config: &Config, survey: &Survey) ->
         .map(|found| Leftover { sequence: found.sequence, is_kept: false, is_empty: true })
         .collect();
     clear(storage, &leftovers)?;
-    let file = prepare(storage, FIRST_SEQUENCE, config.segment_bytes, config.preallocation)?;
+    let file = prepare(
+        storage,
+        FIRST_SEQUENCE,
+        config.segment_bytes,
+        config.preallocation,
+        Beside::Nobody,
+    )?;
     let header = SegmentHeader {
         log_id: random(storage)?,
         base: Lsn::ZERO,
@@ -149,7 +155,7 @@ pub(crate) fn begin_epoch(
     let (unused, leftovers): (Vec<Leftover>, Vec<Leftover>) =
         judged.leftovers.iter().partition(|leftover| leftover.is_empty);
     clear(storage, &unused)?;
-    let file = prepare(storage, sequence, file_bytes, config.preallocation)?;
+    let file = prepare(storage, sequence, file_bytes, config.preallocation, Beside::Nobody)?;
     let header = SegmentHeader {
         log_id: log_id(storage, judged)?,
         base,

@@ -8,6 +8,6 @@ mod set;
 
 pub(crate) use file::SegmentFile;
 pub(crate) use name::{Sequence, UNFINISHED_COPY, is_kept_cut, is_recycled};
-pub(crate) use prepare::{blank, prepare, sync_directory};
+pub(crate) use prepare::{Beside, blank_by_pieces, prepare, sync_directory};
 pub(crate) use reader::{Buffers, Chunk, Region, SegmentReader};
 pub(crate) use set::{SegmentInfo, SegmentSet};
