@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub fn run(assignment: &Assignment, runtime: &Runtime) -> Outcome {
-    let wal = runtime.block_on(Highwater::open(assignment)).0;
+    let wal = runtime.block_on(Highwater::<false>::open(assignment)).0;
     // One lane: the reader's.
     let meter = Meter::new(assignment, 1);
     let epoch = Instant::now();
@@ -57,6 +57,6 @@ pub fn run(assignment: &Assignment, runtime: &Runtime) -> Outcome {
     });
     let mut outcome = watching.join().unwrap();
     meter.complete(&mut outcome);
-    runtime.block_on(Highwater(wal).close());
+    runtime.block_on(Highwater::<false>(wal).close());
     outcome
 }

@@ -43,6 +43,9 @@ struct Arguments {
     /// All works.
     #[arg(long, group = "form")]
     long: bool,
+    /// Highwater alone, by tasks, record size, ring size and log size.
+    #[arg(long, group = "form")]
+    curves: bool,
     /// A few operations of everybody, read back; nothing is measured.
     #[arg(long, group = "form")]
     smoke: bool,
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
     }
     let whole = arguments.only.is_empty() && arguments.contenders.is_empty();
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks");
+    let default = if arguments.curves { default.join("curves") } else { default };
     let out = arguments.out.clone().or(whole.then_some(default));
     measure(&plan, &arguments, &arguments.dir, out.as_deref());
     for name in &arguments.filesystems {
@@ -125,7 +129,12 @@ fn main() -> ExitCode {
 }
 
 fn planned(arguments: &Arguments) -> Plan {
-    let mut plan = plan::plan(if arguments.long { Form::Long } else { Form::Short });
+    let form = match (arguments.long, arguments.curves) {
+        (true, _) => Form::Long,
+        (_, true) => Form::Curves,
+        _ => Form::Short,
+    };
+    let mut plan = plan::plan(form);
     plan.restrict(&arguments.only, &arguments.contenders);
     if let Some(rounds) = arguments.rounds {
         plan.rounds = rounds.max(1);

@@ -13,6 +13,8 @@ pub enum Form {
     Short,
     /// Everything.
     Long,
+    /// Highwater alone, by tasks, record size, ring size and log size: is there a step?
+    Curves,
 }
 
 pub struct Plan {
@@ -31,9 +33,14 @@ const GIB: u64 = 1 << 30;
 
 pub fn plan(form: Form) -> Plan {
     let long = form == Form::Long;
+    let contenders = contenders::ALL.iter();
     Plan {
-        works: if long { all() } else { targeted() },
-        contenders: contenders::ALL.iter().collect(),
+        works: match form {
+            Form::Short => targeted(),
+            Form::Long => all(),
+            Form::Curves => curves(),
+        },
+        contenders: contenders.filter(|c| form != Form::Curves || c.is_highwater()).collect(),
         rounds: if long { 7 } else { 3 },
         time: (!long).then_some(Duration::from_secs(9 * 60)),
         warm_up: Duration::from_millis(if long { 300 } else { 120 }),
@@ -50,6 +57,17 @@ fn targeted() -> Vec<Work> {
     works.push(Work::replay(4096, 64 * MIB));
     works.extend([MIB, GIB].map(Work::open));
     works.push(Work::memory());
+    works
+}
+
+fn curves() -> Vec<Work> {
+    let powers = |range: std::ops::Range<u32>| range.map(|power| 1 << power);
+    let mut works = Vec::new();
+    works.extend(powers(0..13).map(Work::commit));
+    works.extend(powers(0..13).map(Work::append));
+    works.extend((4..21).map(|power| Work::commit_of(1 << power)));
+    works.extend((12..25).step_by(2).map(|power| Work::ring(1 << power)));
+    works.extend((20..33).step_by(2).map(|power| Work::into_log(1 << power)));
     works
 }
 

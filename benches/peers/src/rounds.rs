@@ -12,7 +12,7 @@ use crate::{
     contenders::Contender,
     outcome::Outcome,
     plan::Plan,
-    work::{Assignment, Kind, Work},
+    work::{Assignment, Work},
 };
 
 /// What came of one contender's one work, a round each.
@@ -91,19 +91,17 @@ fn once(
     work: &Work,
 ) -> Result<Outcome, String> {
     let place = Place::new(dir);
-    let mut assignment = Assignment {
+    let assignment = Assignment {
         contender: contender.name.to_owned(),
         work: work.clone(),
         limits: plan.limits(work),
         directory: place.log(),
         prepare: false,
         verify: false,
-        settings: settings.to_vec(),
+        settings: work.settings.iter().chain(settings).cloned().collect(),
     };
-    if matches!(work.kind, Kind::Replay | Kind::Open | Kind::Recover) {
-        assignment.prepare = true;
-        child::run(&assignment, &[])?;
-        assignment.prepare = false;
+    if let Some(work) = work.preparing() {
+        child::run(&Assignment { work, prepare: true, ..assignment.clone() }, &[])?;
     }
     child::run(&assignment, &[])
 }

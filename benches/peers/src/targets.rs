@@ -11,6 +11,7 @@ use crate::{
 
 struct Target {
     work: &'static str,
+    ours: &'static str,
     against: Against,
     /// The other side's work, if it is another.
     against_work: Option<&'static str>,
@@ -36,7 +37,7 @@ enum Bar {
 const GROUPERS: &[&str] = &["okaywal", "raft-engine", "raft-log", "raft-log-0", "rocksdb"];
 
 const fn target(work: &'static str, against: Against, bar: Bar) -> Target {
-    Target { work, against, against_work: None, by: Outcome::per_second, bar }
+    Target { work, ours: "highwater", against, against_work: None, by: Outcome::per_second, bar }
 }
 
 fn targets() -> Vec<Target> {
@@ -44,10 +45,14 @@ fn targets() -> Vec<Target> {
     use Bar::{AtLeast, AtMost, Stretch};
     let append =
         |work, bar| Target { against_work: Some("append/8"), ..target(work, One("wal-db"), bar) };
+    let in_place = |target| Target { ours: "highwater-in-place", ..target };
     vec![
         target("commit/1", One("wal-db"), AtLeast(1.2)),
         target("commit/1", BestPeer, AtLeast(0.9)),
         target("commit/1", One("raw-zeroed"), AtLeast(0.75)),
+        in_place(target("commit/1", One("wal-db"), AtLeast(1.2))),
+        in_place(target("commit/1", BestPeer, AtLeast(0.9))),
+        in_place(target("commit/1", One("raw-zeroed"), AtLeast(0.75))),
         target("commit/8", One("wal-db"), AtLeast(1.5)),
         target("commit/64", One("wal-db"), AtLeast(4.5)),
         target("commit/256", One("wal-db"), AtLeast(15.0)),
@@ -58,6 +63,11 @@ fn targets() -> Vec<Target> {
         target("commit/1024", BestOf(GROUPERS), Stretch(8.0)),
         append("append/64", AtLeast(1.0)),
         append("append/1024", AtLeast(1.0)),
+        in_place(append("append/64", AtLeast(1.2))),
+        in_place(append("append/64", Stretch(2.0))),
+        in_place(append("append/1024", AtLeast(1.2))),
+        in_place(append("append/1024", Stretch(2.0))),
+        in_place(target("append/1", One("wal-db"), AtLeast(0.8))),
         target("append/1", One("spawn-blocking"), AtLeast(1.0)),
         target("enqueue/256", One("wal-db"), AtLeast(0.95)),
         target("enqueue/256", One("wal-db"), Stretch(2.0)),
@@ -88,7 +98,7 @@ fn ratios(target: &Target, results: &Results) -> Vec<f64> {
             .collect(),
     };
     let alone = matches!(target.against, Against::One(_));
-    let Some(over) = results.row(target.work, "highwater") else { return Vec::new() };
+    let Some(over) = results.row(target.work, target.ours) else { return Vec::new() };
     let rounds = over.outcomes.iter().enumerate();
     rounds
         .filter_map(|(round, outcome)| {
@@ -126,7 +136,9 @@ pub fn markdown(results: &Results) -> String {
             let _ = write!(against, ", {work}");
         }
         let met = if met { "met" } else { "**missed**" };
-        let work = target.work;
+        let own = target.ours.strip_prefix("highwater").unwrap_or(target.ours).replace('-', " ");
+        let work =
+            format!("{}{}", target.work, if own.is_empty() { own } else { format!(",{own}") });
         let _ = writeln!(
             text,
             "| {work} | {against} | {min:.2} | {median:.2} | {max:.2} | {bar} | {met} |"

@@ -16,6 +16,10 @@ pub struct Work {
     pub runtime: Runtime,
     /// How much a work with a fixed amount writes (or finds written), in bytes of payload.
     pub bytes: u64,
+    /// So many bytes of payload stand in the log already when it begins.
+    pub filled_bytes: u64,
+    /// `KEY=VALUE` settings of Highwater's own contenders, before those of the command line.
+    pub settings: Vec<String>,
 }
 
 /// More threads than this are no way to use anything; peers that block have no more.
@@ -88,7 +92,8 @@ pub struct Assignment {
 impl Work {
     fn new(name: String, kind: Kind, tasks: usize, record: usize) -> Self {
         let records = Records::Fixed(record);
-        Work { name, kind, tasks, records, runtime: Runtime::Multi(2), bytes: 0 }
+        let (runtime, settings) = (Runtime::Multi(2), Vec::new());
+        Work { name, kind, tasks, records, runtime, bytes: 0, filled_bytes: 0, settings }
     }
 
     pub fn commit(tasks: usize) -> Self {
@@ -117,6 +122,29 @@ impl Work {
     /// Commits of records of one size, by eight tasks.
     pub fn commit_of(record: usize) -> Self {
         Work::new(format!("commit-of/{record}"), Kind::Commit, 8, record)
+    }
+
+    /// Commits by 64 tasks through a ring of so many bytes.
+    pub fn ring(bytes: u64) -> Self {
+        let work = Work::new(format!("ring/{bytes}"), Kind::Commit, 64, RECORD);
+        Work { settings: vec![format!("ring_bytes={bytes}")], ..work }
+    }
+
+    /// Commits by 64 tasks into a log that has so many bytes.
+    pub fn into_log(bytes: u64) -> Self {
+        let work = Work::new(format!("log/{bytes}"), Kind::Commit, 64, RECORD);
+        Work { filled_bytes: bytes, ..work }
+    }
+
+    /// What prepares it, if something has to stand in the log before.
+    pub fn preparing(&self) -> Option<Work> {
+        match self.kind {
+            Kind::Replay | Kind::Open | Kind::Recover => Some(self.clone()),
+            _ if self.filled_bytes > 0 => {
+                Some(Work { kind: Kind::Open, bytes: self.filled_bytes, ..self.clone() })
+            }
+            _ => None,
+        }
     }
 
     /// By 64 tasks, of all sizes.

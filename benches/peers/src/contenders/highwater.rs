@@ -1,4 +1,5 @@
-//! Highwater, with its defaults and what the command line sets.
+//! Highwater, with its defaults and what the command line and a work set; and with what it may do on
+//! the threads of the runtime.
 
 use std::time::Instant;
 
@@ -8,14 +9,22 @@ use highwater::{Options, Preallocation, Ticket, Wal};
 use super::{AsyncLog, Replayed};
 use crate::work::Assignment;
 
+/// `IN_PLACE`: small writes, and flushes of who waits alone, are done by the tasks themselves.
 #[derive(Clone)]
-pub struct Highwater(pub Wal);
+pub struct Highwater<const IN_PLACE: bool = false>(pub Wal);
 
-impl AsyncLog for Highwater {
+/// What `inline_writes` allows where tasks write themselves.
+const INLINE_BYTES_MAX: u64 = 64 << 10;
+
+impl<const IN_PLACE: bool> AsyncLog for Highwater<IN_PLACE> {
     type Ticket = Ticket;
 
     async fn open(assignment: &Assignment) -> Self {
-        Highwater(options(&assignment.settings).open(&assignment.directory).await.unwrap())
+        let mut options = options(&assignment.settings);
+        if IN_PLACE {
+            options = options.inline_writes(INLINE_BYTES_MAX).inline_syncs(true);
+        }
+        Highwater(options.open(&assignment.directory).await.unwrap())
     }
 
     async fn append(&self, record: &[u8]) {
@@ -40,7 +49,7 @@ impl AsyncLog for Highwater {
     }
 
     async fn replay(assignment: &Assignment, each: &mut (dyn FnMut(&[u8]) + Send)) -> Replayed {
-        let log = Highwater::open(assignment).await;
+        let log = Self::open(assignment).await;
         let begun = Instant::now();
         let mut records = log.0.replay(..);
         while let Some(record) = records.try_next().await.unwrap() {

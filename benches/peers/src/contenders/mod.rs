@@ -124,9 +124,10 @@ impl Contender {
             Kind::Append | Kind::Enqueue => !lacks(Lack::Append),
             Kind::Mixed { .. } => !lacks(Lack::Append) && !lacks(Lack::Mixed) && !self.is_floor(),
             Kind::Batch { .. } => !lacks(Lack::Batch),
-            Kind::Replay => true,
+            // Reading is the same.
+            Kind::Replay => self.name != "highwater-in-place",
             Kind::Open | Kind::Recover => !lacks(Lack::Open),
-            Kind::Follow => self.is_highwater(),
+            Kind::Follow => self.name == "highwater",
         }
     }
 
@@ -147,6 +148,14 @@ pub static ALL: &[Contender] = &[
         tasks: true,
         lacks: &[],
         run: tasks::run::<highwater::Highwater>,
+    },
+    Contender {
+        name: "highwater-in-place",
+        how: "inline_writes(65536), inline_syncs(true), and what --set changes",
+        role: Role::Ours,
+        tasks: true,
+        lacks: &[Lack::Open],
+        run: tasks::run::<highwater::Highwater<true>>,
     },
     Contender {
         name: "wal-db",
