@@ -43,13 +43,13 @@ fn sweep_seeds(count: u64, mut run: impl FnMut(u64, &mut Tally) -> Result<(), St
 
 #[test]
 fn random_workloads_survive_a_power_cut_after_every_operation() {
-    sweep_seeds(14, |seed, tally| sweep(seed, &random_script(seed), FULL, tally));
+    sweep_seeds(28, |seed, tally| sweep(seed, &random_script(seed), FULL, tally));
 }
 
 /// The same with flushes that overlap writes, appends and rotations, in an order by seed.
 #[test]
 fn simulated_workloads_survive_a_power_cut_after_every_operation() {
-    sweep_seeds(20, |seed, tally| sweep_simulated(seed, FULL, tally));
+    sweep_seeds(48, |seed, tally| sweep_simulated(seed, FULL, tally));
 }
 
 /// Compressed and plain records in one log, by logs opened with and without compression.
@@ -64,12 +64,12 @@ fn compressed_workloads_survive_a_power_cut_after_every_operation() {
 
 #[test]
 fn a_failed_sync_then_a_reopening_on_the_same_boot_then_a_power_cut_lose_nothing() {
-    sweep_seeds(8, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
+    sweep_seeds(40, |seed, tally| fail_syncs(seed, Running::InPlace, tally));
 }
 
 #[test]
 fn a_failed_sync_that_overlaps_other_work_loses_nothing() {
-    sweep_seeds(10, |seed, tally| fail_syncs(seed, Running::Simulated, tally));
+    sweep_seeds(40, |seed, tally| fail_syncs(seed, Running::Simulated, tally));
 }
 
 #[test]
