@@ -10,7 +10,6 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use highwater::{Error, raft::Entry};
 use openraft::{
     OptionalSend, RaftLogReader, RaftTypeConfig,
-    entry::RaftEntry,
     errors::LeaderChanged,
     storage::LeaderBoundedStreamError,
     type_config::alias::{EntryOf, LeaderIdOf, VoteOf},
@@ -22,10 +21,11 @@ use crate::{codec::Codec, error::StoreError, memory::InMemory, store::LogStore};
 /// Entries of one moment, without a gap.
 enum Chunk<E> {
     InMemory(InMemory<E>),
-    Read(Vec<E>),
+    /// From the log, up to that index.
+    Read(Vec<E>, u64),
 }
 
-impl<E: RaftEntry + Send + Sync + 'static> Chunk<E> {
+impl<E: Send + Sync + 'static> Chunk<E> {
     /// One past the last of them, if there are any.
     fn next(&self) -> Option<u64> {
         match self {
@@ -33,23 +33,21 @@ impl<E: RaftEntry + Send + Sync + 'static> Chunk<E> {
                 let indexes = entries.indexes();
                 (!indexes.is_empty()).then_some(indexes.end)
             }
-            Chunk::Read(entries) => {
-                entries.last().map(|last| last.log_id_parts().1.saturating_add(1))
-            }
+            Chunk::Read(entries, next) => (!entries.is_empty()).then_some(*next),
         }
     }
 
     fn into_vec(self) -> Vec<E> {
         match self {
             Chunk::InMemory(entries) => entries.to_vec(),
-            Chunk::Read(entries) => entries,
+            Chunk::Read(entries, _) => entries,
         }
     }
 
     fn into_stream(self) -> impl Stream<Item = E> + Send {
         match self {
             Chunk::InMemory(entries) => stream::iter(entries.into_copies()).left_stream(),
-            Chunk::Read(entries) => stream::iter(entries).right_stream(),
+            Chunk::Read(entries, _) => stream::iter(entries).right_stream(),
         }
     }
 }
@@ -77,7 +75,8 @@ impl<C: RaftTypeConfig, K: Codec<C>> LogStore<C, K> {
             }
             read => read.map_err(self.failed("reading entries"))?,
         };
-        Ok(Chunk::Read(self.entries(read)?))
+        let next = read.last().map_or(start, |last| last.index.saturating_add(1));
+        Ok(Chunk::Read(self.entries(read)?, next))
     }
 
     /// As a chunk; but what is purged is left out.
