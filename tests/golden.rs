@@ -10,6 +10,9 @@
     reason = "a mistake in a test must stop it"
 )]
 
+#[path = "golden/raft.rs"]
+mod raft;
+
 use std::{fmt::Write, path::PathBuf};
 
 use futures::{StreamExt, TryStreamExt};
@@ -91,12 +94,19 @@ fn parse(text: &str) -> Image {
     image
 }
 
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn recorded(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap()
+}
+
 fn golden(name: &str, made: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var("HIGHWATER_GOLDEN").is_ok_and(|value| value == "write") {
-        std::fs::write(&path, made).unwrap();
+        std::fs::write(path(name), made).unwrap();
     }
-    std::fs::read_to_string(&path).unwrap()
+    recorded(name)
 }
 
 fn payloads() -> Vec<Vec<u8>> {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use crate::raft::{
+    cache::{Cached, Slot},
+    kept::Value,
     record::{ENTRIES_PREFIX_BYTES, EntriesHead, Kind},
     varint,
 };
@@ -43,6 +45,8 @@ pub struct Entries {
     terms: Vec<(u64, u64)>,
     /// What `encode` writes to; kept for the next entry.
     scratch: Vec<u8>,
+    /// What is cached in place of their bytes, and what an entry takes on top then.
+    pub(super) kept: Option<(Value, u64)>,
 }
 
 /// A record that is being filled.
@@ -59,6 +63,20 @@ struct Pending {
 pub(super) struct Filled {
     pub(super) payload: Bytes,
     pub(super) first: u64,
+    count: u64,
+    kept: Option<(Value, u64)>,
+}
+
+impl Filled {
+    /// As the cache is to have it.
+    pub(super) fn slot(&self) -> Slot {
+        let (cached, entry_bytes) = match &self.kept {
+            Some((value, entry_bytes)) => (Cached::Kept(value.clone()), *entry_bytes),
+            None => (Cached::Bytes(self.payload.clone()), 0),
+        };
+        let more_bytes = entry_bytes.saturating_mul(self.count);
+        Slot { cached, payload_bytes: self.payload.len() as u64, more_bytes }
+    }
 }
 
 impl Entries {
@@ -170,7 +188,9 @@ impl Entries {
         pending
             .map(|pending| {
                 let head = EntriesHead { group, first: pending.first, count: pending.count };
-                Filled { payload: head.put_before(kind, pending.bytes), first: pending.first }
+                let (first, count) = (pending.first, pending.count);
+                let payload = head.put_before(kind, pending.bytes);
+                Filled { payload, first, count, kept: self.kept.clone() }
             })
             .collect()
     }

@@ -298,7 +298,11 @@ impl Refused {
 }
 
 /// What takes time to drop.
-pub(super) type Dead = Vec<Arc<crate::raft::index::Run>>;
+#[derive(Default)]
+pub(super) struct Dead {
+    runs: Vec<Arc<crate::raft::index::Run>>,
+    cached: Vec<crate::raft::cache::Slot>,
+}
 
 impl Store {
     /// Orders the records of changes and makes them, under the group's lock and without waiting. The
@@ -314,14 +318,15 @@ impl Store {
         let core = self.wal.core();
         let frames = unit.frames();
         let span = core.publish(room, unit);
-        let mut dead = Dead::new();
+        let mut dead = Dead::default();
         let mut lsn = span.lsn;
         for (number, (change, frame_bytes)) in changes.iter().zip(frames).enumerate() {
             if let Some(entries) = entries.get(number) {
-                self.cache.insert(lsn, entries.payload.clone());
+                self.cache.insert(lsn, entries.slot(), &mut dead.cached);
             }
             // It was checked under this lock.
-            dead.extend(state.apply(change, At { lsn, bytes: frame_bytes }).unwrap_or_default());
+            let runs = state.apply(change, At { lsn, bytes: frame_bytes }).unwrap_or_default();
+            dead.runs.extend(runs);
             lsn = lsn.plus(frame_bytes);
         }
         (AppendTicket::new(core, span.lsn, span.goal), dead)
@@ -337,7 +342,7 @@ impl Store {
     /// Large things are dropped by the pool, and not by the caller's task.
     pub(super) fn drop_elsewhere(&self, dead: Dead) {
         const FEW: usize = 64;
-        if dead.len() > FEW {
+        if dead.runs.len() > FEW {
             self.wal.core().executor.spawn(Box::new(move || drop(dead)));
         }
     }

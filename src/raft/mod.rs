@@ -42,6 +42,7 @@ mod entry;
 mod group;
 mod index;
 mod keeper;
+mod kept;
 mod log;
 mod open;
 mod options;
@@ -55,6 +56,7 @@ mod varint;
 
 pub use entry::{Entries, Entry};
 pub use group::{GroupInfo, RaftGroup};
+pub use kept::{KeptEntries, KeptPart};
 pub use log::{RaftLog, RaftStats};
 pub use options::RaftOptions;
 pub use record::Purged;

@@ -59,7 +59,8 @@ impl RaftOptions {
     /// default. 0 keeps none: then every read goes to the files.
     ///
     /// Followers that keep up and the state machine read from there. A record of entries counts
-    /// whole, with 64 bytes on top.
+    /// whole, with 64 bytes on top. Where [`Entries::keep`](crate::raft::Entries::keep) has given
+    /// something in place of the bytes it is that which is kept, and not both.
     pub fn tail_cache_bytes(mut self, bytes: u64) -> Self {
         self.tail_cache_bytes = bytes;
         self

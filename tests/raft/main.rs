@@ -14,6 +14,7 @@
 mod completions;
 mod controls;
 mod damage;
+mod kept;
 mod model;
 mod reading;
 mod sweep;

@@ -16,7 +16,7 @@ use super::{
     workload::{options, random_change},
 };
 
-async fn apply(log: &RaftLog, id: u64, change: &Change) -> highwater::Result<()> {
+pub(crate) async fn apply(log: &RaftLog, id: u64, change: &Change) -> highwater::Result<()> {
     let group = log.group(id);
     let ticket = match change.clone() {
         Change::Append(entries) => group.append(entries).await?,

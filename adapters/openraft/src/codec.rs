@@ -8,6 +8,9 @@ use openraft::{
 /// Why something can't be encoded or decoded.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What copies an entry.
+pub type Copier<E> = fn(&E) -> E;
+
 /// How what openraft gives is kept in the log.
 ///
 /// The [`ID`](Codec::ID) is kept in the log too, and a log that was written with another one is not
@@ -69,6 +72,16 @@ pub trait Codec<C: RaftTypeConfig>: Send + Sync + 'static {
     /// If these bytes are none.
     fn decode_entry(bytes: &[u8]) -> Result<EntryOf<C>, CodecError>;
 
+    /// How an entry is copied, if it can be: `Some(Clone::clone)`, as a rule. Then the newest entries
+    /// are kept as they were appended, and what is read is a copy of them. Without it, which is the
+    /// default, their bytes are kept, and every read decodes them.
+    ///
+    /// So with it, a field that the codec leaves out is there until a restart, or until the entry is
+    /// old: a state machine must not look at it, as on another node it never is there.
+    fn copier() -> Option<Copier<EntryOf<C>>> {
+        None
+    }
+
     /// Puts a vote behind what is in `to`.
     ///
     /// # Errors
@@ -104,7 +117,7 @@ pub trait Codec<C: RaftTypeConfig>: Send + Sync + 'static {
 /// `VERSION` is that of the application's own types (`D`, the node's): raise it when their bytes
 /// change, for instance with a new field. The bytes say nothing of their type, so types that ask for
 /// it when they are read (`serde_json::Value`, untagged enums, `skip_serializing_if`) can't be read
-/// back: use a codec of your own for them.
+/// back: use a codec of your own for them. So do entries that aren't `Clone`.
 ///
 /// ```
 /// # openraft::declare_raft_types!(pub Types: D = String, R = String);
@@ -119,7 +132,11 @@ pub enum Postcard<const VERSION: u32 = 1> {}
 /// `pos` and the layout of openraft's own types, as the tests have it in bytes.
 const POSTCARD: u64 = 0x706f_7301;
 
-impl<C: RaftTypeConfig, const VERSION: u32> Codec<C> for Postcard<VERSION> {
+impl<C, const VERSION: u32> Codec<C> for Postcard<VERSION>
+where
+    C: RaftTypeConfig,
+    EntryOf<C>: Clone,
+{
     const ID: u64 = POSTCARD << 32 | VERSION as u64;
 
     fn encode_entry(entry: &EntryOf<C>, to: &mut Vec<u8>) -> Result<(), CodecError> {
@@ -128,6 +145,10 @@ impl<C: RaftTypeConfig, const VERSION: u32> Codec<C> for Postcard<VERSION> {
 
     fn decode_entry(bytes: &[u8]) -> Result<EntryOf<C>, CodecError> {
         whole(postcard::take_from_bytes(bytes)?)
+    }
+
+    fn copier() -> Option<Copier<EntryOf<C>>> {
+        Some(Clone::clone)
     }
 
     fn encode_vote(vote: &VoteOf<C>, to: &mut Vec<u8>) -> Result<(), CodecError> {

@@ -30,12 +30,14 @@
 //! - [`codec`]: what entries, votes and ids are as bytes.
 //! - `error`: what failed, as the `io::Error` that openraft wants.
 //! - `completion`: the callback that is called exactly once.
+//! - `memory`: the newest entries, as openraft gave them.
 //! - `store`: the store, and how it is opened.
 //! - `reading`, `writing`: openraft's two traits.
 
 pub mod codec;
 mod completion;
 mod error;
+mod memory;
 mod reading;
 mod store;
 mod writing;

@@ -3,40 +3,87 @@
 use std::{
     fmt::Debug,
     io,
-    ops::{Bound, RangeBounds},
+    ops::{Bound, Range, RangeBounds},
 };
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use highwater::{Error, raft::Entry};
 use openraft::{
     OptionalSend, RaftLogReader, RaftTypeConfig,
-    entry::RaftEntry,
     errors::LeaderChanged,
     storage::LeaderBoundedStreamError,
     type_config::alias::{EntryOf, LeaderIdOf, VoteOf},
     vote::RaftVote,
 };
 
-use crate::{codec::Codec, error::StoreError, store::LogStore};
+use crate::{codec::Codec, error::StoreError, memory::InMemory, store::LogStore};
+
+/// Entries of one moment, without a gap.
+enum Chunk<E> {
+    InMemory(InMemory<E>),
+    /// From the log, up to that index.
+    Read(Vec<E>, u64),
+}
+
+impl<E: Send + Sync + 'static> Chunk<E> {
+    /// One past the last of them, if there are any.
+    fn next(&self) -> Option<u64> {
+        match self {
+            Chunk::InMemory(entries) => {
+                let indexes = entries.indexes();
+                (!indexes.is_empty()).then_some(indexes.end)
+            }
+            Chunk::Read(entries, next) => (!entries.is_empty()).then_some(*next),
+        }
+    }
+
+    fn into_vec(self) -> Vec<E> {
+        match self {
+            Chunk::InMemory(entries) => entries.to_vec(),
+            Chunk::Read(entries, _) => entries,
+        }
+    }
+
+    fn into_stream(self) -> impl Stream<Item = E> + Send {
+        match self {
+            Chunk::InMemory(entries) => stream::iter(entries.into_copies()).left_stream(),
+            Chunk::Read(entries, _) => stream::iter(entries).right_stream(),
+        }
+    }
+}
 
 impl<C: RaftTypeConfig, K: Codec<C>> LogStore<C, K> {
+    /// A range's entries that are in memory, from the first that isn't purged on; `None` if that one
+    /// isn't, or if this codec's entries can't be copied.
+    fn in_memory(&self, indexes: Range<u64>, bytes_max: u64) -> Option<InMemory<EntryOf<C>>> {
+        InMemory::find(&self.group, indexes, bytes_max, K::copier()?)
+    }
+
     /// So many entries as one message holds, from `start` on; none if there are none yet.
     ///
     /// # Errors
     ///
     /// [`StoreError::Purged`] rather than a hole.
-    async fn chunk(&self, start: u64, end: u64) -> Result<Vec<EntryOf<C>>, StoreError> {
+    async fn chunk(&self, start: u64, end: u64) -> Result<Chunk<EntryOf<C>>, StoreError> {
+        let found = self.in_memory(start..end, self.read_bytes_max);
+        if let Some(found) = found.filter(|found| found.indexes().start == start) {
+            return Ok(Chunk::InMemory(found));
+        }
         let read = match self.group.read(start..end, self.read_bytes_max).await {
             Err(Error::Purged { group, index, first }) => {
                 return Err(StoreError::Purged { group, index, first });
             }
             read => read.map_err(self.failed("reading entries"))?,
         };
-        self.entries(read)
+        let next = read.last().map_or(start, |last| last.index.saturating_add(1));
+        Ok(Chunk::Read(self.entries(read)?, next))
     }
 
     /// As a chunk; but what is purged is left out.
-    async fn first_chunk(&self, start: u64, end: u64) -> Result<Vec<EntryOf<C>>, StoreError> {
+    async fn first_chunk(&self, start: u64, end: u64) -> Result<Chunk<EntryOf<C>>, StoreError> {
+        if let Some(found) = self.in_memory(start..end, self.read_bytes_max) {
+            return Ok(Chunk::InMemory(found));
+        }
         loop {
             match self.chunk(start.max(self.group.state().first), end).await {
                 // Since it was looked at.
@@ -57,25 +104,37 @@ impl<C: RaftTypeConfig, K: Codec<C>> LogStore<C, K> {
 
     /// Entries, a message's worth at a time, from the first that isn't purged on. `check` is asked
     /// after each read, before anything of it is given out. An error ends it.
-    fn chunks<E: From<io::Error> + Send + 'static>(
+    async fn chunks<E: From<io::Error> + Send + 'static>(
         &self,
         (start, end): (u64, u64),
         check: impl Fn(&Self) -> Result<(), E> + Send + 'static,
     ) -> impl Stream<Item = Result<EntryOf<C>, E>> + Send + 'static {
-        let begin = (self.clone(), None, check);
+        let read =
+            self.first_chunk(start, end).await.map_err(|error| io::Error::from(error).into());
+        let first = match read.and_then(|chunk| check(self).map(|()| chunk)) {
+            Ok(first) => first,
+            Err(error) => return stream::iter([Err(error)]).left_stream(),
+        };
+        // Mostly there is nothing left to be read.
+        let next = first.next().filter(|next| *next < end);
+        let rest = next.map(|next| self.clone().chunks_from((next, end), check));
+        first.into_stream().map(Ok).chain(stream::iter(rest).flatten()).right_stream()
+    }
+
+    fn chunks_from<E: From<io::Error> + Send + 'static>(
+        self,
+        (next, end): (u64, u64),
+        check: impl Fn(&Self) -> Result<(), E> + Send + 'static,
+    ) -> impl Stream<Item = Result<EntryOf<C>, E>> + Send + 'static {
+        let begin = (self, Some(next), check);
         let chunks = stream::try_unfold(begin, move |(store, next, check)| async move {
-            let read = match next {
-                Some(next) => store.chunk(next, end).await,
-                None => store.first_chunk(start, end).await,
-            };
-            let entries = read.map_err(io::Error::from)?;
+            let Some(next) = next.filter(|next| *next < end) else { return Ok(None) };
+            let chunk = store.chunk(next, end).await.map_err(io::Error::from)?;
             check(&store)?;
-            let Some(last) = entries.last() else { return Ok(None) };
-            let next = last.log_id_parts().1.saturating_add(1);
-            let chunk = stream::iter(entries.into_iter().map(Ok));
-            Ok::<_, E>(Some((chunk, (store, Some(next), check))))
+            let next = chunk.next();
+            Ok::<_, E>(Some((chunk.into_stream().map(Ok), (store, next, check))))
         });
-        chunks.try_flatten().boxed()
+        chunks.try_flatten()
     }
 }
 
@@ -98,8 +157,11 @@ impl<C: RaftTypeConfig, K: Codec<C>> RaftLogReader<C> for LogStore<C, K> {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
-        let entries = self.group.read_all(bounds).await;
+        let (start, end) = half_open(&range);
+        if let Some(found) = self.in_memory(start..end, u64::MAX).filter(|found| found.is_all) {
+            return Ok(found.to_vec());
+        }
+        let entries = self.group.read_all(start..end).await;
         Ok(self.entries(entries.map_err(self.failed("reading entries"))?)?)
     }
 
@@ -115,7 +177,7 @@ impl<C: RaftTypeConfig, K: Codec<C>> RaftLogReader<C> for LogStore<C, K> {
         start: u64,
         end: u64,
     ) -> io::Result<Vec<EntryOf<C>>> {
-        Ok(self.chunk(start, end).await?)
+        Ok(self.chunk(start, end).await?.into_vec())
     }
 
     async fn entries_stream<RB>(
@@ -125,7 +187,7 @@ impl<C: RaftTypeConfig, K: Codec<C>> RaftLogReader<C> for LogStore<C, K> {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        self.chunks(half_open(&range), |_| Ok(()))
+        self.chunks(half_open(&range), |_| Ok(())).await
     }
 
     async fn leader_bounded_stream<RB>(
@@ -143,7 +205,7 @@ impl<C: RaftTypeConfig, K: Codec<C>> RaftLogReader<C> for LogStore<C, K> {
             vote => Err(LeaderBoundedStreamError::from(LeaderChanged::new(leader.clone(), vote))),
         };
         match check(self) {
-            Ok(()) => self.chunks(half_open(&range), check).left_stream(),
+            Ok(()) => self.chunks(half_open(&range), check).await.left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
         }
     }

@@ -10,32 +10,47 @@ use openraft::{
     type_config::alias::{LogIdOf, VoteOf},
 };
 
-use crate::{codec::Codec, completion::Completion, error::StoreError, store::LogStore};
+use crate::{
+    codec::Codec, completion::Completion, error::StoreError, memory::Batch, store::LogStore,
+};
 
 /// Entries of one call are ordered together up to so many bytes: far below what a batch of the log
 /// may have.
 const BATCH_BYTES: u64 = 8 << 20;
 
+/// Room is made for no more entries of a call than that before they are there.
+const COUNT_EXPECTED_MAX: usize = 4096;
+
 /// For an entry's term, which is in its log id and that in its payload.
 const NO_TERM: u64 = 0;
 
 impl<C: RaftTypeConfig, K: Codec<C>> LogStore<C, K> {
-    /// Encodes entries until a batch is full; empty at their end.
+    /// Encodes entries until a batch is full, and keeps them as they are; empty at their end.
     fn encode_batch(
         &self,
         entries: &mut impl Iterator<Item = C::Entry>,
     ) -> Result<Entries, StoreError> {
         let (mut batch, mut bytes) = (Entries::new(), 0u64);
+        let mut kept = None;
         while bytes < BATCH_BYTES {
             let Some(entry) = entries.next() else { break };
             let (_, index) = entry.log_id_parts();
+            let mut entry_bytes = 0;
             let encode = |to: &mut Vec<u8>| {
                 K::encode_entry(&entry, to)?;
-                bytes = bytes.saturating_add(to.len() as u64);
+                entry_bytes = to.len() as u64;
                 Ok(())
             };
             let added = batch.try_push_with(index, NO_TERM, encode);
             added.map_err(self.unencodable("append"))?;
+            bytes = bytes.saturating_add(entry_bytes);
+            if K::copier().is_some() {
+                let more = entries.size_hint().0.saturating_add(1).min(COUNT_EXPECTED_MAX);
+                kept.get_or_insert_with(|| Batch::new(index, more)).push(entry, entry_bytes);
+            }
+        }
+        if let Some(kept) = kept {
+            kept.keep(&mut batch);
         }
         Ok(batch)
     }

@@ -67,6 +67,9 @@ enum StoreName {
     RaftLog,
     /// With `flush_batch_wait = 0`
     RaftLogNoWait,
+    /// With its defaults, and a flush of its log before each callback
+    #[cfg(feature = "rocksdb")]
+    RocksDb,
     /// No log at all: a map
     Memory,
 }
@@ -142,6 +145,8 @@ async fn start(store: StoreName, at: &Path) -> io::Result<Cluster> {
         StoreName::Highwater => Cluster::start::<HighwaterMedium>(at, ()).await,
         StoreName::RaftLog => Cluster::start::<RaftLogMedium>(at, None).await,
         StoreName::RaftLogNoWait => Cluster::start::<RaftLogMedium>(at, Some(Duration::ZERO)).await,
+        #[cfg(feature = "rocksdb")]
+        StoreName::RocksDb => Cluster::start::<stores::rocks_db::RocksDbMedium>(at, ()).await,
         StoreName::Memory => Cluster::start::<MemoryMedium>(at, ()).await,
     }
 }

@@ -1,6 +1,6 @@
 //! Stores with one mistake each, of the kinds that openraft's suite doesn't see.
 
-use std::{fmt::Debug, io, ops::RangeBounds};
+use std::{collections::BTreeMap, fmt::Debug, io, ops::RangeBounds};
 
 use highwater_openraft::{Codec, Postcard};
 use openraft::{
@@ -20,17 +20,20 @@ pub(crate) enum Mistake {
     VoteIsNotSynced,
     /// A vote is written after the entries that are appended next.
     VoteBehindItsEntries,
+    /// Entries are cached by their index, and what is truncated stays in the cache.
+    ReadsWhatWasTruncated,
 }
 
 pub(crate) struct Doctored {
     store: Store,
     mistake: Mistake,
     held: Option<VoteOf<Types>>,
+    cache: BTreeMap<u64, EntryOf<Types>>,
 }
 
 impl Doctored {
     pub(crate) fn new(store: Store, mistake: Mistake) -> Self {
-        Doctored { store, mistake, held: None }
+        Doctored { store, mistake, held: None, cache: BTreeMap::new() }
     }
 
     async fn vote_without_sync(&self, vote: &VoteOf<Types>) {
@@ -51,7 +54,13 @@ impl RaftLogReader<Types> for Doctored {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        self.store.try_get_log_entries(range).await
+        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        let first = self.store.group().state().first;
+        let live = self.cache.range(bounds).filter(|(index, _)| **index >= first);
+        match self.mistake {
+            Mistake::ReadsWhatWasTruncated => Ok(live.map(|(_, entry)| entry.clone()).collect()),
+            _ => self.store.try_get_log_entries(range).await,
+        }
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<VoteOf<Types>>> {
@@ -91,6 +100,7 @@ impl RaftLogStorage<Types> for Doctored {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        self.cache.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
         match self.mistake {
             Mistake::CallsBackBeforeDurability => {
                 self.store.append(entries, IOFlushed::noop()).await?;

@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::cast_possible_truncation,
     clippy::print_stdout,
     reason = "a test that can't go on panics"
 )]
@@ -17,6 +18,7 @@ mod contract;
 mod damage;
 mod doctored;
 mod medium;
+mod memory;
 mod reopening;
 #[allow(dead_code, reason = "tests don't read the keys")]
 #[path = "../../examples/single_node/state_machine.rs"]

@@ -3,6 +3,8 @@
 pub(crate) mod highwater;
 pub(crate) mod memory;
 pub(crate) mod raft_log;
+#[cfg(feature = "rocksdb")]
+pub(crate) mod rocks_db;
 
 use std::{future::Future, io, path::Path};
 
