@@ -35,6 +35,7 @@ use crate::{
         space::Space,
         standing::Standing,
         status::Status,
+        sync_in_place::LoneSyncs,
         writer::{Active, Writer},
     },
     segments::{SegmentInfo, SegmentSet, Sequence},
@@ -84,6 +85,7 @@ pub(crate) struct Core {
     /// Whether it pays that a write job stays, and that a sync job waits for those it answered.
     pub(super) lingering: Habit,
     pub(super) regrouping: Habit,
+    pub(super) lone_syncs: LoneSyncs,
     pub(super) in_place: InPlace,
     #[cfg(feature = "raft")]
     pub(super) answers: Answers,
@@ -196,6 +198,7 @@ impl Core {
             sync_scheduled: Scheduled::new(),
             lingering: Habit::new(),
             regrouping: Habit::new(),
+            lone_syncs: LoneSyncs::default(),
             in_place: InPlace::new(start.config.inline_bytes_max),
             config: start.config,
             #[cfg(feature = "raft")]

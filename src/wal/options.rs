@@ -177,8 +177,9 @@ impl Options {
     /// millisecond, sometimes many; and with it everything else that its task waits for, a timeout
     /// around the commit too. So it is for threads that may wait: one runtime thread per core with
     /// little else to do, a commit loop under `block_on` on a thread of its own. Other tasks of the
-    /// thread go first, once, so their commits share the flush; what comes while it runs is left to
-    /// the pool. It changes nothing about what is durable when.
+    /// thread go first, once, so their commits share the flush (a task that has been alone lets them
+    /// at every fourth commit only); what comes while it runs is left to the pool. It changes nothing
+    /// about what is durable when.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
