@@ -323,15 +323,17 @@ impl Oracle {
         for (lsn, payload) in found {
             let there = self.at.get(lsn).into_iter().flatten().map(|&index| &self.placed[index]);
             let there: Vec<&Placed> = there.collect();
-            match there.iter().find(|placed| placed.payload == *payload) {
-                Some(placed) => {
-                    let taken =
-                        |cut: &&Truncation| cut.to <= *lsn && cut.has_taken(placed.noted, at);
-                    let cut = self.cuts.iter().find(taken).filter(|_| !self.is_lied_to);
-                    if let Some(cut) = cut {
-                        return Err(format!("{lsn} is back: the log was cut at {}", cut.to));
-                    }
+            let alike = there.iter().filter(|placed| placed.payload == *payload);
+            let takers = alike.map(|placed| {
+                let taken = |cut: &&Truncation| cut.to <= *lsn && cut.has_taken(placed.noted, at);
+                self.cuts.iter().find(taken).filter(|_| !self.is_lied_to)
+            });
+            // An empty record may have been cut, and another one appended in its place.
+            match takers.min_by_key(Option::is_some) {
+                Some(Some(cut)) => {
+                    return Err(format!("{lsn} is back: the log was cut at {}", cut.to));
                 }
+                Some(None) => {}
                 None if there.iter().any(|placed| {
                     placed.began.operation <= at && !self.may_be_cut(*lsn, placed.began, at)
                 }) =>

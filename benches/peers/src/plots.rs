@@ -153,7 +153,7 @@ fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>>
         all().map(pick).fold(start, of)
     };
     let x = fold(f64::MAX, f64::min, |p| p.0)..fold(0.0, f64::max, |p| p.0) * 1.1;
-    let y = fold(f64::MAX, f64::min, |p| p.1) * 0.7..fold(0.0, f64::max, |p| p.1) * 1.5;
+    let y = decades(fold(f64::MAX, f64::min, |p| p.1) * 0.7, fold(0.0, f64::max, |p| p.1) * 1.5);
     let root = SVGBackend::new(file, (900, 560)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -174,7 +174,11 @@ fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>>
         // Colours by place in the list of contenders, so that they mean the same in every plot.
         let hue = *index as f64 * 0.381_966 % 1.0;
         let other = HSLColor(hue, 0.6, 0.42).to_rgba();
-        let colour = if contender.is_highwater() { RED.to_rgba() } else { other };
+        let colour = match (contender.is_highwater(), index) {
+            (true, 0) => RED.to_rgba(),
+            (true, _) => RGBColor(255, 150, 0).to_rgba(),
+            _ => other,
+        };
         let style = ShapeStyle::from(colour)
             .stroke_width(if contender.is_highwater() { 3 } else { 1 })
             .filled();
@@ -191,6 +195,14 @@ fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>>
         .draw()?;
     root.present()?;
     Ok(())
+}
+
+/// Without a power of ten inside, an axis would have no label.
+fn decades(low: f64, high: f64) -> std::ops::Range<f64> {
+    match low.log10().ceil() < high.log10().floor() {
+        true => low..high,
+        false => 10f64.powf(low.log10().floor())..10f64.powf(high.log10().ceil()),
+    }
 }
 
 fn short(value: f64) -> String {
