@@ -335,3 +335,28 @@ async fn row_07_a_dropped_truncation_leaves_the_log_as_it_was_or_truncated() {
         assert_eq!(found.last().unwrap().0, others);
     }
 }
+
+/// A segment that goes between a reader's look at where it is and its opening of the file is
+/// truncated, and no file that has got lost.
+#[tokio::test]
+async fn a_file_that_goes_while_a_reader_opens_it_is_a_truncation() {
+    let (disk, faults) = (Disk::new(1), Faults::new());
+    let wal = tiny().open_with(disk.clone()).await.unwrap();
+    let lsns = filled(&wal, 200).await;
+    wal.close().await.unwrap();
+    let wal = tiny().open_with(faults.over(disk).on_pool()).await.unwrap();
+    let gate = faults.on(Op::Open).once().gate();
+    let mut replay = wal.replay(..);
+    let reading = tokio::spawn(async move { replay.next().await });
+    support::reached(&gate, 1).await;
+    wal.truncate_before(lsns[150]).await.unwrap();
+    let removed = async {
+        while wal.stats().removed_count == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("nothing is removed", removed).await;
+    gate.open();
+    let read = within("replay", reading).await.unwrap().unwrap();
+    assert!(matches!(read, Err(Error::OutOfRange { first, .. }) if first == lsns[150]), "{read:?}");
+}

@@ -41,6 +41,14 @@ impl LiveSource {
     fn check_cut(&self, lsn: Lsn) -> Result<()> {
         self.core.epochs.check(Goal { end: lsn.plus(1), epoch: self.epoch })
     }
+
+    /// Why a segment that was found can't be opened any more, if either end of the log has passed it
+    /// since: both move before a file goes.
+    fn gone_since(&self, lsn: Lsn) -> Option<Error> {
+        let (first, end) = (self.core.purge.readable_first(), self.core.written.get());
+        let is_purged = lsn < first;
+        self.check_cut(lsn).err().or(is_purged.then_some(Error::OutOfRange { lsn, first, end }))
+    }
 }
 
 impl ChunkSource for LiveSource {
@@ -64,8 +72,7 @@ impl ChunkSource for LiveSource {
         };
         match core.segments.open(info.sequence) {
             Ok(file) => Ok(SegmentReader { file, base: info.base, place }),
-            // Or was it cut and removed since?
-            Err(error) => self.check_cut(lsn).and(Err(error)),
+            Err(error) => Err(self.gone_since(lsn).unwrap_or(error)),
         }
     }
 
