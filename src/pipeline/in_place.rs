@@ -29,7 +29,6 @@ use crate::{
     pipeline::{
         core::Core,
         epochs::Goal,
-        job::{Job, PanicGuard},
         ring::Taken,
         writer::{Step, Writer},
     },
@@ -215,12 +214,7 @@ impl Core {
         if !self.writer_scheduled.claim(|| true) {
             return;
         }
-        let guard = PanicGuard { core: self };
-        let is_done = self.write_in_place();
-        std::mem::forget(guard);
-        if !is_done {
-            Job::new(Arc::clone(self), Core::write_job).spawn();
-        }
+        self.here_or_by_job(Core::write_in_place, Core::write_job);
     }
 
     /// Whether all is written that was published; if not, the role is still the caller's.

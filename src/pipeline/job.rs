@@ -58,6 +58,23 @@ impl fmt::Debug for Job {
     }
 }
 
+impl Core {
+    /// Does what a job would, on the caller's thread; what `here` leaves undone is left to a job. The
+    /// caller has that job's role.
+    pub(super) fn here_or_by_job(
+        self: &Arc<Self>,
+        here: impl FnOnce(&Arc<Core>) -> bool,
+        job: fn(&Arc<Core>),
+    ) {
+        let guard = PanicGuard { core: self };
+        let is_done = here(self);
+        std::mem::forget(guard);
+        if !is_done {
+            Job::new(Arc::clone(self), job).spawn();
+        }
+    }
+}
+
 /// Stops the log when it is dropped by unwinding.
 pub(crate) struct PanicGuard<'a> {
     pub(crate) core: &'a Core,

@@ -19,11 +19,7 @@ use std::{
 };
 
 use crate::{
-    pipeline::{
-        core::Core,
-        epochs::Goal,
-        job::{Job, PanicGuard},
-    },
+    pipeline::{core::Core, epochs::Goal},
     sync::{Hint, Ordering},
 };
 
@@ -93,12 +89,7 @@ impl Core {
             LetOthersGo { core: self, has_yielded: false }.await;
         }
         if self.sync_scheduled.claim(|| self.wants_sync()) {
-            let guard = PanicGuard { core: self };
-            let is_done = self.sync_in_place();
-            std::mem::forget(guard);
-            if !is_done {
-                Job::new(Arc::clone(self), Core::sync_job).spawn();
-            }
+            self.here_or_by_job(Core::sync_in_place, Core::sync_job);
         }
     }
 
