@@ -1,28 +1,70 @@
-//! The one seam through which the log starts work on other threads.
+//! The only way by which the log starts work on other threads.
 
-use std::fmt;
+use std::{
+    any::Any,
+    fmt, io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 
-/// Work to be run once, or dropped when there is nothing left to run it.
+/// A job: run once, or dropped if no thread is left to run it.
 pub(crate) type Task = Box<dyn FnOnce() + Send>;
 
-/// Runs tasks some time soon, where they may block.
+/// Something to check from time to time, while it has calls in flight.
+pub(crate) trait Watchable: Send + Sync {
+    /// Checks it at the time `now` since some fixed moment. Returns when the next check is due;
+    /// `None` if there is nothing to watch any more.
+    fn check(self: Arc<Self>, now: Duration) -> Option<Duration>;
+
+    /// Reports that nothing checks it, because of `error`. No lock is held.
+    #[cfg_attr(shuttle, allow(dead_code, reason = "shuttle's threads watch nothing"))]
+    fn is_unwatched(self: Arc<Self>, error: &io::Error);
+}
+
+/// Runs jobs on threads that may block.
 pub(crate) trait Executor: fmt::Debug + Send + Sync {
     fn spawn(&self, task: Task);
 
-    /// Whether `spawn` runs the task before it returns.
+    /// Returns whether `spawn` runs the task before it returns.
     fn runs_in_place(&self) -> bool {
         false
     }
 
-    /// Whether a task may keep its thread for some microseconds in case more work comes.
+    /// Calls `gone` when no thread is left that runs tasks, if that is detectable. The caller keeps
+    /// the returned value for as long as it wants the call.
+    fn on_gone(&self, gone: Box<dyn FnOnce() + Send>) -> Option<Box<dyn Any + Send + Sync>> {
+        drop(gone);
+        None
+    }
+
+    /// Returns whether [`watch`](Executor::watch) has an effect. It has none if calls never wait for
+    /// a device, or if no time passes.
+    fn watches(&self) -> bool {
+        false
+    }
+
+    /// Has `watchable` checked until its `check` returns `None`. Returns false if that is
+    /// impossible now; a later call may try again.
+    fn watch(&self, watchable: Weak<dyn Watchable>) -> bool {
+        drop(watchable);
+        false
+    }
+
+    /// Runs `work` so that it may block without a delay for the calls of
+    /// [`watch`](Executor::watch).
+    fn run_apart(&self, work: Task) {
+        work();
+    }
+
+    /// Returns whether a task may keep its thread for microseconds to wait for more work.
     fn may_linger(&self) -> bool {
         false
     }
 }
 
-/// Runs each task at once, on the caller's thread: for storages that never block.
+/// Runs each task at once on the calling thread. For storages that never block.
 #[derive(Debug)]
 pub(crate) struct InPlace;
 
@@ -36,15 +78,15 @@ impl Executor for InPlace {
     }
 }
 
-/// Starts `work` and gives where its answer will come; the sender is dropped if the work was.
+/// Starts `work` and returns the receiver of its result. The sender is dropped if the work was.
 pub(crate) fn start<T: Send + 'static>(
     executor: &dyn Executor,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {
-    let (answer, receive) = oneshot::channel();
+    let (send, receive) = oneshot::channel();
     executor.spawn(Box::new(move || {
         // The receiver may be gone: its future was dropped.
-        let _ = answer.send(work());
+        let _ = send.send(work());
     }));
     receive
 }

@@ -1,8 +1,8 @@
-//! Streams of records that go on live: history as a replay reads it, then whatever a mark passes.
+//! [`Follow`]: streams the existing records, and then each new one below a mark.
 //!
-//! There is no hand-over between the two. A follower reads what stands between its position and its
-//! mark, however much that is, and waits in the mark's queue when it is nothing; so there is
-//! neither a gap nor a duplicate to be avoided.
+//! There is no hand-over between the two. A follower reads all records between its position and its
+//! mark. If there are none, it waits in the queue of the mark. So there can be neither a gap nor a
+//! duplicate.
 
 use std::{
     fmt,
@@ -14,65 +14,71 @@ use std::{
 use futures::{Stream, ready, stream::FusedStream};
 
 use crate::{
-    error::{Error, Result},
-    lsn::Lsn,
+    error::{ClosedBy, Error, Result},
+    format::frame::is_aligned,
+    lsn::{Lsn, Start},
     pipeline::{Core, Mark, WaiterId},
     record::Record,
-    replay::{LiveSource, Records},
+    replay::{AfterSeen, LiveSource, Records, position_after_seen},
     sabotage::{self, Sabotage},
 };
 
-/// Which mark a follower stays below.
+/// The mark below which a follower stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Below {
     Synced,
     Written,
 }
 
-/// The stream that [`Wal::follow`](crate::Wal::follow) and
-/// [`Wal::follow_written`](crate::Wal::follow_written) give: the log's records from a position on,
-/// oldest first, those of the past and then those to come, each once.
+/// The stream of [`Wal::follow`](crate::Wal::follow) and
+/// [`Wal::follow_written`](crate::Wal::follow_written).
 ///
-/// # How it goes on
+/// It yields the log's records from a position on, then each new one. Each record is yielded once,
+/// oldest first.
 ///
-/// It is woken when its mark moves, by whoever moves it: there is no timer and no polling. While
-/// nothing moves it has one place in the mark's queue and does no I/O. It never asks for a sync: if
-/// nobody syncs, a follower of durable records waits.
+/// # How it continues
 ///
-/// It reads in chunks of about 256 KiB, one ahead, and only when it is polled; so it holds two of
-/// them at most (or two units, if they are larger), however far behind it is. A slow follower slows
-/// nobody down: what it hasn't yielded yet is in the files.
+/// Each move of its mark wakes the stream. There is no timer and no polling. While the mark does
+/// not move, the follower has one entry in the queue of the mark and does no I/O. It never starts a
+/// sync: if no task syncs, a follower of durable records waits.
+///
+/// It reads in chunks of about 256 KiB, and only when it is polled. For any lag, it holds about 1.5
+/// MiB at most, or two units if they are larger. A slow follower delays no other task, because the
+/// records that it has not yielded yet are in the files.
 ///
 /// # How it ends
 ///
-/// | what happened | the stream yields all below its mark, then |
+/// | event | the stream yields all records below its mark, and then |
 /// |---|---|
 /// | [`close`](crate::Wal::close) | ends |
-/// | the last handle was dropped, and the work it left has been done | ends |
-/// | a write or a sync failed | [`Error::Poisoned`], and ends |
-/// | the runtime of the log's I/O is gone | [`Error::Closed`], and ends; it can read no more |
+/// | the last handle was dropped, and its remaining work is done | ends |
+/// | a write or a sync failed | yields [`Error::Poisoned`] and ends |
+/// | the runtime of the log's I/O was shut down | yields [`Error::Closed`] and ends |
 ///
-/// What was in flight when the log stopped may reach the mark after that, and isn't yielded: an end
-/// with an error is never the end of the log. Open it again, and go on from [`Follow::position`].
+/// Records that were not below the mark when the log stopped are not yielded. They may be in the
+/// log, so an end with an error is not the end of the log. Open the log again, and
+/// continue from [`Follow::position`].
 ///
-/// [`Error::Truncated`] is no end: [`Wal::truncate_after`](crate::Wal::truncate_after) has taken
-/// back some of what was yielded, all from `to` on, and the stream goes on with what stands there
-/// now. A truncation of what wasn't yielded yet isn't mentioned.
+/// [`Error::Truncated`] does not end the stream:
+/// [`Wal::truncate_after`](crate::Wal::truncate_after) has removed yielded records, all from `to`
+/// on. The stream continues with the records that are there now. A truncation of records that were
+/// not yielded yet causes no error.
 ///
-/// Any other error comes in its place and ends the stream too: [`Error::NotABoundary`],
-/// [`Error::OutOfRange`] if what comes next is no longer part of the log, [`Error::Corrupt`],
-/// [`Error::RecordTooLarge`], [`Error::UnsupportedCompression`], [`Error::Io`].
+/// Any other error ends the stream: [`Error::NotABoundary`], [`Error::BelowFirst`] if the next
+/// record was truncated, [`Error::Corrupt`], [`Error::RecordTooLarge`],
+/// [`Error::UnsupportedCompression`], [`Error::Io`].
 ///
-/// A follower is no handle: it doesn't keep the log open for what may come. Behind the last handle,
-/// ticket and job it yields what there is, ends and lets go of the log. Until then it holds it, and
-/// its directory's lock, as a replay does: poll it to its end, or drop it. `close` waits for no
-/// follower and frees the lock at once. One that is behind by then goes on reading; if whoever owns
-/// the directory next has taken away what it reads, it gets [`Error::Closed`].
+/// A follower is not a handle: it does not keep the log open for new records. After the last
+/// handle, ticket and job, it yields the remaining records, ends, and releases the log. Until then
+/// it keeps the log and its directory's lock, like a replay. So poll a follower to its end, or drop
+/// it. `close` does not wait for followers and frees the lock immediately. A follower that has not
+/// yielded all records then continues to read. If the next owner of the directory removes the
+/// files, the follower gets [`Error::Closed`].
 ///
 /// # Cancel safety
 ///
-/// Cancel-safe: what a future such as `next()` hasn't yielded, the next one will. Dropping the
-/// stream gives up its place in the mark's queue; [`Follow::position`] is where another goes on.
+/// Cancel-safe: the next future continues after the last yielded record. Dropping the stream
+/// removes its entry in the queue of the mark. Another stream can continue at [`Follow::position`].
 ///
 /// # Example
 ///
@@ -98,49 +104,56 @@ pub(crate) enum Below {
 /// ```
 #[must_use = "streams do nothing unless polled"]
 pub struct Follow {
-    /// `None` once it has ended: it holds nothing of the log then.
-    live: Option<Live>,
-    /// An error to begin and end with.
+    /// `None` after the end of the stream, which then does not hold the log.
+    live: Option<LiveFollow>,
+    /// An error that is the only item.
     refused: Option<Error>,
     position: Lsn,
     lag_at_end: u64,
 }
 
 impl Follow {
-    pub(crate) fn new(core: &Arc<Core>, from: Lsn, below: Below) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, start: Start, below: Below) -> Self {
         let epoch = core.epoch();
-        // What is ordered and not below the mark yet will be: from there it begins later.
-        let (first, end) = (core.purge.readable_first(), core.ring.tail());
-        let refused = if let Err(error) = core.status.check_read() {
+        let from = start.lsn();
+        // If `from` is between the mark and the tail, the stream begins when the mark passes it.
+        let end = core.tail();
+        let refused = if let Err(error) = core.status().check_read() {
             Some(error)
-        } else if from < first || from > end {
-            Some(Error::OutOfRange { lsn: from, first, end })
-        } else if from.as_u64() % 8 != 0 {
+        } else if from > end {
+            Some(Error::AboveEnd { lsn: from, end })
+        } else if !is_aligned(from) {
             Some(Error::NotABoundary { lsn: from })
         } else {
             None
         };
-        let live = refused.is_none().then(|| Live::new(core, from, below, epoch));
+        let live = refused.is_none().then(|| LiveFollow::new(core, start, below, epoch));
         Follow { live, refused, position: from, lag_at_end: 0 }
     }
 
-    /// Where it goes on: one past all that it has yielded. A follower made from here by the same
-    /// or a later opening of the log, or a replay, begins with the record that would come next,
-    /// unless a crash has taken what stood below: a follower of written records can be ahead of
-    /// what survives, one of durable records can't.
+    /// Returns the position after the last yielded record.
+    ///
+    /// A follower or a replay from this position yields the next record, also after the log was
+    /// opened again. A crash may have removed records below the position of a follower of written
+    /// records, but not of durable ones.
+    ///
+    /// A follower made with [`Start::After`] returns the LSN of that record until its first polls
+    /// have found the record's end.
     #[must_use]
     pub fn position(&self) -> Lsn {
         self.position
     }
 
-    /// The bytes between what it has yielded and its mark, frames' headers included: how far it is
-    /// behind what it may yield. 0 if that was all; after the end, what it was then.
+    /// Returns the bytes between the position and the mark, including the headers of frames.
+    ///
+    /// 0 if all records below the mark were yielded. After the end of the stream, this is the last
+    /// value.
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.live.as_ref().map_or(self.lag_at_end, |live| live.bytes_behind(self.position))
     }
 
-    /// Lets go of the log.
+    /// Ends the stream and releases the log.
     fn end(&mut self) {
         self.lag_at_end = self.lag();
         self.live = None;
@@ -181,47 +194,63 @@ impl fmt::Debug for Follow {
     }
 }
 
-/// A follower that has not ended.
-struct Live {
+/// The state of a follower that has not ended.
+struct LiveFollow {
     core: Arc<Core>,
     below: Below,
-    /// What was cut since this is gone.
+    /// The epoch up to which truncations of the end were handled.
     epoch: u64,
-    /// One past the last record that was yielded, or where it began.
+    /// The end of the last yielded record, or the start of the stream.
     yielded: Lsn,
-    /// What is being read: from the position on, up to what the mark was when it was last looked at.
+    /// The record that the consumer has seen, until the stream has passed it.
+    seen: Option<Lsn>,
+    /// Finds the start of the stream, if that record was truncated.
+    after_seen: Option<AfterSeen>,
+    /// The records from the position up to the mark at the last look.
     records: Records,
     waiter: Option<WaiterId>,
-    /// What the waiter waits for.
+    /// The position for which the waiter waits.
     target: Lsn,
 }
 
-/// Nothing yet, to go on from there.
+/// Returns an empty stream that can be continued from `from`.
 fn records(core: &Arc<Core>, from: Lsn, epoch: u64) -> Records {
-    let source = Arc::new(LiveSource::reading_on(core, from, epoch));
-    Records::new(source, Arc::clone(&core.executor), from, from)
+    let source = Arc::new(LiveSource::surviving_close(core, from, epoch));
+    Records::new(source, Arc::clone(core.executor()), from, from)
 }
 
-/// What waiting came to.
+/// Starts the search for the position at which a consumer continues.
+fn find_start(core: &Arc<Core>, start: Start) -> AfterSeen {
+    let live = Arc::clone(core);
+    AfterSeen::new(core.executor(), move || position_after_seen(&live, start))
+}
+
+/// The result of waiting.
 enum Waited {
-    /// The mark is past the target.
+    /// The mark has passed the target.
     Moved,
-    /// It never will be.
+    /// The mark will never pass the target.
     End(Option<Error>),
 }
 
-impl Live {
-    fn new(core: &Arc<Core>, from: Lsn, below: Below, epoch: u64) -> Self {
+impl LiveFollow {
+    fn new(core: &Arc<Core>, start: Start, below: Below, epoch: u64) -> Self {
+        let (from, seen) = (start.lsn(), start.seen());
+        let is_gone = from < core.beginning().readable_first();
+        let after_seen = is_gone.then(|| find_start(core, start));
         let records = records(core, from, epoch);
+        // A cut that removes the seen record counts as a cut of a yielded record.
+        let yielded = seen.map_or(from, |seen| seen.plus(1));
         let below = if sabotage::is_on(Sabotage::FollowUnsynced) { Below::Written } else { below };
         let core = Arc::clone(core);
-        Live { core, below, epoch, yielded: from, records, waiter: None, target: from }
+        let (waiter, target) = (None, from);
+        LiveFollow { core, below, epoch, yielded, seen, after_seen, records, waiter, target }
     }
 
     fn mark(&self) -> &Mark {
         match self.below {
-            Below::Synced => &self.core.synced,
-            Below::Written => &self.core.written,
+            Below::Synced => self.core.synced(),
+            Below::Written => self.core.written(),
         }
     }
 
@@ -235,51 +264,75 @@ impl Live {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Record>>> {
         loop {
-            self.look_for_cuts(position)?;
+            self.check_for_cuts(position)?;
+            if let Some(after_seen) = &mut self.after_seen {
+                let found = ready!(after_seen.poll(context));
+                self.after_seen = None;
+                let seen = self.seen.take();
+                *position = found?;
+                // The record may still exist.
+                self.seen = seen.filter(|seen| seen == position);
+                self.yielded = self.yielded.max(*position);
+                self.records.continue_with(*position, *position);
+            }
             match ready!(self.records.poll(context)) {
                 Some(Ok(record)) => {
                     *position = self.records.yielded_end();
                     self.yielded = *position;
+                    if self.seen.take() == Some(record.lsn) {
+                        continue;
+                    }
                     return Poll::Ready(Some(Ok(record)));
                 }
-                // It was reading what a cut has taken.
-                Some(Err(_)) if self.epoch != self.core.epochs.current() => continue,
-                Some(Err(error)) => return Poll::Ready(Some(Err(self.explain(*position, error)))),
-                // Behind the last record there may have been frames of the log's own.
+                // The error came from reading truncated records.
+                Some(Err(_)) if self.epoch != self.core.epochs().current() => continue,
+                // The position was truncated during the read.
+                Some(Err(_)) if self.find_after_seen(*position) => continue,
+                Some(Err(error)) => return Poll::Ready(Some(Err(self.explain(error)))),
+                // There may be control records after the last record.
                 None => *position = self.records.until(),
             }
             let from = self.core.past_control(*position);
             let mark = self.mark().get();
             if from < mark {
-                if let Err(error) = self.check_is_there(from) {
-                    return Poll::Ready(Some(Err(error)));
+                if self.find_after_seen(from) {
+                    continue;
                 }
-                self.records.go_on(from, mark);
+                self.records.continue_with(from, mark);
             } else if let Waited::End(error) = ready!(self.poll_past(from, context)) {
                 return Poll::Ready(error.map(Err));
             }
         }
     }
 
-    /// If the log was cut since the last look: drops what was read ahead, as some of it may be gone,
-    /// and says so if that holds for something that was yielded.
-    fn look_for_cuts(&mut self, position: &mut Lsn) -> Result<()> {
-        if self.core.epochs.current() == self.epoch {
+    /// Handles truncations of the end since the last call.
+    ///
+    /// Drops the records that were read ahead, because some may be gone. Fails if a yielded record
+    /// is gone.
+    fn check_for_cuts(&mut self, position: &mut Lsn) -> Result<()> {
+        if self.core.epochs().current() == self.epoch {
             return Ok(());
         }
         let epoch = self.core.epoch();
-        let cut = self.core.epochs.cut_since(self.epoch);
+        let cut = self.core.epochs().cut_since(self.epoch);
         self.epoch = epoch;
+        let seen = self.seen.take();
         let to = cut.unwrap_or(*position).min(*position);
-        let is_taken_back = to < self.yielded;
+        let is_taken_back = cut.is_some_and(|cut| cut < self.yielded);
         *position = to;
-        self.yielded = self.yielded.min(to);
+        // The seen record stays known unless the cut has removed it.
+        self.seen = seen.filter(|_| !is_taken_back);
+        self.yielded = if is_taken_back { to } else { self.yielded };
         self.leave_queue();
         self.records = records(&self.core, to, epoch);
-        if is_taken_back { Err(Error::Truncated { to }) } else { Ok(()) }
+        if is_taken_back {
+            self.after_seen = None;
+            return Err(Error::Truncated { to });
+        }
+        Ok(())
     }
 
-    /// Waits until the mark is past `from`, or for the end.
+    /// Waits until the mark has passed `from`, or until the log ends.
     fn poll_past(&mut self, from: Lsn, context: &mut Context<'_>) -> Poll<Waited> {
         let target = from.plus(1);
         if target != self.target {
@@ -289,46 +342,46 @@ impl Live {
         let mut waiter = self.waiter.take();
         let moved = self.mark().register_reader(target, &mut waiter, context.waker());
         self.waiter = waiter;
-        // After registering: what comes later wakes us.
-        let end = match self.core.status.check() {
-            _ if moved || self.core.epochs.current() != self.epoch => {
+        // Checked after registering, because later changes wake this task.
+        let end = match self.core.status().check() {
+            _ if moved || self.core.epochs().current() != self.epoch => {
                 return Poll::Ready(Waited::Moved);
             }
-            Err(_) if self.core.was_closed() => None,
+            Err(_) if self.core.status().was_closed() => None,
             Err(error) => Some(error),
-            Ok(()) if self.core.status.is_abandoned() => None,
+            Ok(()) if self.core.status().is_abandoned() => None,
             Ok(()) => return Poll::Pending,
         };
-        // Before the end came the mark may have moved once more.
+        // The mark may have moved once more before the end.
         if self.mark().get() >= target {
             return Poll::Ready(Waited::Moved);
         }
-        if self.core.was_closed() {
-            // What we read after the closing has opened files again.
-            self.core.segments.close_files();
+        if self.core.status().was_closed() {
+            // Reads after the close may have opened files again.
+            self.core.segments().close_files();
         }
         Poll::Ready(Waited::End(end))
     }
 
-    /// The one place that finds out that what comes next was taken off the log's beginning.
-    fn check_is_there(&self, position: Lsn) -> Result<()> {
-        let first = self.core.purge.readable_first();
-        if position < first {
-            return Err(Error::OutOfRange { lsn: position, first, end: self.mark().get() });
+    /// Returns whether `position` was truncated from the beginning of the log.
+    ///
+    /// If so, starts the search for the position at which the stream continues.
+    fn find_after_seen(&mut self, position: Lsn) -> bool {
+        let is_gone = position < self.core.beginning().readable_first();
+        if is_gone {
+            let is_seen = self.seen == Some(position);
+            let start = if is_seen { Start::After(position) } else { Start::At(position) };
+            self.after_seen = Some(find_start(&self.core, start));
         }
-        Ok(())
+        is_gone
     }
 
-    /// What an error that reading gave means to a follower.
-    fn explain(&self, position: Lsn, error: Error) -> Error {
-        // Taken away while it was being read.
-        if let Err(truncated) = self.check_is_there(position) {
-            return truncated;
-        }
+    /// Returns the error of the stream for an error of a read.
+    fn explain(&self, error: Error) -> Error {
         match error {
-            // The directory may have another owner by now: this says nothing of our log.
-            Error::Io { .. } | Error::Corrupt { .. } if self.core.was_closed() => {
-                Error::Closed { reason: "what a follower had still to read is gone" }
+            // The directory may have another owner now, so the error does not concern this log.
+            Error::Io { .. } | Error::Corrupt { .. } if self.core.status().was_closed() => {
+                Error::Closed { by: ClosedBy::FilesRemoved }
             }
             error => error,
         }
@@ -341,7 +394,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveFollow {
     fn drop(&mut self) {
         self.leave_queue();
     }

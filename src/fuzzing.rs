@@ -1,20 +1,20 @@
-//! The way in for `fuzz/`: what must hold of the pure functions in `format`, whatever bytes come.
+//! The entry points of `fuzz/`: invariants of the pure functions in `format`, for any bytes.
 //!
-//! Only there under `--cfg fuzzing`, which `cargo fuzz` sets. Each function panics where an
-//! invariant breaks; the targets only make up bytes.
+//! Compiled only under `--cfg fuzzing`, which `cargo fuzz` sets. Each function panics if an
+//! invariant is violated; the targets only produce bytes.
 
 use crate::{
     format::{
         compression::Codec,
         frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FRAME_HEADER_BYTES_U64, FrameHeader, Seed},
         header::{ParsedHeader, SegmentHeader, VERSION},
-        scan::{FrameAt, Looked, Pause, Place, Stop, frame_at, to_usize, walk},
-        search::{Found, Source, search},
+        scan::{FrameAt, FrameCheck, Pause, Stop, WalkBounds, frame_at, to_usize, walk},
+        search::{FoundFrame, Source, search},
     },
     lsn::Lsn,
 };
 
-/// Where bytes are said to stand: what frames are sealed for.
+/// The position for which frames are sealed.
 #[derive(Clone, Copy, Debug)]
 pub struct Spot {
     /// The log's id.
@@ -23,7 +23,7 @@ pub struct Spot {
     pub epoch: u64,
     /// The LSN of the first byte.
     pub lsn: u64,
-    /// Payloads above this are not looked at.
+    /// The largest payload that is checked.
     pub record_bytes_max: u64,
 }
 
@@ -32,20 +32,20 @@ impl Spot {
         Seed::new(self.log_id, self.epoch)
     }
 
-    fn place(&self, region_bytes: usize) -> Place {
+    fn place(&self, region_bytes: usize) -> WalkBounds {
         let end = Lsn::new(self.lsn).plus(region_bytes as u64);
-        Place { seed: self.seed(), end, record_bytes_max: self.record_bytes_max }
+        WalkBounds { seed: self.seed(), end, record_bytes_max: self.record_bytes_max }
     }
 }
 
-/// An intact frame, as the format's own reader sees it.
+/// An intact frame, as the format's reader returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it begins.
+    /// Its LSN.
     pub lsn: u64,
     /// Its kind.
     pub kind: u8,
-    /// What it claims was synced.
+    /// The LSN up to which it claims that the log was synced.
     pub commitment: Option<u64>,
     /// Its payload.
     pub payload: Vec<u8>,
@@ -69,7 +69,7 @@ impl Frame {
 ///
 /// # Panics
 ///
-/// If it holds and would not be sealed like that.
+/// If the frame is intact but sealing it again gives other bytes.
 #[must_use]
 pub fn decode_frame(bytes: &[u8], spot: &Spot) -> Option<Frame> {
     let lsn = Lsn::new(spot.lsn);
@@ -80,7 +80,8 @@ pub fn decode_frame(bytes: &[u8], spot: &Spot) -> Option<Frame> {
         assert_eq!(shape, (u64::from(header.payload_bytes), header.kind()));
         assert!(header.commitment(lsn).is_none_or(|synced| synced <= lsn));
     }
-    let Looked::Frame { frame, frame_bytes, .. } = frame_at(bytes, lsn, &spot.place(bytes.len()))
+    let FrameCheck::Frame { frame, frame_bytes, .. } =
+        frame_at(bytes, lsn, &spot.place(bytes.len()))
     else {
         return None;
     };
@@ -92,16 +93,19 @@ pub fn decode_frame(bytes: &[u8], spot: &Spot) -> Option<Frame> {
         let payload_bytes = u32::try_from(decoded.payload.len()).unwrap_or(u32::MAX);
         let kind = (frame.kind, frame.codec.map_or(0, Codec::flags));
         let sealed = FrameHeader::seal_flagged(spot.seed(), lsn, kind, payload_bytes, crc, synced);
-        assert!(bytes.starts_with(&sealed.to_bytes()), "what holds is what would be sealed");
+        assert!(
+            bytes.starts_with(&sealed.to_bytes()),
+            "sealing an intact frame again changes nothing"
+        );
     }
     Some(decoded)
 }
 
-/// Parses a segment's header, and says whether it is valid.
+/// Parses the header of a segment. Returns whether it is valid.
 ///
 /// # Panics
 ///
-/// If it is and would not be written like that.
+/// If the header is valid but writing it again gives other bytes.
 #[must_use]
 pub fn parse_header(block: &[u8]) -> bool {
     match SegmentHeader::parse(block) {
@@ -110,10 +114,13 @@ pub fn parse_header(block: &[u8]) -> bool {
             assert_eq!(SegmentHeader::parse(&written), ParsedHeader::Valid(header));
             let (encoded, copy) = written.split_at(written.len().min(2048));
             assert!(encoded.starts_with(copy), "both copies are the same");
-            // Without a predecessor its base means nothing, so it may be anything.
+            // Without a predecessor the base has no meaning, so it may be anything.
             let is_there = block.starts_with(copy)
                 || block.get(2048..).is_some_and(|block| block.starts_with(copy));
-            assert!(is_there || header.previous.is_none(), "what is valid is what is written");
+            assert!(
+                is_there || header.previous.is_none(),
+                "a valid header is written again unchanged"
+            );
             true
         }
         ParsedHeader::Blank => {
@@ -128,6 +135,8 @@ pub fn parse_header(block: &[u8]) -> bool {
             assert!(flags != 0);
             false
         }
+        ParsedHeader::UnknownExtension { .. } => false,
+        ParsedHeader::Misplaced(_) => unreachable!("a header belongs into the file it names"),
         ParsedHeader::Damaged => {
             assert!(block.iter().any(|&byte| byte != 0));
             false
@@ -135,11 +144,13 @@ pub fn parse_header(block: &[u8]) -> bool {
     }
 }
 
-/// Walks the units of a region, all at once and in small chunks, and gives its frames.
+/// Walks the units of a region and returns its frames.
+///
+/// Walks at once and in small chunks, and compares the results.
 ///
 /// # Panics
 ///
-/// If what is found isn't in order, whole and within the region, or depends on the chunks.
+/// If the frames are not in order, whole and within the region, or depend on the chunks.
 #[must_use]
 pub fn walk_segment(bytes: &[u8], spot: &Spot, chunk_bytes: usize) -> Vec<Frame> {
     let place = spot.place(bytes.len());
@@ -147,7 +158,7 @@ pub fn walk_segment(bytes: &[u8], spot: &Spot, chunk_bytes: usize) -> Vec<Frame>
     let mut frames = Vec::new();
     let walked = walk(bytes, start, &place, &mut frames);
     let Pause::Stop(stop) = walked.pause else {
-        // The region's end is the segment's end, so a walk never wants more.
+        // The region ends where the segment ends, so a walk never needs more bytes.
         panic!("{walked:?} of {} bytes", bytes.len());
     };
     let mut at = start;
@@ -166,11 +177,11 @@ pub fn walk_segment(bytes: &[u8], spot: &Spot, chunk_bytes: usize) -> Vec<Frame>
     frames
 }
 
-/// As a reader does it: a chunk, and a larger one where a unit doesn't fit.
+/// Walks in chunks, as a reader does. Reads a larger chunk if a unit does not fit.
 fn walk_in_chunks(
     bytes: &[u8],
     start: Lsn,
-    place: &Place,
+    place: &WalkBounds,
     chunk_bytes: usize,
     (expected, expected_next, expected_stop): (&Vec<Frame>, Lsn, Stop),
 ) {
@@ -189,8 +200,8 @@ fn walk_in_chunks(
                 break stop;
             }
             Pause::NeedsBytes(needed) => {
-                assert!(walked.next > at || needed > chunk.len() as u64, "it asks for more");
-                assert!(needed <= place.end.since(walked.next), "and for no more than there is");
+                assert!(walked.next > at || needed > chunk.len() as u64, "it needs more bytes");
+                assert!(needed <= place.end.since(walked.next), "but no more than there are");
                 count = if walked.next > at { chunk_bytes } else { to_usize(needed) };
             }
         }
@@ -214,11 +225,11 @@ impl Source for Slice<'_> {
     }
 }
 
-/// Searches a region for intact frames, and gives their LSNs.
+/// Searches a region for intact frames and returns their LSNs.
 ///
 /// # Panics
 ///
-/// If it finds others than the plain search, which computes each checksum anew.
+/// If the plain search, which computes each checksum from scratch, finds other frames.
 #[must_use]
 pub fn search_region(bytes: &[u8], spot: &Spot) -> Vec<u64> {
     let start = Lsn::new(spot.lsn);
@@ -232,7 +243,7 @@ pub fn search_region(bytes: &[u8], spot: &Spot) -> Vec<u64> {
     found.iter().map(|frame| frame.lsn.as_u64()).collect()
 }
 
-fn plain_search(bytes: &[u8], start: Lsn, seed: Seed) -> Vec<Found> {
+fn plain_search(bytes: &[u8], start: Lsn, seed: Seed) -> Vec<FoundFrame> {
     let mut found = Vec::new();
     let mut offset = 0;
     while let Some(rest) = bytes.get(offset..) {
@@ -248,7 +259,8 @@ fn plain_search(bytes: &[u8], start: Lsn, seed: Seed) -> Vec<Found> {
         });
         if is_intact {
             let is_record = header.is_record();
-            found.push(Found { lsn, commitment: header.commitment(lsn), is_record });
+            let end = lsn.plus(header.frame_bytes());
+            found.push(FoundFrame { lsn, end, commitment: header.commitment(lsn), is_record });
             offset += to_usize(header.frame_bytes());
         } else {
             offset += to_usize(FRAME_ALIGN);

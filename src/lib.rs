@@ -1,11 +1,11 @@
-//! An async write-ahead log for tokio: the durable, append-only substrate under databases, queues
-//! and Raft nodes.
+//! An async write-ahead log for tokio: the durable, append-only base of databases, queues and Raft
+//! nodes.
 //!
-//! Many tasks append at once, without a lock; one flush answers everybody who waits for it. Two
-//! high-water marks tell how far the log has come: **written** (with the operating system: survives
-//! the end of the process) and **synced** (on stable storage: survives a loss of power). Nothing
-//! below a mark that was reported is ever lost, dropping a future never leaves a gap, and opening
-//! tells a torn tail from corruption exactly.
+//! Many tasks append at the same time, without a lock. One flush serves all tasks that wait for it.
+//! Two marks show how far the log is durable: all records below **written** survive the end of the
+//! process, because the operating system has them. All records below **synced** survive a power
+//! loss, because they are on stable storage. No record below a reported mark is ever lost. Dropping
+//! a future never leaves a gap. Opening distinguishes a torn tail from corruption exactly.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -31,33 +31,38 @@
 //!
 //! # Features
 //!
-//! - `simulation`: a crash-test kit, for this log and for what is built on it. Nothing else changes.
-//! - `cli`: the command-line tool `highwater`, and `serde::Serialize` for what [`inspect`] gives.
-//! - `typed`: records of a type of one's own, through the codecs of tokio-util.
-//! - `serde`: `typed`, and a ready codec for whatever serde can write.
-//! - `raft`: an indexed log for Raft, of one group or of many in one log.
-//! - `lz4`, `zstd`: records can be [compressed](Compression), and such records read.
+//! - `simulation`: a crash-test kit for this log and for programs that use it. It changes nothing
+//!   else.
+//! - `typed`: records of the user's type, through the codecs of tokio-util.
+//! - `serde`: `typed`, a codec for all types that serde can serialize, and `serde::Serialize` for
+//!   the types of [`inspect`].
+//! - `raft`: an indexed log for Raft, of one group or of many groups in one log.
+//! - `metrics`: counters, gauges and histograms through the facade `metrics`. `docs/METRICS.md`
+//!   lists them.
+//! - `lz4`, `zstd`: [compresses](Compression) records, and reads compressed ones.
 //!
 //! # Layout
 //!
-//! In reading order; each module imports only from those above it.
+//! In reading order. Each module imports only from the modules before it.
 //!
-//! - `lsn`, `error`, `options`, `watermarks`, `record`: the vocabulary.
+//! - `lsn`, `operation`, `error`, `options`, `health`, `watermarks`, `record`: the vocabulary.
 //! - `format`: what the bytes mean. Pure.
-//! - [`storage`]: names and bytes, and the only place that touches a file system.
-//! - `simulation` (a feature): a crash-test kit, for this log and for what is built on it.
+//! - [`storage`]: names and bytes. The only module that uses a file system.
+//! - `simulation` (a feature): a crash-test kit for this log and for programs that use it.
 //! - `segments`: the files of a log.
-//! - `pipeline`: ring, writer, syncer, and those who wait for them.
-//! - `replay`, `follow`, `recovery`: reading, and what opening does.
-//! - [`inspect`]: what stands in a log, read beside its writer.
+//! - `pipeline`: ring, writer, syncer, and the tasks that wait for them.
+//! - `replay`, `follow`, `recovery`: reading, and opening.
+//! - [`inspect`]: the contents of a log, read while it may be written.
 //! - `wal`: the handle.
-//! - [`reader`]: reading beside a writer, without its lock; and what is left of a damaged log.
-//! - `typed` (a feature): records of a type of one's own.
+//! - [`reader`]: reads a log without its lock while it may be written, and salvages a damaged one.
+//! - `typed` (a feature): records of the user's type.
 //! - `raft` (a feature): the log of Raft nodes.
 //!
-//! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` are the long forms.
+//! `docs/ARCHITECTURE.md`, `docs/FORMAT.md` and `docs/DURABILITY.md` have the details.
 
-/// The README's example compiles.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
@@ -69,8 +74,13 @@ mod format;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(doctest)]
+mod guide;
+mod health;
 pub mod inspect;
+mod lock_owner;
 mod lsn;
+mod operation;
 mod options;
 mod pipeline;
 #[cfg(feature = "raft")]
@@ -88,6 +98,11 @@ mod segments;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod stats;
+#[cfg(any(feature = "__sabotage", fuzzing))]
+#[doc(hidden)]
+pub mod steps;
+#[cfg(not(any(feature = "__sabotage", fuzzing)))]
+mod steps;
 pub mod storage;
 mod sync;
 mod turn;
@@ -96,18 +111,22 @@ pub mod typed;
 mod wal;
 mod watermarks;
 
-pub use error::{Error, Result};
+pub use error::{ClosedBy, Error, Result};
 pub use follow::Follow;
-pub use lsn::Lsn;
-pub use options::{Compression, OnDamage, Preallocation};
+pub use health::Health;
+pub use lock_owner::LockOwner;
+pub use lsn::{Lsn, Start};
+pub use operation::Operation;
+pub use options::{Compression, OnDamage, OnStall, Preallocation};
 pub use pipeline::{Payload, Percentiles};
 pub use reader::Reader;
 pub use record::Record;
 pub use recovery::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub use replay::Replay;
-pub use stats::Stats;
+pub use stats::{Holder, Stats};
 pub use wal::{
-    Appended, Copied, Durability, Lease, Options, PeriodicSync, Recovered, Recovery, SealedSegment,
-    SealedSegments, SyncEvery, Ticket, Wal, WalSink,
+    Appended, Copied, Durability, HealthWatch, Lease, LogSegment, Options, PeriodicSync, Recovered,
+    Recovery, SealedSegment, SealedSegments, Slot, SlotInfo, SyncEvery, Ticket, Wal, WalSink,
+    Watch,
 };
 pub use watermarks::Watermarks;

@@ -1,60 +1,113 @@
-//! The settings of a log, checked once, before anything is touched.
+//! The settings of a log. They are checked once, before a file is touched.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::error::{Error, Result};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// How the space of a new segment is prepared.
+/// How the log prepares the space of a new segment.
 ///
-/// Measured on ext4, a 256-byte durable commit costs about half as much in prepared space as in a
-/// file that grows with each append, because the file's metadata no longer changes.
+/// On ext4, a durable commit of 256 bytes costs about half as much in prepared space as in a file
+/// that grows with each append. The reason is that the file's metadata no longer changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Preallocation {
-    /// [`ZeroFill`](Preallocation::ZeroFill), but for a segment that follows one in which each flush
-    /// covered 256 KiB or more on average: there the zeros would cost more than they save, and the
-    /// space is only reserved. The default.
+    /// [`ZeroFill`](Preallocation::ZeroFill), unless flushes covered 256 KiB or more on average in
+    /// the last segment. The next segment is then only reserved, because zeros would cost more than
+    /// they save. The default.
     #[default]
     Adaptive,
-    /// Writes zeros ahead of need, in the background. The fastest commits, and nearly twice the
-    /// bytes written to the device.
+    /// Writes zeros ahead of need, in the background. Commits are fastest; the device writes nearly
+    /// twice the bytes.
+    ///
+    /// On a file system that copies on write (btrfs, bcachefs, ZFS, F2FS, APFS) the space is only
+    /// reserved. Zeros are useless there, because records get other blocks.
     ZeroFill,
-    /// Asks the file system to reserve the blocks (`fallocate`), where it can. No extra bytes; each
-    /// commit into space used for the first time also commits the file system's journal.
+    /// Reserves the blocks (`fallocate`) if the file system can. No extra bytes are written. The
+    /// first commit into each part of the space also commits the file system's journal.
     Reserve,
-    /// Only sets the file's length: sparse. A full disk is then found while writing, which poisons
-    /// the log, instead of ahead of need.
+    /// Only sets the length of the file, which is sparse. A full disk is then noticed by a failed
+    /// write, which poisons the log.
     Sparse,
 }
 
-/// What opening does about damage to what was durable.
+/// How opening a log treats damage to durable data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDamage {
-    /// Refuses with [`Error::Corrupt`] and changes nothing. The default: what was acknowledged is
-    /// gone, and what to do about it is for people to decide.
+    /// Refuses with [`Error::Corrupt`] and changes nothing. The default, because acknowledged
+    /// records are lost and a person must decide what to do.
     #[default]
     Strict,
-    /// Cuts the log where the damage begins, and keeps a copy of all that it cuts.
+    /// Cuts the log at the first damage and keeps a copy of the cut bytes.
     ///
-    /// Opening then reads the whole log, so that no damage is left in it. What stands before the
-    /// first place that isn't intact stays, byte for byte; what stands behind is set aside under
-    /// `….wal.cut` names, intact records included, with a manifest (`….cut.manifest`) that says what,
-    /// why and from where. A log whose oldest segment is missing is cut at its beginning. The LSNs
-    /// behind the cut are used again, in a higher epoch. Nothing is cut because of a read error, of a
-    /// later release's records, or of records above `record_bytes_max`: opening refuses as ever.
+    /// Opening then reads the whole log, so that no damage stays in the log. All bytes before the
+    /// first damage stay unchanged. Everything after it moves to files named `….wal.cut`, intact
+    /// records included. A manifest (`….cut.manifest`) lists the cut bytes, the reason and the
+    /// place. If the oldest segment is missing, the log is cut at its beginning. The LSNs after the
+    /// cut are used again, in a higher epoch. A read error, a record of a later release, or a
+    /// record above `record_bytes_max` cuts nothing: opening then refuses, as with `Strict`.
     TruncateAtDamage,
 }
 
-/// Whether records are compressed, each by itself, and how.
+/// The reaction of the log to an I/O call that does not return.
 ///
-/// A record is stored compressed if that makes its frame shorter and its payload has at least
-/// [`compression_bytes_min`](crate::Options::compression_bytes_min) bytes; else as it is. What was
-/// written before, in whatever way, is read all the same: this is about new records only. Reading
-/// needs the feature of the codec, not this option.
+/// The call is a write, a flush or the preparation of the next segment's file. A call that removes
+/// a file delays no append and counts only for [`Wal::health`](crate::Wal::health).
+///
+/// In all cases the log keeps the call: it never begins a second one beside it, and it frees the
+/// lock of its directory only when the call has returned.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+/// use std::time::Duration;
+/// use highwater::{OnStall, Wal, storage::MemoryStorage};
+///
+/// let policy = OnStall::FailWaiters { after: Duration::from_secs(10) };
+/// let wal = Wal::options().on_stall(policy).open_with(MemoryStorage::new()).await?;
+/// # wal.close().await }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStall {
+    /// Reports the stall, and lets callers wait until the call returns. The default.
+    #[default]
+    Report,
+    /// Also fails the calls that wait for the I/O, once it has been in flight for `after`.
+    ///
+    /// A call that waits for a record gets [`Error::Indeterminate`]: the record may still become
+    /// durable. A call that waits for room gets [`Error::Stalled`]: nothing was appended. New
+    /// calls get these errors at once. When the I/O returns, everything works again.
+    FailWaiters {
+        /// From [`stall_after`](crate::Options::stall_after) to one day.
+        after: Duration,
+    },
+    /// Also stops the log, once an I/O call has been in flight for `after`.
+    ///
+    /// Every caller gets [`Error::Poisoned`] with the cause [`Error::Stalled`].
+    Stop {
+        /// From [`stall_after`](crate::Options::stall_after) to one day.
+        after: Duration,
+    },
+}
+
+impl OnStall {
+    fn after(self) -> Option<Duration> {
+        match self {
+            OnStall::Report => None,
+            OnStall::FailWaiters { after } | OnStall::Stop { after } => Some(after),
+        }
+    }
+}
+
+/// How new records are compressed. Each record is compressed by itself.
+///
+/// A record is compressed if its payload has at least
+/// [`compression_bytes_min`](crate::Options::compression_bytes_min) bytes and its frame gets
+/// shorter. The option affects new records only: records that were written in another way stay
+/// readable. Reading needs the cargo feature of the codec, not this option.
 ///
 /// ```
 /// # #[cfg(feature = "lz4")]
@@ -75,22 +128,26 @@ pub enum OnDamage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Records are stored as they are. The default.
+    /// Records are not compressed. The default.
     #[default]
     None,
-    /// LZ4, in pure Rust: the quicker one.
+    /// LZ4, in pure Rust. Faster than Zstandard.
     #[cfg(feature = "lz4")]
     Lz4,
-    /// Zstandard, through its C library: smaller and slower than LZ4. Each thread that appends
-    /// keeps a context of its own, the larger the higher the level.
+    /// Zstandard, by its C library. Smaller and slower than LZ4. Each thread that appends keeps a
+    /// context; a higher level needs a larger one.
     #[cfg(feature = "zstd")]
     Zstd {
-        /// From 1, the fastest, to 22, the smallest. The library's own default is 3.
+        /// From 1 (fastest) to 22 (smallest). The library's own default is 3.
         level: u8,
     },
 }
 
-/// The checked settings that the layers below the handle work with.
+/// The default mode of new files. Only the user can read them, because records may be private.
+pub(crate) const FILE_MODE: u32 = 0o600;
+const FILE_MODE_BITS: u32 = 0o666;
+
+/// The settings, checked, as the layers below the handle use them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
     pub(crate) segment_bytes: u64,
@@ -98,16 +155,23 @@ pub(crate) struct Config {
     pub(crate) record_bytes_max: u64,
     pub(crate) batch_bytes_max: u64,
     pub(crate) preallocation: Preallocation,
-    /// How many files of segments that were dropped are kept.
+    /// How many files of dropped segments are kept for reuse.
     pub(crate) recycle_segments: usize,
     pub(crate) on_damage: OnDamage,
     pub(crate) compression: Compression,
     /// Payloads below this are not compressed.
     pub(crate) compression_bytes_min: u64,
-    /// Up to so many bytes an append writes itself, whether or not that may wait for the device.
+    /// The size up to which an append is written by its own task. The write may block.
     pub(crate) inline_bytes_max: u64,
-    /// Whether who waits for a flush may do it itself.
+    /// A task that waits for a flush may run the flush itself.
     pub(crate) inline_syncs: bool,
+    /// The interval of time marks; `None` for no marks.
+    pub(crate) time_marks_ms: Option<u64>,
+    /// The permissions of new files, on Unix.
+    pub(crate) file_mode: u32,
+    /// An I/O call that has been in flight for this long is a stall.
+    pub(crate) stall_after: Duration,
+    pub(crate) on_stall: OnStall,
 }
 
 impl Default for Config {
@@ -124,22 +188,29 @@ impl Default for Config {
             compression_bytes_min: 128,
             inline_bytes_max: 0,
             inline_syncs: false,
+            time_marks_ms: None,
+            file_mode: FILE_MODE,
+            stall_after: Duration::from_secs(1),
+            on_stall: OnStall::default(),
         }
     }
 }
 
-/// The header's block and one more, up to what keeps a scan of one segment a bounded job.
+/// At least two blocks, so that frames fit after the header. The maximum bounds the scan of one
+/// segment.
 const SEGMENT_BYTES: RangeInclusive<u64> = 8 * KIB..=4 << 30;
 const RING_BYTES: RangeInclusive<u64> = KIB..=1 << 30;
-/// A frame's length field could say more; a gibibyte keeps every sum far from 32 bits.
+/// The length field of a frame allows more. One GiB keeps every sum far below 32 bits.
 const RECORD_BYTES: RangeInclusive<u64> = 1..=RECORD_BYTES_LIMIT;
-/// No release takes larger records, whatever its options.
+const STALL_AFTER: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The largest record of any release, whatever its options.
 pub(crate) const RECORD_BYTES_LIMIT: u64 = 1 << 30;
 
 impl Config {
     /// # Errors
     ///
-    /// `InvalidOption`, naming the first option that can't work.
+    /// `InvalidOption`, with the first option that is not usable.
     pub(crate) fn check(mut self) -> Result<Self> {
         let limits = [
             ("segment_bytes", self.segment_bytes, SEGMENT_BYTES, "from 8 KiB to 4 GiB"),
@@ -158,6 +229,13 @@ impl Config {
                 reason: "from record_bytes_max to 2 GiB",
             });
         }
+        if self.file_mode & FILE_MODE != FILE_MODE || self.file_mode & !FILE_MODE_BITS != 0 {
+            return Err(Error::InvalidOption {
+                option: "file_mode",
+                value: u64::from(self.file_mode),
+                reason: "permissions to read and write, 0o600 among them",
+            });
+        }
         #[cfg(feature = "zstd")]
         if let Compression::Zstd { level } = self.compression {
             if !(1..=22).contains(&level) {
@@ -165,9 +243,26 @@ impl Config {
                 return Err(Error::InvalidOption { option, value, reason: "a level from 1 to 22" });
             }
         }
-        // Sectors: 512 bytes everywhere, so a segment ends on a sector.
+        self.check_stalls()?;
+        // A segment ends on a sector of 512 bytes.
         self.segment_bytes = self.segment_bytes.next_multiple_of(512);
         Ok(self)
+    }
+
+    fn check_stalls(&self) -> Result<()> {
+        let value = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if !STALL_AFTER.contains(&self.stall_after) {
+            let (option, value) = ("stall_after", value(self.stall_after));
+            return Err(Error::InvalidOption { option, value, reason: "from 1 ms to one day" });
+        }
+        match self.on_stall.after() {
+            Some(after) if after < self.stall_after || after > DAY => Err(Error::InvalidOption {
+                option: "on_stall",
+                value: value(after),
+                reason: "`after` (in ms) from stall_after to one day",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -176,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_pass_and_every_absurd_value_is_named() {
+    fn config_check_passes_defaults_and_names_bad_options() {
         assert!(Config::default().check().is_ok());
         let absurd = [
             Config { segment_bytes: 0, ..Config::default() },
@@ -187,6 +282,16 @@ mod tests {
             Config { record_bytes_max: u64::MAX, ..Config::default() },
             Config { batch_bytes_max: 0, ..Config::default() },
             Config { batch_bytes_max: u64::MAX, ..Config::default() },
+            Config { file_mode: 0o440, ..Config::default() },
+            Config { file_mode: 0o700, ..Config::default() },
+            Config { file_mode: u32::MAX, ..Config::default() },
+            Config { stall_after: Duration::ZERO, ..Config::default() },
+            Config { stall_after: Duration::MAX, ..Config::default() },
+            Config {
+                on_stall: OnStall::Stop { after: Duration::from_millis(999) },
+                ..Config::default()
+            },
+            Config { on_stall: OnStall::FailWaiters { after: Duration::MAX }, ..Config::default() },
         ];
         for config in absurd {
             assert!(matches!(config.check(), Err(Error::InvalidOption { .. })), "{config:?}");

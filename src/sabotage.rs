@@ -1,67 +1,84 @@
-//! Mistakes that the tests must catch, made on demand: each guarantee's negative control.
+//! Mistakes that the tests must catch: the negative control of each guarantee.
 //!
-//! A check that can't fail proves nothing. So the mistakes that logs have really made are kept in
-//! the code, at the place where they would be made, behind the private feature `__sabotage`, and
-//! `tests/controls.rs` fails if a sweep overlooks one. Without the feature none of this exists.
+//! A check that cannot fail proves nothing. So mistakes that real logs have made are kept in the
+//! code, at the place where each could be made, behind the private feature `__sabotage`.
+//! `tests/controls.rs` fails if a sweep does not detect one. Without the feature this code is not
+//! compiled.
 
-/// A mistake.
+/// A mistake that a test can switch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(feature = "__sabotage"),
-    allow(dead_code, unreachable_pub, reason = "none can be made")
+    allow(dead_code, unreachable_pub, reason = "no mistake can be switched on")
 )]
 pub enum Sabotage {
     /// The synced mark moves before the flush.
     AcknowledgeBeforeFlush,
-    /// The directory is not flushed when a segment was prepared.
+    /// The directory is not flushed after a segment was prepared.
     SkipDirectoryFlush,
-    /// The synced mark moves to what is written when the flush ends, not when it began.
+    /// After a flush, `synced` moves to the `written` of its end, not of its beginning.
     MarkLaterByte,
-    /// A flush that failed is asked for again, and its Ok believed.
+    /// A failed flush is repeated, and the success of the second one is believed.
     RetryFailedFlush,
-    /// An unclosed log goes on in place, behind what may be in the page cache alone.
+    /// An unclosed log is continued as a closed one, without a rewrite of cached bytes.
     TrustPageCache,
-    /// One of those who wait hears of a failed flush; then it is tried again for the others.
+    /// Only one waiter gets the error of a failed flush. The flush is repeated for the others.
     BlameOneWaiter,
-    /// Recovery ends the log at the last commitment, and hands out the LSNs above it again.
+    /// Recovery ends the log at the last commitment and assigns the LSNs above it again.
     ReuseLsn,
-    /// The search past damage goes on where a length says that the next frame is.
+    /// The search past damage trusts the length of a damaged frame.
     TrustLength,
-    /// Old segments are removed before the record that says so is durable.
+    /// Old segments are removed before the record of the truncation is durable.
     RemoveBeforeFlush,
-    /// A truncation of the end is answered before the header that says so is durable.
+    /// A truncation of the end returns before its header is durable.
     CutBeforeFlush,
-    /// Who waits for a record that was cut is answered when the log has grown past it again.
+    /// The waiter of a truncated record succeeds when the log has passed its LSN again.
     ForgetCuts,
-    /// What a cut of durable data takes away is set aside before the manifest tells of it.
+    /// A cut of durable data moves files away before the manifest lists them.
     CutBeforeManifest,
-    /// A copy of a log that isn't finished isn't marked as such.
+    /// An unfinished copy of a log is not marked as unfinished.
     ForgetUnfinished,
-    /// A follower of durable records doesn't wait for the flush.
+    /// A follower of durable records does not wait for the flush.
     FollowUnsynced,
-    /// Checksums don't cover where a frame belongs.
+    /// Checksums do not cover the LSN of a frame.
     ForgetLsn,
-    /// A file that is used again is overwritten before its new name is durable.
+    /// A reused file is overwritten before its new name is durable.
     RecycleBeforeFlush,
-    /// A file is used again before the zeros in it are durable.
+    /// A file is reused before its zeros are durable.
     RecycleUnflushed,
-    /// A file is used again with the header that it had.
+    /// A file is reused with its old header.
     RecycleHeader,
-    /// A file that has a second name is used again.
+    /// A file that has a second name is reused.
     RecycleShared,
-    /// A file that somebody reads is used again.
+    /// A file that a reader has open is reused.
     RecycleOpen,
-    /// A Raft log begins above its newest state record.
+    /// A Raft log begins above its newest checkpoint.
     ForgetState,
-    /// A Raft log's beginning moves before the purge that lets it is durable.
+    /// A Raft log's beginning moves before the purge that permits it is durable.
     BeginBeforePurge,
-    /// What the headers tell of a Raft log's state record isn't looked at. No mistake: opening takes
-    /// longer, and finds the same.
+    /// The hint to a Raft log's checkpoint in the headers is ignored. This is no mistake: opening
+    /// takes longer and finds the same.
     IgnoreHint,
-    /// A vote is answered without a flush.
+    /// A vote is reported saved without a flush.
     SkipVoteFlush,
-    /// A write in place that came short is taken for whole.
+    /// A short inline write of an append is taken for a complete one.
     BelieveShortWrite,
+    /// A group is flushed without a frame that claims the previous group.
+    ForgetClaim,
+    /// A conditional append takes its place although another append came before it.
+    ForgetConflict,
+    /// Closing a log does not write the note of the last close.
+    ForgetClosedNote,
+    /// `Indeterminate` names the next record's LSN, which is given to another record.
+    MisnameIndeterminate,
+    /// An unclosed log is resumed without rewriting bytes that may be only cached.
+    ResumeUnwritten,
+    /// The move of a slot is reported durable before the flush.
+    AdvanceBeforeFlush,
+    /// Truncations go up to a slot's position that is not durable yet.
+    TruncatePastSlot,
+    /// A time mark repeats the clock, which may have jumped back.
+    TimeGoesBack,
 }
 
 #[cfg(not(feature = "__sabotage"))]
@@ -99,7 +116,7 @@ mod switch {
     use super::Sabotage;
     use crate::error::Error;
 
-    /// Whether any thread ever made a mistake: keeps the others quick.
+    /// Set once any thread has switched a mistake on. Keeps the other threads fast.
     static IS_USED: AtomicBool = AtomicBool::new(false);
 
     thread_local! {
@@ -107,7 +124,7 @@ mod switch {
         static BLAMED: RefCell<Option<Error>> = const { RefCell::new(None) };
     }
 
-    /// Whether the caller's thread is to make this mistake.
+    /// Returns whether the calling thread makes this mistake.
     pub(crate) fn is_on(sabotage: Sabotage) -> bool {
         IS_USED.load(Ordering::Relaxed) && CURRENT.get() == Some(sabotage)
     }
@@ -116,14 +133,14 @@ mod switch {
         CURRENT.get()
     }
 
-    /// Has the caller's thread make a mistake, or none, from now on.
+    /// Switches the mistake of the calling thread, or switches it off.
     pub(crate) fn enter(sabotage: Option<Sabotage>) {
         IS_USED.fetch_or(sabotage.is_some(), Ordering::Relaxed);
         CURRENT.set(sabotage);
         BLAMED.take();
     }
 
-    /// Runs `run` with a mistake made on this thread and on those of its simulations.
+    /// Runs `run` with a mistake switched on, for this thread and its simulations.
     pub fn with<T>(sabotage: Sabotage, run: impl FnOnce() -> T) -> T {
         struct Leave;
         impl Drop for Leave {
@@ -136,7 +153,7 @@ mod switch {
         run()
     }
 
-    /// If one waiter is to be blamed: keeps the error for the first who asks on this thread.
+    /// Keeps the error for the first waiter on this thread, if `BlameOneWaiter` is on.
     pub(crate) fn blame(error: &Error) -> bool {
         let is_on = is_on(Sabotage::BlameOneWaiter);
         if is_on {

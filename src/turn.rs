@@ -1,18 +1,20 @@
-//! Where a thread of the log may have to wait for another one: the seam that lets a simulation
-//! decide, by seed, who runs. Without the feature `simulation` these are std's calls.
+//! Points at which a thread of the log may wait for another thread. A simulation decides there, by
+//! seed, which thread runs. Without the feature `simulation` these are calls of std.
 
 use std::{
     sync::{LockResult, PoisonError},
     time::Duration,
 };
 
-use crate::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(feature = "simulation")]
+use crate::sync::LockAlways;
+use crate::sync::{Condvar, Mutex, MutexGuard, WaitAlways};
 
 #[cfg(feature = "simulation")]
 pub(crate) use simulated::{Turns, enter, pass, simulated};
 
-/// Locks a mutex under which I/O runs. In a simulation whoever holds it may be waiting for a turn,
-/// which a thread that blocked here would never give.
+/// Locks a mutex that is held during I/O. In a simulation the holder may be waiting for a turn.
+/// Then this thread must not block, because it would never give up its own turn.
 pub(crate) fn lock_over_io<T>(mutex: &Mutex<T>) -> LockResult<MutexGuard<'_, T>> {
     #[cfg(feature = "simulation")]
     if let Some(turns) = simulated() {
@@ -25,7 +27,12 @@ pub(crate) fn lock_over_io<T>(mutex: &Mutex<T>) -> LockResult<MutexGuard<'_, T>>
     mutex.lock()
 }
 
-/// Waits for a change that is told through `changed`, which may take I/O; as `Condvar::wait` does.
+/// As [`lock_over_io`], whether or not the mutex is poisoned.
+pub(crate) fn lock_always_over_io<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock_over_io(mutex).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `changed` is notified, which may take I/O. Otherwise as `Condvar::wait`.
 pub(crate) fn wait_over_io<'a, T>(
     changed: &Condvar,
     mutex: &'a Mutex<T>,
@@ -35,17 +42,27 @@ pub(crate) fn wait_over_io<'a, T>(
     if let Some(turns) = simulated() {
         drop(guard);
         let _ = turns.wait();
-        return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        return mutex.lock_always();
     }
     let _ = mutex;
-    changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    changed.wait_always(guard)
 }
 
-/// Waits a while for what another thread does.
+/// Lets other threads run. One of them must finish a step of a few instructions.
+pub(crate) fn yield_now() {
+    #[cfg(feature = "simulation")]
+    if let Some(turns) = simulated() {
+        turns.rest();
+        return;
+    }
+    crate::sync::yield_now();
+}
+
+/// Waits `time` for the progress of another thread.
 pub(crate) fn pause(time: Duration) {
     #[cfg(feature = "simulation")]
     if let Some(turns) = simulated() {
-        // There is no clock: everybody else has some turns.
+        // There is no clock: the other threads get 16 turns.
         (0..16).all(|_| turns.rest());
         return;
     }
@@ -56,16 +73,16 @@ pub(crate) fn pause(time: Duration) {
 mod simulated {
     use std::{cell::RefCell, sync::Arc};
 
-    /// Who runs next, among the threads of a simulation.
+    /// The schedule of a simulation's threads, as seen by one thread.
     pub(crate) trait Turns {
-        /// Lets another thread run, or not.
+        /// Lets another thread run, by chance.
         fn pass(&self);
 
-        /// Lets another thread run: the caller can't go on before one has. `false` if nobody decides
-        /// any more, as the simulation is over: the caller waits for itself.
+        /// Lets another thread run, because the caller cannot continue before one has. Returns
+        /// `false` if the simulation is over: then the caller itself has to wait.
         fn wait(&self) -> bool;
 
-        /// Lets others run, if there are any; `false` as above.
+        /// Lets other threads run if there are any. Returns `false` as [`wait`](Turns::wait) does.
         fn rest(&self) -> bool {
             self.wait()
         }
@@ -75,20 +92,20 @@ mod simulated {
         static TURNS: RefCell<Option<Arc<dyn Turns>>> = const { RefCell::new(None) };
     }
 
-    /// The simulation that the caller's thread is part of.
+    /// Returns the simulation that the calling thread is part of.
     pub(crate) fn simulated() -> Option<Arc<dyn Turns>> {
-        // A thread that ends has no simulation any more.
+        // A thread that is ending has dropped its thread-local.
         TURNS.try_with(|turns| turns.borrow().clone()).ok().flatten()
     }
 
-    /// A point at which the simulation, if there is one, may let another thread run.
+    /// Lets another thread run by chance, if a simulation runs.
     pub(crate) fn pass() {
         if let Some(turns) = simulated() {
             turns.pass();
         }
     }
 
-    /// Makes the caller's thread a part of a simulation, or of none; gives what it was before.
+    /// Makes the calling thread part of a simulation, or of none. Returns the previous value.
     pub(crate) fn enter(turns: Option<Arc<dyn Turns>>) -> Option<Arc<dyn Turns>> {
         TURNS.with(|current| current.replace(turns))
     }

@@ -1,17 +1,18 @@
-//! How far the log has come.
+//! [`Watermarks`]: how far the log is synced, written and reserved.
 
 use crate::lsn::Lsn;
 
-/// How far the log has come, as positions on one axis:
+/// The marks of a log, as positions on one axis:
 ///
 /// ```text
 ///  first            synced          written         reserved
 ///    |---- durable ----|-- page cache --|--- in memory --|
 /// ```
 ///
-/// All are exclusive ends, `first` aside: the record at `lsn` is durable when `synced > lsn`.
-/// Invariant: `first <= synced <= written <= reserved`, and none ever moves back but by
-/// [`Wal::truncate_after`](crate::Wal::truncate_after), which ends the log at an earlier position.
+/// All but `first` are exclusive ends: the record at `lsn` is durable if `synced > lsn`. Invariant:
+/// `first <= synced <= written <= reserved`. Only
+/// [`Wal::truncate_after`](crate::Wal::truncate_after) moves marks back, because it ends the log at
+/// an earlier position.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -22,14 +23,15 @@ use crate::lsn::Lsn;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Watermarks {
-    /// Where the oldest record stands.
+    /// The position of the oldest record.
     pub first: Lsn,
-    /// Everything below is on stable storage: it survives a loss of power.
+    /// All records below are on stable storage: they survive a power loss.
     pub synced: Lsn,
-    /// Everything below is with the operating system: it survives the end of the process.
+    /// The operating system has all records below: they survive the end of the process.
     pub written: Lsn,
-    /// Everything below is ordered.
+    /// All records below have an LSN.
     pub reserved: Lsn,
 }

@@ -1,24 +1,24 @@
-//! Compressed payloads: which flags say so, and how a payload becomes smaller and whole again.
+//! Compressed payloads: the flags of each codec, compression and expansion.
 //!
 //! ```text
 //!  0               4
-//!  | real length   | what the codec made of the payload … |
+//!  | real length   | packed bytes …                  |
 //! ```
 //!
-//! A frame is sealed over what is stored, so it is judged without a look into it: recovery, the
-//! search past damage and a build without the codec see a payload like any other. Nothing that
-//! stands there is believed: the real length is checked against the limit, and against what the
-//! codec could make of so few bytes at most, before anything is allocated for it.
+//! The checksum covers the stored bytes, so a frame is checked without expanding it. Recovery, the
+//! search past damage and a build without the codec treat a compressed payload like any other. No
+//! stored value is trusted. Before memory is allocated, the real length is checked against the
+//! limit, and against the codec's maximum for the packed bytes.
 
 use crate::{
     format::frame::frame_bytes,
     options::{Compression, Config, RECORD_BYTES_LIMIT},
 };
 
-/// The real length, in front of what the codec made.
+/// The length of the field in front of the packed bytes.
 const LENGTH_BYTES: usize = 4;
 
-/// How a payload was compressed.
+/// The codec of a compressed payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Codec {
     /// LZ4, the block format.
@@ -35,7 +35,7 @@ impl Codec {
         }
     }
 
-    /// `Err` for flags that this release doesn't know.
+    /// Returns the codec of these flags; `Err` if this release does not know them.
     pub(crate) const fn from_flags(flags: u8) -> Result<Option<Self>, ()> {
         match flags {
             0 => Ok(None),
@@ -45,7 +45,7 @@ impl Codec {
         }
     }
 
-    /// The name of the codec, which is that of the feature it needs.
+    /// Returns the name of the codec, which is also the name of its feature.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Codec::Lz4 => "lz4",
@@ -55,7 +55,7 @@ impl Codec {
 
     #[cfg_attr(
         not(all(feature = "lz4", feature = "zstd")),
-        allow(unused_variables, reason = "what a build has no codec for isn't looked at")
+        allow(unused_variables, reason = "a build without the codec does not read the bytes")
     )]
     fn expand(self, packed: &[u8], bytes: usize) -> Result<Vec<u8>, Unexpandable> {
         match self {
@@ -69,18 +69,18 @@ impl Codec {
     }
 }
 
-/// Why there is no payload to be had of what is stored.
+/// The reason why a stored payload cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unexpandable {
-    /// This build has no such codec.
+    /// This build does not contain the codec.
     #[cfg_attr(
         all(feature = "lz4", feature = "zstd"),
-        allow(dead_code, reason = "this build has all of them")
+        allow(dead_code, reason = "this build has all codecs")
     )]
     NotBuilt(Codec),
-    /// It would be larger than the limit.
+    /// The payload would exceed the limit.
     AboveLimit { bytes: u64 },
-    /// It isn't what any release stores.
+    /// No release stores such bytes.
     Malformed,
 }
 
@@ -91,13 +91,13 @@ impl Unexpandable {
             Unexpandable::NotBuilt(Codec::Zstd) => "compressed, and built without the feature zstd",
             Unexpandable::AboveLimit { .. } => "a compressed record above record_bytes_max",
             Unexpandable::Malformed => {
-                "a compressed payload that does not expand to the length it tells"
+                "a compressed payload that does not expand to its claimed length"
             }
         }
     }
 }
 
-/// What is stored instead of the payload, if that makes its frame shorter.
+/// Returns the compressed payload, if its frame is shorter than the uncompressed one.
 #[inline]
 pub(crate) fn compress(config: &Config, payload: &[u8]) -> Option<(Codec, Vec<u8>)> {
     if config.compression == Compression::None
@@ -112,7 +112,7 @@ pub(crate) fn compress(config: &Config, payload: &[u8]) -> Option<(Codec, Vec<u8
 
 #[cfg_attr(
     not(any(feature = "lz4", feature = "zstd")),
-    allow(unused_variables, reason = "nothing compresses it")
+    allow(unused_variables, reason = "this build has no codec")
 )]
 fn pack(compression: Compression, payload: &[u8]) -> Option<(Codec, Vec<u8>)> {
     match compression {
@@ -124,18 +124,19 @@ fn pack(compression: Compression, payload: &[u8]) -> Option<(Codec, Vec<u8>)> {
     }
 }
 
-/// The real length that a compressed payload tells; not to be believed.
+/// Returns the real length that a compressed payload claims. Untrusted.
 pub(crate) fn real_bytes(stored: &[u8]) -> Option<u64> {
     let length = stored.first_chunk::<LENGTH_BYTES>()?;
     Some(u64::from(u32::from_le_bytes(*length)))
 }
 
-/// The payload that was compressed. Never allocates more than `bytes_max`.
+/// Expands a compressed payload. Never allocates more than `bytes_max`.
 pub(crate) fn expand(codec: Codec, stored: &[u8], bytes_max: u64) -> Result<Vec<u8>, Unexpandable> {
     let (Some(bytes), Some(packed)) = (real_bytes(stored), stored.get(LENGTH_BYTES..)) else {
         return Err(Unexpandable::Malformed);
     };
-    // No release compresses what doesn't shrink, and none takes records as large as that.
+    // No release stores a compressed payload that is not shorter than its record, or a record above
+    // this limit.
     if bytes <= stored.len() as u64 || bytes > RECORD_BYTES_LIMIT {
         return Err(Unexpandable::Malformed);
     }
@@ -146,7 +147,7 @@ pub(crate) fn expand(codec: Codec, stored: &[u8], bytes_max: u64) -> Result<Vec<
     codec.expand(packed, bytes)
 }
 
-/// Room for what a codec makes of a payload, the real length in front.
+/// Allocates space for a compressed payload, with the real length in front.
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 fn begun(payload: &[u8], packed_bytes_max: usize) -> Option<Vec<u8>> {
     let length = u32::try_from(payload.len()).ok()?;
@@ -161,10 +162,15 @@ mod lz4 {
 
     use super::{LENGTH_BYTES, begun};
 
-    /// A byte of a block adds no more than this to what it expands to.
+    /// One byte of a block expands to at most this many bytes.
     const RATIO_MAX: usize = 255;
+    /// A block has at most this percentage of the payload's length.
+    const BOUND_PERCENT: usize = 110;
 
     pub(super) fn pack(payload: &[u8]) -> Option<Vec<u8>> {
+        // The codec multiplies the length by this before it divides. With 32 bits that overflows
+        // above 37 MiB.
+        payload.len().checked_mul(BOUND_PERCENT)?;
         let packed_bytes_max = get_maximum_output_size(payload.len());
         let mut stored = begun(payload, packed_bytes_max)?;
         stored.resize(LENGTH_BYTES + packed_bytes_max, 0);
@@ -194,7 +200,8 @@ mod zstandard {
 
     use super::{LENGTH_BYTES, begun};
 
-    // A context costs more to make than a small record to compress. One a thread, so no lock.
+    // Creating a context costs more than compressing a small record. Each thread keeps one, so no
+    // lock is needed.
     thread_local! {
         static COMPRESSOR: RefCell<Option<(u8, Compressor<'static>)>> = const { RefCell::new(None) };
         static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
@@ -222,7 +229,7 @@ mod zstandard {
     }
 
     pub(super) fn expand(packed: &[u8], bytes: usize) -> Option<Vec<u8>> {
-        // What the frame itself says, before room is made for it.
+        // The length in the frame itself is checked before memory is allocated.
         if get_frame_content_size(packed).ok()? != Some(bytes as u64) {
             return None;
         }

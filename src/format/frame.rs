@@ -1,16 +1,17 @@
-//! One frame: 16 bytes of header, the payload, zeros up to the next multiple of 8.
+//! One frame: a header of 16 bytes, the payload, and zeros up to the next multiple of 8.
 //!
 //! ```text
 //!  0        4    5     6       8            12       16
 //!  | length |kind|flags| check | synced lag | crc32c | payload … | 0..7 zeros |
 //! ```
 //!
-//! `check` (16 bits) covers the header, so that a damaged payload still has a trusted length;
-//! `crc32c` covers the payload and the header. Both are seeded with the log's id, the epoch and the
-//! LSN: a frame counts only where it was written. The payload comes first under `crc32c`, so an
-//! appender computes nearly all of it before it reserves its LSN.
+//! `check` (16 bits) covers the header, so that the length is trusted even if the payload is
+//! damaged. `crc32c` covers the payload and the header. Both are seeded with the log's id, the
+//! epoch and the LSN, so a frame is valid only where it was written. The payload comes first under
+//! `crc32c`, so an append computes nearly all of it before it reserves its LSN.
 
 use crate::{
+    format::control::{CONTROL_PAYLOAD_BYTES, Control, FIRST_PAYLOAD_BYTES},
     lsn::Lsn,
     sabotage::{self, Sabotage},
 };
@@ -19,15 +20,67 @@ pub(crate) const FRAME_HEADER_BYTES: usize = 16;
 pub(crate) const FRAME_HEADER_BYTES_U64: u64 = 16;
 pub(crate) const FRAME_ALIGN: u64 = 8;
 
-/// A synced lag that claims nothing.
+/// The lag of a frame that claims nothing.
 const LAG_NONE: u32 = u32::MAX;
 
-/// The bytes that a frame with this payload takes in the log.
-pub(crate) const fn frame_bytes(payload_bytes: u64) -> u64 {
-    FRAME_HEADER_BYTES_U64 + payload_bytes.next_multiple_of(FRAME_ALIGN)
+/// Returns the size of a frame in the log: header, payload and padding.
+///
+/// The payload counts in its stored form, which may be compressed. For an uncompressed record at
+/// `lsn`, the next frame begins at `lsn + frame_bytes(payload_bytes)`.
+///
+/// ```
+/// assert_eq!(highwater::inspect::frame_bytes(100), 120);
+/// ```
+#[must_use]
+pub const fn frame_bytes(payload_bytes: u64) -> u64 {
+    let payload_end = payload_bytes.saturating_add(FRAME_ALIGN - 1) / FRAME_ALIGN * FRAME_ALIGN;
+    payload_end.saturating_add(FRAME_HEADER_BYTES_U64)
 }
 
-/// The identity under which frames are sealed: the log's id and the epoch.
+/// The size of the frame of a mark or a close.
+pub(crate) const CONTROL_FRAME_BYTES: u64 = frame_bytes(CONTROL_PAYLOAD_BYTES as u64);
+/// The size of the frame that records the log's first position.
+pub(crate) const FIRST_FRAME_BYTES: u64 = frame_bytes(FIRST_PAYLOAD_BYTES as u64);
+
+/// Returns whether a frame can begin at `lsn`.
+pub(crate) const fn is_aligned(lsn: Lsn) -> bool {
+    lsn.as_u64() % FRAME_ALIGN == 0
+}
+
+/// Returns the position of the payload of the frame at `lsn`.
+pub(crate) const fn payload_lsn(lsn: Lsn) -> Lsn {
+    lsn.plus(FRAME_HEADER_BYTES_U64)
+}
+
+/// Returns a whole control frame at `lsn`. It claims that everything below `synced` is synced.
+pub(crate) fn control_frame(seed: Seed, lsn: Lsn, control: Control, synced: Lsn) -> Vec<u8> {
+    control_frame_of(seed, lsn, &control.payload(), synced)
+}
+
+/// As [`control_frame`], with the payload, a multiple of 8 bytes.
+pub(crate) fn control_frame_of(seed: Seed, lsn: Lsn, payload: &[u8], synced: Lsn) -> Vec<u8> {
+    let (header, _) = control_header(seed, lsn, payload, synced);
+    [&header.to_bytes(), payload].concat()
+}
+
+/// As [`control_frame_of`], but claims nothing.
+pub(crate) fn unclaiming_control_frame(seed: Seed, lsn: Lsn, payload: &[u8]) -> Vec<u8> {
+    let (mut header, crc) = control_header(seed, lsn, payload, lsn);
+    header.lag = LAG_NONE;
+    header.check = header.expected_check(seed, lsn);
+    header.crc = header.expected_crc(seed, lsn, crc);
+    [&header.to_bytes(), payload].concat()
+}
+
+/// Returns the header of a control frame, and the CRC of its payload.
+fn control_header(seed: Seed, lsn: Lsn, payload: &[u8], synced: Lsn) -> (FrameHeader, u32) {
+    // A control payload has at most 64 KiB.
+    let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let crc = crc32c::crc32c(payload);
+    (FrameHeader::seal(seed, lsn, Kind::Control, payload_bytes, crc, synced), crc)
+}
+
+/// The seed of all checksums of an epoch: the log's id and the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seed(u32);
 
@@ -37,7 +90,7 @@ impl Seed {
         Seed(crc32c::crc32c_append(id, &epoch.to_le_bytes()))
     }
 
-    /// For whoever keeps it in an atomic.
+    /// Returns the value, to store it in an atomic.
     pub(crate) const fn value(self) -> u32 {
         self.0
     }
@@ -49,18 +102,19 @@ impl Seed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A record of its own.
+    /// A single record.
     Record,
-    /// A record of a batch, with more of the batch behind it.
+    /// A record of a batch, but not the last one.
     BatchPart,
     /// The last record of a batch.
     BatchEnd,
-    /// A note of the log to itself; never shown to readers.
+    /// A record of the log itself; never returned to readers.
     Control,
 }
 
 impl Kind {
-    /// Never 0: the first word of a frame is never zero, so zero means "nothing was written here".
+    /// Returns the code, never 0. So the first word of a frame is never zero, and a zero means that
+    /// nothing was written there.
     pub(crate) const fn code(self) -> u8 {
         match self {
             Kind::Record => 1,
@@ -81,7 +135,7 @@ impl Kind {
     }
 }
 
-/// A frame's header as it stands in the file; nothing in it is believed before it is checked.
+/// The header of a frame, as stored. No field may be trusted before it is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) payload_bytes: u32,
@@ -93,12 +147,12 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Whether it is that of a user's record, of its own or of a batch.
+    /// Returns whether the frame holds a record of a user, alone or in a batch.
     pub(crate) fn is_record(&self) -> bool {
         self.kind_code != Kind::Control.code()
     }
 
-    /// The header of a frame about to be written at `lsn`, when the log was synced up to `synced`.
+    /// Returns the header of a new frame at `lsn`, in a log that is synced up to `synced`.
     ///
     /// `payload_crc` is the plain CRC-32C of the payload.
     pub(crate) fn seal(
@@ -142,7 +196,7 @@ impl FrameHeader {
         }
     }
 
-    /// The header as two little-endian words. The first is the one that publishes a frame.
+    /// Returns the header as two little-endian words.
     pub(crate) fn to_words(self) -> (u64, u64) {
         let first = u64::from(self.payload_bytes)
             | u64::from(self.kind_code) << 32
@@ -150,6 +204,15 @@ impl FrameHeader {
             | u64::from(self.check) << 48;
         let second = u64::from(self.lag) | u64::from(self.crc) << 32;
         (first, second)
+    }
+
+    /// Parses the words that `to_words` returned.
+    pub(crate) fn from_words([first, second]: [u64; 2]) -> Self {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        let (low, high) = bytes.split_at_mut(8);
+        low.copy_from_slice(&first.to_le_bytes());
+        high.copy_from_slice(&second.to_le_bytes());
+        Self::parse(bytes)
     }
 
     pub(crate) fn to_bytes(self) -> [u8; FRAME_HEADER_BYTES] {
@@ -161,7 +224,7 @@ impl FrameHeader {
         bytes
     }
 
-    /// The payload length and the kind of a frame, from its first word.
+    /// Returns the payload length and the kind of a frame, from its first word.
     pub(crate) fn shape_of_word(word: u64) -> (u64, Option<Kind>) {
         let [l0, l1, l2, l3, kind_code, ..] = word.to_le_bytes();
         (u64::from(u32::from_le_bytes([l0, l1, l2, l3])), Kind::from_code(kind_code))
@@ -175,23 +238,35 @@ impl FrameHeader {
         frame_bytes(u64::from(self.payload_bytes))
     }
 
-    /// Whether the length and the other fields are those that were sealed at `lsn`.
+    /// Returns whether the header is as it was sealed at `lsn`.
     pub(crate) fn header_holds(&self, seed: Seed, lsn: Lsn) -> bool {
         self.kind_code != 0 && self.check == self.expected_check(seed, lsn)
     }
 
-    /// Whether the payload, given by its plain CRC-32C, and the header are those that were sealed.
+    /// Returns whether header and payload are as they were sealed at `lsn`. The payload is given by
+    /// its plain CRC-32C.
     pub(crate) fn payload_holds(&self, seed: Seed, lsn: Lsn, payload_crc: u32) -> bool {
         self.crc == self.expected_crc(seed, lsn, payload_crc)
     }
 
-    /// How far the log was known synced when this frame was made. Ask only a frame that holds.
+    /// Returns the bits in which the stored CRC differs from that of a frame sealed at `lsn`.
+    pub(super) fn crc_difference(&self, seed: Seed, lsn: Lsn, payload_crc: u32) -> u32 {
+        self.crc ^ self.expected_crc(seed, lsn, payload_crc)
+    }
+
+    /// Returns how far the log was known to be synced when the frame was created. Valid for intact
+    /// frames only.
     pub(crate) fn commitment(&self, lsn: Lsn) -> Option<Lsn> {
         let back = u64::from(self.lag).checked_mul(FRAME_ALIGN)?;
         if self.lag == LAG_NONE {
             return None;
         }
         lsn.as_u64().checked_sub(back).map(Lsn::new)
+    }
+
+    /// Returns whether the frame claims that a part of the log is synced.
+    pub(crate) fn has_claim(&self) -> bool {
+        self.lag != LAG_NONE
     }
 
     fn expected_check(&self, seed: Seed, lsn: Lsn) -> u16 {
@@ -204,7 +279,7 @@ impl FrameHeader {
         crc32c::crc32c_append(payload_crc, &self.covered(seed, lsn, self.check))
     }
 
-    /// The 24 bytes that both checksums cover: seed, lag, LSN and the first header word.
+    /// Returns the 24 bytes that both checksums cover: seed, lag, LSN and the first header word.
     fn covered(&self, seed: Seed, lsn: Lsn, check: u16) -> [u8; 24] {
         let (first, _) = FrameHeader { check, ..*self }.to_words();
         let front = u64::from(seed.0) | u64::from(self.lag) << 32;
@@ -233,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_survives_the_round_trip() {
+    fn header_round_trips() {
         let header = sealed(b"payload", 4096);
         assert_eq!(FrameHeader::parse(header.to_bytes()), header);
         assert_eq!(FrameHeader::shape_of_word(header.to_words().0), (7, Some(Kind::Record)));
@@ -243,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_header_and_payload_is_seen() {
+    fn flipped_bit_in_header_or_payload_is_detected() {
         let payload = b"some payload";
         let header = sealed(payload, 64).to_bytes();
         for bit in 0..header.len() * 8 {
@@ -263,9 +338,9 @@ mod tests {
         }
     }
 
-    /// Negative control for "leave the LSN (or the log, or the epoch) out of the checksum".
+    /// Negative control for a checksum without the LSN, the log's id or the epoch.
     #[test]
-    fn a_frame_holds_only_where_it_was_written() {
+    fn frame_is_valid_only_where_it_was_written() {
         let header = sealed(b"x", 64);
         let crc = crc32c::crc32c(b"x");
         let elsewhere = [(seed(), 72), (Seed::new([7; 16], 4), 64), (Seed::new([8; 16], 3), 64)];
@@ -276,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lag_that_does_not_fit_claims_nothing() {
+    fn lag_above_32_bits_claims_nothing() {
         let far = Lsn::new(u64::from(u32::MAX) * 8 + 64);
         let header = FrameHeader::seal(seed(), far, Kind::Record, 0, 0, Lsn::ZERO);
         assert_eq!(header.commitment(far), None);

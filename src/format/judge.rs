@@ -1,37 +1,40 @@
-//! Torn tail or corruption: the decision that opening stands on, as one table.
+//! Torn tail or corruption: the decision about the end of a log, as one table.
 //!
-//! `end` (X in `docs/DURABILITY.md`) is the first place where no valid unit stands; `commitment`
-//! (S) is the highest position that any surviving header or frame claims was synced. What lies
-//! below a commitment was durable, so a hole there is corruption, whatever it looks like; what lies
-//! above was never acknowledged as synced by anything that survived, so a hole there is what power
-//! cuts and concurrent writers leave.
+//! `recovery` refuses more than this table: a file that is cut short, a commitment within a unit,
+//! and a missing segment.
+//!
+//! `end` (X in `docs/DURABILITY.md`) is the first position without a valid unit. `commitment` (S)
+//! is the highest position that a surviving header or frame claims was synced. Bytes below a
+//! commitment were durable, so a hole there is corruption, whatever it looks like. No surviving
+//! evidence claims that bytes above it were synced. Power cuts and concurrent writers leave holes
+//! there.
 
 use crate::lsn::Lsn;
 
-/// What a scan found out about the end of the log.
+/// The evidence of a scan about the end of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Evidence {
-    /// The first place where no valid unit stands.
+    /// The first position without a valid unit.
     pub(crate) end: Lsn,
-    /// The highest synced position that anything intact claims.
+    /// The highest synced position that intact bytes claim.
     pub(crate) commitment: Lsn,
-    /// Whether only zeros, or nothing, stand from `end` on.
+    /// Set if all bytes from `end` are zero, or there are none.
     pub(crate) blank_from_end: bool,
-    /// Intact frames past `end`.
+    /// The number of intact frames past `end`.
     pub(crate) valid_after_count: u64,
-    /// Whether the last valid unit before `end` is a clean close.
+    /// Set if the last valid unit before `end` is a clean close.
     pub(crate) closed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Closed after everything was synced; the log goes on in place.
+    /// Closed after everything was synced. The log is continued in place.
     CleanClose,
-    /// Ends in zeros or with the file; not closed.
+    /// Not closed; ends in zeros or with the file.
     CleanEnd,
-    /// Unsynced writes that reached the device in part, or out of order.
+    /// Unsynced writes that reached the device partly or out of order.
     TornTail { valid_after_count: u64 },
-    /// Bytes that were durable are damaged.
+    /// Durable bytes are damaged.
     Corrupt,
 }
 
@@ -51,7 +54,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
 mod tests {
     use super::*;
 
-    /// The table of docs/DURABILITY.md, row by row, over every input: each must meet exactly one.
+    /// The table of docs/DURABILITY.md over every input: each input matches exactly one row.
     #[test]
     fn every_input_meets_exactly_one_row() {
         type Row = (&'static str, fn(&Evidence) -> bool, fn(&Verdict) -> bool);

@@ -1,56 +1,64 @@
-//! Walks the frames of a segment, whole units at a time, and says why it stopped.
+//! Walks the frames of a segment by whole units, and returns why it stopped.
 //!
-//! A unit is what is read back whole or not at all: a record, a control record or a batch.
+//! A unit is read back whole or not at all. It is a record, a control record or a batch.
 
 use crate::{
     format::{
         compression::{Codec, Unexpandable},
-        control::{Control, FIRST_PAYLOAD_BYTES},
-        frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Seed},
+        control::{CONTROL_PAYLOAD_BYTES_MAX, Control, FIRST_PAYLOAD_BYTES},
+        frame::{FRAME_HEADER_BYTES, FrameHeader, Kind, Seed, frame_bytes},
     },
     lsn::Lsn,
+    steps,
 };
 
-/// A frame that holds, and where its payload stands in the bytes that were walked.
+/// An intact frame, and the place of its payload in the walked bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameAt {
     pub(crate) lsn: Lsn,
     pub(crate) kind: Kind,
     pub(crate) payload_start: usize,
     pub(crate) payload_bytes: usize,
-    /// How the payload was compressed, if it was.
+    /// The codec of a compressed payload.
     pub(crate) codec: Option<Codec>,
     pub(crate) control: Option<Control>,
     pub(crate) commitment: Option<Lsn>,
 }
 
-/// Why a walk stopped for good at a place.
+impl FrameAt {
+    /// Returns the position after the frame.
+    pub(crate) fn end(&self) -> Lsn {
+        self.lsn.plus(frame_bytes(self.payload_bytes as u64))
+    }
+}
+
+/// The reason why a walk ended at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The segment is used to its end.
+    /// The segment has no more space.
     SegmentEnd,
-    /// Zeros where a frame would begin: nothing was written here.
+    /// Zeros instead of a frame: nothing was written here.
     Blank,
     /// The segment ends within a frame header.
     PartialHeader,
-    /// The header's check does not hold: other bytes, or those of another place.
+    /// The header's check fails: these are other bytes, or a frame of another position.
     BadHeader,
-    /// The header holds, but its length reaches past the segment's end.
+    /// The header is intact, but its length reaches past the segment's end.
     TooLong { payload_bytes: u32 },
-    /// The header holds, the payload does not.
+    /// The header is intact, but the payload is not.
     BadChecksum,
-    /// A batch goes on with something that is none of its frames.
+    /// A batch is followed by a frame that does not continue it.
     OpenBatch,
-    /// An intact frame of a kind or with flags of a later release.
+    /// An intact frame with a kind or with flags of a later release.
     Unsupported { lsn: Lsn, kind: u8, flags: u8 },
-    /// The header holds; the payload is above the limit, so it was not looked at.
+    /// The header is intact; the payload is above the limit and was not checked.
     AboveLimit { lsn: Lsn, payload_bytes: u32 },
-    /// An intact frame whose payload can't be had. No walk stops there: a reader does.
+    /// An intact frame whose payload cannot be expanded. A walk does not stop there; a reader does.
     Unexpandable(Unexpandable),
 }
 
 impl Stop {
-    /// The reason as a person reads it.
+    /// Returns the reason as text.
     pub(crate) const fn describe(self) -> &'static str {
         match self {
             Stop::SegmentEnd => "the segment ends",
@@ -70,32 +78,48 @@ impl Stop {
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pause {
-    /// The bytes ended first; the unit at `next` needs at least this many.
+    /// The bytes end within a unit. The unit at `next` needs at least this many bytes.
     NeedsBytes(u64),
     Stop(Stop),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Walk {
-    /// One past the last whole unit.
+    /// The end of the last whole unit.
     pub(crate) next: Lsn,
     pub(crate) pause: Pause,
-    /// Frames whose padding isn't zero: harmless, and worth a warning.
+    /// The number of frames with non-zero padding, which is harmless but worth a warning.
     pub(crate) dirty_padding_count: u64,
 }
 
-/// What a walk knows of the segment it is in.
+/// The limits of a walk in one segment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct WalkBounds {
     pub(crate) seed: Seed,
-    /// Where the segment ends: its successor's base, or the end of its file.
+    /// The base of the segment's successor, or the end of its file.
     pub(crate) end: Lsn,
-    /// Payloads above this are not looked at, unless they are as short as a control record's.
+    /// Larger payloads are not checked, unless they are as short as a control record's.
     pub(crate) record_bytes_max: u64,
 }
 
-/// Walks whole units from `start`, where `bytes` begins, and adds their frames to `frames`.
-pub(crate) fn walk(bytes: &[u8], start: Lsn, place: &Place, frames: &mut Vec<FrameAt>) -> Walk {
+impl WalkBounds {
+    /// Returns the length up to which the payload of a frame is checked.
+    fn payload_bytes_max(&self, header: &FrameHeader) -> u64 {
+        let least = match header.is_record() {
+            true => FIRST_PAYLOAD_BYTES as u64,
+            false => CONTROL_PAYLOAD_BYTES_MAX,
+        };
+        self.record_bytes_max.max(least)
+    }
+}
+
+/// Walks whole units from `start`, the position of `bytes`, and adds their frames to `frames`.
+pub(crate) fn walk(
+    bytes: &[u8],
+    start: Lsn,
+    place: &WalkBounds,
+    frames: &mut Vec<FrameAt>,
+) -> Walk {
     let mut walk = Walk { next: start, pause: Pause::NeedsBytes(0), dirty_padding_count: 0 };
     let mut at = start;
     let mut whole_count = frames.len();
@@ -103,7 +127,7 @@ pub(crate) fn walk(bytes: &[u8], start: Lsn, place: &Place, frames: &mut Vec<Fra
     let pause = loop {
         let offset = to_usize(at.since(start));
         match frame_at(bytes.get(offset..).unwrap_or_default(), at, place) {
-            Looked::Frame { frame, frame_bytes, padding_is_zero } => {
+            FrameCheck::Frame { frame, frame_bytes, padding_is_zero } => {
                 let part = matches!(frame.kind, Kind::BatchPart);
                 let batched = part || matches!(frame.kind, Kind::BatchEnd);
                 if in_batch && !batched {
@@ -118,70 +142,72 @@ pub(crate) fn walk(bytes: &[u8], start: Lsn, place: &Place, frames: &mut Vec<Fra
                     whole_count = frames.len();
                 }
             }
-            Looked::NeedsBytes(count) => break Pause::NeedsBytes(at.since(walk.next) + count),
-            Looked::Stop(stop) if in_batch && !matches!(stop, Stop::Unsupported { .. }) => {
+            FrameCheck::NeedsBytes(count) => break Pause::NeedsBytes(at.since(walk.next) + count),
+            FrameCheck::Stop(stop) if in_batch && !matches!(stop, Stop::Unsupported { .. }) => {
                 break Pause::Stop(match stop {
                     Stop::AboveLimit { .. } => stop,
                     _ => Stop::OpenBatch,
                 });
             }
-            Looked::Stop(stop) => break Pause::Stop(stop),
+            FrameCheck::Stop(stop) => break Pause::Stop(stop),
         }
     };
+    steps::count(frames.len() as u64);
     frames.truncate(whole_count);
     walk.pause = pause;
     walk
 }
 
-/// One frame, by itself.
-pub(crate) enum Looked {
+/// The result of checking one frame.
+pub(crate) enum FrameCheck {
     Frame { frame: FrameAt, frame_bytes: u64, padding_is_zero: bool },
     NeedsBytes(u64),
     Stop(Stop),
 }
 
-/// Looks at the frame at `lsn`, where `bytes` begins. `payload_start` counts from there.
-pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
+/// Checks the frame at `lsn`, the position of `bytes`. `payload_start` counts from the start of
+/// `bytes`.
+pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &WalkBounds) -> FrameCheck {
     let room = place.end.since(lsn);
     if room == 0 {
-        return Looked::Stop(Stop::SegmentEnd);
+        return FrameCheck::Stop(Stop::SegmentEnd);
     }
     let Some(header) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
         if room >= FRAME_HEADER_BYTES as u64 {
-            return Looked::NeedsBytes(FRAME_HEADER_BYTES as u64);
+            return FrameCheck::NeedsBytes(FRAME_HEADER_BYTES as u64);
         }
         if (bytes.len() as u64) < room {
-            return Looked::NeedsBytes(room);
+            return FrameCheck::NeedsBytes(room);
         }
         let blank = bytes.iter().all(|&byte| byte == 0);
-        return Looked::Stop(if blank { Stop::Blank } else { Stop::PartialHeader });
+        return FrameCheck::Stop(if blank { Stop::Blank } else { Stop::PartialHeader });
     };
     let header = FrameHeader::parse(*header);
     if header.to_words().0 == 0 {
-        return Looked::Stop(Stop::Blank);
+        return FrameCheck::Stop(Stop::Blank);
     }
     if !header.header_holds(place.seed, lsn) {
-        return Looked::Stop(Stop::BadHeader);
+        return FrameCheck::Stop(Stop::BadHeader);
     }
     let frame_bytes = header.frame_bytes();
     let payload_bytes = header.payload_bytes;
     if frame_bytes > room {
-        return Looked::Stop(Stop::TooLong { payload_bytes });
+        return FrameCheck::Stop(Stop::TooLong { payload_bytes });
     }
-    // A limit on records is none on what the log writes for itself.
-    if u64::from(payload_bytes) > place.record_bytes_max.max(FIRST_PAYLOAD_BYTES as u64) {
-        return Looked::Stop(Stop::AboveLimit { lsn, payload_bytes });
+    // The limit on records does not apply to the log's own control records.
+    if u64::from(payload_bytes) > place.payload_bytes_max(&header) {
+        return FrameCheck::Stop(Stop::AboveLimit { lsn, payload_bytes });
     }
     let Some(frame) = bytes.get(FRAME_HEADER_BYTES..to_usize(frame_bytes)) else {
-        return Looked::NeedsBytes(frame_bytes);
+        return FrameCheck::NeedsBytes(frame_bytes);
     };
     let (payload, padding) = frame.split_at(to_usize(u64::from(payload_bytes)));
     if !header.payload_holds(place.seed, lsn, crc32c::crc32c(payload)) {
-        return Looked::Stop(Stop::BadChecksum);
+        return FrameCheck::Stop(Stop::BadChecksum);
     }
     let Some((kind, codec, control)) = known(&header, payload) else {
         let (kind, flags) = (header.kind_code, header.flags);
-        return Looked::Stop(Stop::Unsupported { lsn, kind, flags });
+        return FrameCheck::Stop(Stop::Unsupported { lsn, kind, flags });
     };
     let frame = FrameAt {
         lsn,
@@ -193,20 +219,21 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &Place) -> Looked {
         commitment: header.commitment(lsn),
     };
     let padding_is_zero = padding.iter().all(|&byte| byte == 0);
-    Looked::Frame { frame, frame_bytes, padding_is_zero }
+    FrameCheck::Frame { frame, frame_bytes, padding_is_zero }
 }
 
-/// The kind of an intact frame, if this release knows all of it.
+/// Returns kind, codec and control record of an intact frame; `None` if one is unknown.
 fn known(header: &FrameHeader, payload: &[u8]) -> Option<(Kind, Option<Codec>, Option<Control>)> {
     match (header.kind()?, Codec::from_flags(header.flags).ok()?) {
-        // What the log notes for itself is never compressed.
+        // Control records are never compressed.
         (Kind::Control, Some(_)) => None,
         (Kind::Control, None) => Some((Kind::Control, None, Some(Control::parse(payload)?))),
         (kind, codec) => Some((kind, codec, None)),
     }
 }
 
-/// Lengths here are bounded by a slice or by a record, so they fit; a 32-bit target saturates.
+/// Converts a length to an index. It fits, because lengths here are bounded by a slice or a record;
+/// a 32-bit target saturates.
 pub(crate) fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
@@ -214,7 +241,6 @@ pub(crate) fn to_usize(bytes: u64) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::format::frame::frame_bytes;
 
     pub(crate) fn seed() -> Seed {
         Seed::new([1; 16], 1)
@@ -232,8 +258,8 @@ pub(crate) mod tests {
         log.resize(to_usize(end), 0);
     }
 
-    fn place(end: u64) -> Place {
-        Place { seed: seed(), end: Lsn::new(end), record_bytes_max: 1 << 20 }
+    fn place(end: u64) -> WalkBounds {
+        WalkBounds { seed: seed(), end: Lsn::new(end), record_bytes_max: 1 << 20 }
     }
 
     fn three() -> Vec<u8> {
@@ -259,7 +285,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_prefix_asks_for_more_and_never_yields_part_of_a_batch() {
+    fn prefix_needs_more_bytes_and_yields_whole_units() {
         let log = three();
         for length in 0..log.len() {
             let mut frames = Vec::new();
@@ -270,7 +296,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_batch_that_breaks_off_ends_the_walk_at_its_first_frame() {
+    fn unfinished_batch_ends_walk_at_its_first_frame() {
         let mut log = Vec::new();
         push(&mut log, Lsn::ZERO, Kind::BatchPart, b"part", Lsn::ZERO);
         push(&mut log, Lsn::ZERO, Kind::Record, b"record", Lsn::ZERO);
@@ -281,7 +307,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_length_never_asks_for_more_than_the_segment_or_the_limit() {
+    fn length_above_segment_or_limit_stops_walk() {
         let crc = crc32c::crc32c(b"");
         for (bytes, stop) in [
             (u32::MAX, Stop::TooLong { payload_bytes: u32::MAX }),
@@ -294,7 +320,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_intact_frame_of_an_unknown_kind_is_unsupported_and_not_damaged() {
+    fn intact_frame_of_unknown_kind_is_unsupported() {
         let mut log = three();
         let at = log.len();
         push(&mut log, Lsn::ZERO, Kind::Control, &[9; 8], Lsn::ZERO);

@@ -1,9 +1,9 @@
-//! Finds every intact frame of a region in which the frame before is not to be trusted.
+//! Finds every intact frame of a region whose frame boundaries cannot be trusted.
 //!
-//! After damage no length leads on, so each 8-byte position is tried. The CRC of any range comes
-//! from prefix CRCs of the region, combined (`crc(a..b)` is `crc(0..b)` with `crc(0..a)` shifted
-//! over `b - a` bytes taken out), so a candidate costs the same whatever length it claims: the
-//! search is linear in the region, also over payloads made to look like frames.
+//! After damage no length can be trusted, so each 8-byte position is tried. The CRC of any range
+//! comes from prefix CRCs of the region: `crc(a..b)` is `crc(0..b)` without `crc(0..a)` shifted by
+//! `b - a` bytes. So a candidate costs the same whatever length it claims. The search takes linear
+//! time, even over payloads that imitate frames.
 
 use crate::{
     format::{
@@ -12,9 +12,10 @@ use crate::{
     },
     lsn::Lsn,
     sabotage::{self, Sabotage},
+    steps,
 };
 
-/// Bytes of a region, read by position. The pure search doesn't know from where.
+/// Reads bytes of a region by position. It keeps the search free of I/O.
 pub(crate) trait Source {
     type Error;
 
@@ -24,32 +25,36 @@ pub(crate) trait Source {
 
 /// An intact frame past the damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundFrame {
     pub(crate) lsn: Lsn,
+    /// The end of its padding.
+    pub(crate) end: Lsn,
     pub(crate) commitment: Option<Lsn>,
     pub(crate) is_record: bool,
 }
 
-/// Memory that the prefix table may take, in entries.
+/// The maximum size of the prefix table, in entries.
 const TABLE_ENTRIES_MAX: u64 = 1 << 20;
 const GRANULE_BYTES_MIN: u64 = 256;
 const WINDOW_BYTES: u64 = 256 << 10;
 
-/// Calls `found` for each intact frame that begins in the first `used_bytes` bytes of the region of
-/// `region_bytes` bytes at `start`; it may end in the zeros behind them. Frames don't overlap: after
-/// an intact one the search goes on behind it.
+/// Calls `found` for each intact frame in a region of `region_bytes` at `start`. Only frames that
+/// begin in its first `used_bytes` are searched. A frame may end in the zeros after the used bytes.
+/// Frames do not overlap: the search continues after an intact frame.
 pub(crate) fn search<S: Source>(
     source: &mut S,
     start: Lsn,
     (used_bytes, region_bytes): (u64, u64),
     seed: Seed,
-    found: &mut dyn FnMut(Found),
+    found: &mut dyn FnMut(FoundFrame),
 ) -> Result<(), S::Error> {
     let mut prefixes = None;
     let mut window = Vec::new();
     let mut window_offset = 0;
     let mut offset = 0;
+    let mut steps = 0;
     while offset < used_bytes && offset + FRAME_HEADER_BYTES as u64 <= region_bytes {
+        steps += 1;
         let window_end = window_offset + window.len() as u64;
         if offset < window_offset || offset + FRAME_HEADER_BYTES as u64 > window_end {
             window_offset = offset;
@@ -80,12 +85,14 @@ pub(crate) fn search<S: Source>(
             let crc = prefixes.crc(source, payload_start, payload_bytes)?;
             if header.payload_holds(seed, lsn, crc) {
                 let is_record = header.is_record();
-                found(Found { lsn, commitment: header.commitment(lsn), is_record });
+                let end = lsn.plus(header.frame_bytes());
+                found(FoundFrame { lsn, end, commitment: header.commitment(lsn), is_record });
                 step = header.frame_bytes();
             }
         }
         offset += step;
     }
+    steps::count(steps);
     Ok(())
 }
 
@@ -119,7 +126,7 @@ impl Prefixes {
         Ok(Prefixes { granule_bytes, sums, scratch: Vec::new() })
     }
 
-    /// The CRC of `bytes` bytes from `start` on.
+    /// Returns the CRC of `bytes` bytes from `start`.
     fn crc<S: Source>(&mut self, source: &mut S, start: u64, bytes: u64) -> Result<u32, S::Error> {
         if bytes == 0 {
             return Ok(0);
@@ -172,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_frames_behind_damage_of_any_kind() {
+    fn frames_after_any_damage_are_found() {
         let base = Lsn::new(1 << 20);
         let mut log = Vec::new();
         let mut lsns = Vec::new();
@@ -181,7 +188,7 @@ mod tests {
             push(&mut log, base, Kind::Record, &vec![i; usize::from(i) * 7], base);
         }
         assert_eq!(found(&log, base).0, lsns);
-        // A damaged header, a damaged length, a damaged payload: all others are found.
+        // All other frames are found if the header, the length or the payload of one is damaged.
         let third = to_usize(lsns[3].since(base));
         for damaged_byte in [third + 12, third, third + 20] {
             let mut damaged = log.clone();
@@ -193,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_payload_full_of_frame_headers_costs_linear_time() {
-        // Each word pretends to begin a frame that reaches to the end of the region.
+        // Each word imitates a frame that reaches to the end of the region.
         let region = 1usize << 16;
         let mut log = vec![0u8; region];
         for at in (0..region - 32).step_by(16) {

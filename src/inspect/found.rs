@@ -1,4 +1,4 @@
-//! What an inspection gives: plain data.
+//! The result of an inspection: plain data.
 
 use std::fmt;
 
@@ -9,81 +9,107 @@ use crate::{
     recovery::{Cut, Warning},
 };
 
-/// A log, as it stands in its files.
+/// The contents of a log according to its files.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Inspection {
-    /// The directory, or how the storage names itself.
+    /// The directory, or the location of the storage.
     pub location: String,
-    /// The process that has the log open for writing, where the system tells (on Linux). What looks
-    /// torn at its end may then be a write on its way.
+    /// The process that has the log open for writing, if known (on Linux).
+    ///
+    /// An apparent torn tail may then be a write in progress.
     pub owner_pid: Option<u32>,
-    /// What opening would say.
+    /// The verdict of opening.
     pub verdict: Verdict,
-    /// Where the log begins; `None` if the log is refused before that is known.
+    /// The beginning of the log; `None` if the log is refused before that is known.
     pub first: Option<Lsn>,
-    /// The first place where no valid unit stands (X).
+    /// The first position without a valid unit (X).
     pub end: Option<Lsn>,
-    /// The highest position that anything claims was synced (S).
+    /// The highest position that any header, frame or note claims was synced (S).
     pub committed: Option<Lsn>,
-    /// All segment files, oldest first: those of the log, and others.
+    /// All segment files, oldest first. Some may not be part of the log.
     pub segments: Vec<Segment>,
-    /// Files with bytes that earlier recoveries cut and kept.
+    /// Files that hold bytes which earlier recoveries cut.
     pub kept: Vec<KeptCut>,
-    /// Everything suspicious that opening would warn of.
+    /// The warnings of opening.
     pub warnings: Vec<Warning>,
-    /// Damage that opening doesn't look for and reading would meet: found only by reading all of
-    /// the log.
+    /// Damage that opening does not search for. It is found only by reading the whole log.
     pub damage: Vec<Problem>,
+    /// The slots of the log, by name; empty if the log is refused.
+    pub slots: Vec<Slot>,
 }
 
-/// What opening would say of a log.
+/// A slot of a log: the durable position of a consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// The position at which the consumer continues. Everything below is done.
+    pub position: Lsn,
+    /// The bytes between the position and the end of the log.
+    pub lag_bytes: u64,
+    /// The bytes from the beginning of the segment that holds the position up to the end of the
+    /// log: what the slot keeps on the disk at most.
+    pub held_bytes: u64,
+    /// The most bytes that the slot may be behind; `None` without a limit.
+    pub keep_bytes_max: Option<u64>,
+    /// True if the log was truncated past the slot.
+    pub is_lost: bool,
+}
+
+/// The verdict of opening a log.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(tag = "is", rename_all = "snake_case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(tag = "is", rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// There is no log yet: opening creates one.
+    /// There is no log yet. Opening creates one.
     New,
-    /// Closed after everything was synced.
+    /// The log was closed after everything was synced.
     Closed,
-    /// Ends in zeros or with its file, and wasn't closed.
+    /// The log was not closed, and ends with zeros or with its file.
     CleanEnd,
-    /// Unsynced bytes that came to the device in part: opening cuts them.
+    /// Unsynced bytes reached the device in part. Opening cuts them.
     TornTail(Cut),
-    /// Opening refuses.
+    /// Opening refuses the log.
     Refused(Problem),
 }
 
-/// A reason to refuse a log, or what a reader of it would meet.
+/// A reason why opening or a reader refuses a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Problem {
-    /// What kind of.
+    /// The kind of the problem.
     pub kind: ProblemKind,
-    /// The segment file, where it is one's.
+    /// The name of the segment file, if the problem is in one.
     pub segment: Option<String>,
-    /// The place in that file.
+    /// The offset in that file.
     pub offset: Option<u64>,
-    /// The place in the log.
+    /// The position in the log.
     pub lsn: Option<Lsn>,
-    /// How far the log was known durable.
+    /// The position up to which the log was known to be durable.
     pub synced: Option<Lsn>,
-    /// Where, what, and what to do: the text of the [`Error`].
+    /// The text of the [`Error`]: where, what, and what to do.
     pub message: String,
 }
 
 /// The kinds of [`Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// Bytes that were durable are wrong or gone.
+    /// Durable bytes are wrong or missing.
     Corrupt,
-    /// Intact, and of a later release, or compressed with a codec that this build doesn't have.
+    /// Intact data of a later release, or of a codec that this build lacks.
     Unsupported,
-    /// The operating system refused to read.
+    /// The operating system cannot read the file.
     Unreadable,
 }
 
@@ -95,20 +121,22 @@ impl From<&Error> for Problem {
             offset: None,
             lsn: None,
             synced: None,
-            message: error.to_string(),
+            // The inspection names the directory once for all problems.
+            message: format!("{:#}", error.clone().without_directory()),
         };
         match error {
             Error::Corrupt { lsn, segment, offset, synced, .. } => {
                 problem.kind = ProblemKind::Corrupt;
                 problem.lsn = Some(*lsn);
                 problem.synced = Some(*synced);
-                // A segment that is missing has no file to look into.
+                // A missing segment has no file.
                 if !segment.is_empty() {
                     problem.segment = Some(segment.clone());
                     problem.offset = Some(*offset);
                 }
             }
-            Error::UnsupportedVersion { segment, .. } => {
+            Error::UnsupportedVersion { segment, .. }
+            | Error::UnsupportedExtension { segment, .. } => {
                 problem.kind = ProblemKind::Unsupported;
                 problem.segment = Some(segment.clone());
                 problem.offset = Some(0);
@@ -136,83 +164,97 @@ impl From<&Error> for Problem {
     }
 }
 
-/// A file that keeps what was cut.
+/// A file that holds bytes of an earlier cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct KeptCut {
     /// Its name.
     pub name: String,
-    /// Its length; `None` if it can't be read.
+    /// Its length in bytes; `None` if it cannot be read.
     pub bytes: Option<u64>,
 }
 
 /// A segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Segment {
     /// The file's name.
     pub name: String,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// One past its last byte that isn't zero.
+    /// The end of its last byte that is not zero.
     pub used_bytes: u64,
-    /// What it is to the log.
+    /// Its role in the log.
     pub role: Role,
-    /// What stands where its header belongs.
+    /// The state of its header.
     pub header_state: HeaderState,
-    /// The header, if it or its copy is valid.
+    /// The header, if one of its copies is valid.
     pub header: Option<Header>,
-    /// Where its part of the log ends: where the next segment begins, or with the file.
+    /// The end of the segment's part of the log.
+    ///
+    /// This is the beginning of the next segment, or the end of the file.
     pub end: Option<Lsn>,
-    /// What it holds; `None` if it wasn't read, or has no header to read it by.
+    /// Its frames in numbers; `None` if it was not read, or has no valid header.
     pub contents: Option<Contents>,
 }
 
-/// What a segment file is to the log.
+/// The role of a segment file in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Role {
     /// A part of the log.
     Log,
-    /// Prepared, and not begun yet.
+    /// Prepared and not begun yet.
     Spare,
-    /// No part of the log (any more): what an earlier cut replaced, or what can't be placed.
+    /// Not part of the log: an earlier cut replaced it, or its position is unknown.
     Other,
 }
 
-/// What stands where a segment's header belongs.
+/// The state of a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HeaderState {
-    /// The header and its copy hold.
+    /// Both copies are valid.
     Intact,
-    /// The header holds, its copy doesn't.
+    /// The first copy is valid, the second is not.
     CopyDamaged,
-    /// The copy holds, the header itself doesn't.
+    /// The second copy is valid, the first is not.
     MainDamaged,
-    /// Zeros: the file was prepared and not begun.
+    /// Both copies are zero: the file was prepared and not begun.
     Blank,
-    /// Neither holds.
+    /// Neither copy is valid.
     Damaged,
-    /// Intact, of a newer version of the format.
+    /// Intact, but of a newer version of the format.
     Newer {
         /// That version.
         version: u16,
     },
-    /// Intact, with flags that this release doesn't know.
+    /// Intact, but with flags that this release does not know.
     UnknownFlags {
         /// All flags.
         flags: u16,
     },
-    /// It can't be read.
+    /// Intact, but with an unknown extension entry that must not be skipped.
+    UnknownExtension {
+        /// The code of the entry.
+        code: u16,
+    },
+    /// Intact, but it belongs to a file with another number.
+    Misplaced {
+        /// That number.
+        sequence: u64,
+    },
+    /// The file cannot be read.
     Unreadable,
 }
 
-/// The sixteen random bytes that all segments of a log share. `Display` is hexadecimal.
+/// The id of a log: 16 random bytes that all its segments share.
+///
+/// Its `Display` is hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogId(pub [u8; 16]);
 
@@ -228,56 +270,58 @@ impl fmt::Debug for LogId {
     }
 }
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "serde")]
 impl serde::Serialize for LogId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// A random number: as text for readers of JSON, most of whom have 53 bits for a number.
-#[cfg(feature = "cli")]
+/// Writes a number as hexadecimal text, because many readers of JSON have 53-bit numbers.
+#[cfg(feature = "serde")]
 fn hexadecimal<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{value:016x}"))
 }
 
-/// A segment's header. `docs/FORMAT.md` has what each field promises.
+/// A segment's header. `docs/FORMAT.md` describes the promise of each field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Header {
-    /// Random, the same in all segments of a log.
+    /// The number in the name of the file to which the header belongs.
+    pub sequence: u64,
+    /// The id of the log, the same in all its segments.
     pub log_id: LogId,
     /// The LSN of the first frame.
     pub base: Lsn,
-    /// The same until a cut, which starts the next.
+    /// The epoch. Each cut begins the next one.
     pub epoch: u64,
-    /// Random for each use of a file.
-    #[cfg_attr(feature = "cli", serde(serialize_with = "hexadecimal"))]
+    /// A random number for each use of a file.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "hexadecimal"))]
     pub incarnation: u64,
     /// The segment before this one; `None` at the beginning of a log.
     pub previous: Option<Link>,
-    /// Where the log began when this segment was begun.
+    /// The beginning of the log when this segment was begun.
     pub first: Lsn,
-    /// How far the log was synced then.
+    /// The position up to which the log was synced when this segment was begun.
     pub synced: Lsn,
-    /// When that was, in milliseconds of Unix time.
+    /// The time when this segment was begun, in milliseconds of Unix time.
     pub created_unix_ms: u64,
-    /// A position that a user of the log wants to find again.
+    /// A position that the user of the log has stored to find it again.
     pub hint: Option<Lsn>,
     /// The length that the file was prepared with.
     pub file_bytes: u64,
 }
 
-/// How a segment names the one before it.
+/// The reference of a segment to its predecessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Link {
-    /// Its base.
+    /// The base of the predecessor.
     pub base: Lsn,
-    /// Its incarnation.
-    #[cfg_attr(feature = "cli", serde(serialize_with = "hexadecimal"))]
+    /// The incarnation of the predecessor.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "hexadecimal"))]
     pub incarnation: u64,
 }
 
@@ -285,6 +329,7 @@ impl From<SegmentHeader> for Header {
     fn from(header: SegmentHeader) -> Self {
         let link = header.previous;
         Header {
+            sequence: header.sequence,
             log_id: LogId(header.log_id),
             base: header.base,
             epoch: header.epoch,
@@ -299,45 +344,47 @@ impl From<SegmentHeader> for Header {
     }
 }
 
-/// Records that are stored compressed.
+/// The compressed records of a segment in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CompressedRecords {
-    /// How many.
+    /// The number of compressed records.
     pub record_count: u64,
-    /// Their bytes, as their readers get them.
+    /// The number of their uncompressed bytes.
     pub payload_bytes: u64,
-    /// The bytes that are stored of them.
+    /// The number of their stored bytes.
     pub stored_bytes: u64,
 }
 
-/// What a walk over a segment's frames counted: whole units, up to where no valid one stands.
+/// The frames of a segment in numbers.
+///
+/// Only whole units up to the first invalid one are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Contents {
-    /// All frames.
+    /// The number of frames.
     pub frame_count: u64,
-    /// Records, those of batches included.
+    /// The number of records, including those in batches.
     pub record_count: u64,
-    /// Batches of more than one record.
+    /// The number of batches with more than one record.
     pub batch_count: u64,
-    /// Control frames: marks and closes.
+    /// The number of control frames, such as marks and closes.
     pub control_count: u64,
-    /// The bytes of all records, as their readers get them.
+    /// The number of bytes of all records, uncompressed.
     pub payload_bytes: u64,
-    /// The compressed ones among them; `None` if there are none.
-    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    /// The compressed records; `None` if there are none.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub compressed: Option<CompressedRecords>,
-    /// The first frame's LSN, and the last one's.
+    /// The LSNs of the first and the last frame.
     pub frames: Option<(Lsn, Lsn)>,
-    /// Where the walk stopped: one past the last whole unit.
+    /// The end of the last whole unit, where the walk stopped.
     pub end: Lsn,
-    /// That place in the file.
+    /// The offset of that position in the file.
     pub end_offset: u64,
-    /// Why it stopped there.
+    /// Why the walk stopped.
     pub stop: &'static str,
-    /// Intact frames that stand past it.
+    /// The number of intact frames after that position.
     pub past_count: u64,
 }

@@ -1,4 +1,4 @@
-//! The frames of a segment one by one, also those past damage.
+//! Iterates over the frames of a segment, including those after damage.
 
 use std::collections::VecDeque;
 
@@ -9,103 +9,122 @@ use crate::{
     format::{
         compression::real_bytes,
         control::Control,
-        frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes},
+        frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes, payload_lsn},
         scan::{FrameAt, Stop},
-        search::{Found, search},
+        search::{FoundFrame, search},
     },
-    inspect::found::Contents,
+    inspect::found::{Contents, Problem, ProblemKind},
     lsn::Lsn,
+    replay::damage,
     segments::{Chunk, Region, SegmentReader},
 };
 
 const CHUNK_BYTES: u64 = 1 << 20;
-/// Most frames are shorter.
+/// The bytes of the first read of a frame. Most frames are shorter.
 const FIRST_READ_BYTES: u64 = 4096;
 
-/// A frame, or the place where one is damaged.
+/// A frame, or a damaged part of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// Where it stands in the log.
+    /// Its position in the log.
     pub lsn: Lsn,
-    /// Where it stands in its file.
+    /// Its offset in the file.
     pub offset: u64,
-    /// What it is.
+    /// The kind of the frame.
     pub kind: FrameKind,
-    /// Whether it holds.
+    /// Its validity.
     pub state: FrameState,
-    /// How many bytes of payload it has: what its header tells, and the real length if it was
-    /// compressed; 0 if the header doesn't hold.
+    /// The length of the payload in bytes, uncompressed. The length comes from the frame's header;
+    /// 0 if the header is invalid.
     pub payload_bytes: u64,
-    /// How many of them stand in the file: less, if it was compressed.
+    /// The number of bytes in the file, which is smaller if the payload is compressed.
     pub stored_bytes: u64,
-    /// How it was compressed; `None` if it wasn't.
+    /// The problem with which a reader would refuse the payload; `None` without a problem.
+    pub problem: Option<ProblemKind>,
+    /// The compression; `None` if the payload is stored uncompressed.
     pub compression: Option<Compressed>,
-    /// How far it claims that the log was synced when it was made.
+    /// The position that was synced when the frame was made, according to the frame.
     pub synced: Option<Lsn>,
-    /// The payload: all of it, expanded if it was compressed and that can be done; else as it
-    /// stands there. Not to be believed unless the frame is [intact](FrameState::is_intact).
+    /// The payload. A compressed one is expanded if that is possible.
+    ///
+    /// Do not trust it unless the frame is [intact](FrameState::is_intact).
     pub payload: Bytes,
 }
 
-/// How a record was compressed.
+impl Frame {
+    /// Returns the LSN of the next frame, if the length of this one is right.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.lsn.plus(frame_bytes(self.stored_bytes))
+    }
+}
+
+/// The compression of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Compressed {
-    /// The codec, `lz4` or `zstd`: also the name of the feature that reads it.
+    /// The codec, `lz4` or `zstd`, which is also the feature that reads it.
     pub codec: &'static str,
-    /// Why [`Frame::payload`] isn't expanded; `None` if it is.
-    #[cfg_attr(feature = "cli", serde(skip_serializing_if = "Option::is_none"))]
+    /// Why [`Frame::payload`] is not expanded; `None` if it is.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub problem: Option<&'static str>,
 }
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FrameKind {
-    /// A record of its own.
+    /// A single record.
     Record,
-    /// A record of a batch, with more of the batch behind it.
+    /// A record of a batch, but not the last one.
     BatchPart,
     /// The last record of a batch.
     BatchEnd,
-    /// A control record that says only what its commitment says.
+    /// A control record that only carries its commitment.
     Mark,
     /// A control record: the log was closed.
     Close,
-    /// A control record: the log begins at a later position, what stands before was truncated.
+    /// A control record: the beginning of the log was truncated to a later position.
     First,
-    /// Of a kind, or with a control code, that this release doesn't know, or with a header that
-    /// doesn't hold.
+    /// A control record: changes of the slots.
+    Slots,
+    /// A control record: the time at which it was made.
+    Time,
+    /// A control record of a newer release, which this one may skip.
+    Skipped,
+    /// A frame of an unknown kind or control code, or with an invalid header.
     Unknown,
 }
 
-/// Whether a frame holds.
+/// The validity of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FrameState {
-    /// It and all before it in its segment hold.
+    /// The frame and all frames before it in its segment are valid.
     Intact,
-    /// It holds, and stands past a place where none does: no reader of the log gets there.
+    /// The frame is valid, but follows an invalid one. No reader of the log reaches it.
     Past,
-    /// It doesn't hold, for this reason.
+    /// The frame is invalid for this reason.
     Damaged(&'static str),
 }
 
 impl FrameState {
-    /// Whether both checksums hold.
+    /// Returns whether both checksums are right.
     #[must_use]
     pub fn is_intact(self) -> bool {
         matches!(self, FrameState::Intact | FrameState::Past)
     }
 }
 
-/// The frames of one segment, in the order of their LSNs: up to the first place where no valid unit
-/// stands, and past it every intact frame, with one damaged item for what stands between two of
-/// them. Ends after an error.
+/// An iterator over the frames of one segment, in the order of their LSNs.
+///
+/// It yields all frames up to the first position without a valid unit. After that it yields each
+/// intact frame, and one damaged item for the bytes between two of them. The iterator ends after an
+/// error.
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless used"]
 pub struct Frames {
@@ -123,7 +142,7 @@ impl Frames {
         Frames { reader, next, chunk: None, frame_index: 0, past: None, is_over: false }
     }
 
-    /// Past where the walk stopped: each intact frame, and what stands between them.
+    /// Returns the next item after the position where the walk stopped.
     fn step_past(&mut self, stop: Stop) -> Result<Option<Frame>> {
         let past = match &mut self.past {
             Some(past) => past,
@@ -135,21 +154,21 @@ impl Frames {
         if next.is_none() && (self.next >= end || reader.used_end(self.next, end)? <= self.next) {
             return Ok(None);
         }
-        // A batch without its end stopped the walk, and is itself whole frames.
+        // An incomplete batch stopped the walk, but its frames are valid.
         match reader.read_frame(self.next, end, FIRST_READ_BYTES)? {
             Ok((at, bytes)) if next == Some(self.next) => {
                 past.pop_front();
                 let found = frame(reader, &at, &bytes, FrameState::Past);
-                self.next = self.next.plus(frame_bytes(found.stored_bytes));
+                self.next = found.end();
                 Ok(Some(found))
             }
             Ok(_) => Ok(None),
             Err(stop) => {
                 let found = damaged(reader, self.next, stop)?;
                 if next == Some(self.next) {
-                    // Intact, and of a kind that this release doesn't know.
+                    // The frame is intact, but this release does not know its kind.
                     past.pop_front();
-                    self.next = self.next.plus(frame_bytes(found.stored_bytes));
+                    self.next = found.end();
                 } else {
                     self.next = next.unwrap_or(end);
                 }
@@ -193,22 +212,31 @@ impl Iterator for Frames {
 fn frame(reader: &SegmentReader, at: &FrameAt, bytes: &Bytes, state: FrameState) -> Frame {
     let stored = bytes.slice(at.payload_start..at.payload_start + at.payload_bytes);
     let expanded = reader.payload(at, stored.clone());
-    let problem = expanded.as_ref().err().map(|stop| stop.describe());
+    let refused = expanded.as_ref().err().copied();
+    let codec_problem = refused.map(Stop::describe);
     Frame {
         lsn: at.lsn,
         offset: reader.offset(at.lsn),
         kind: kind(Some(at.kind), at.control),
         state,
-        payload_bytes: told_bytes(at, &stored),
+        payload_bytes: expanded_bytes(at, &stored),
         stored_bytes: at.payload_bytes as u64,
-        compression: at.codec.map(|codec| Compressed { codec: codec.name(), problem }),
+        problem: refused.map(|stop| problem_kind(reader, at.lsn, stop)),
+        compression: at
+            .codec
+            .map(|codec| Compressed { codec: codec.name(), problem: codec_problem }),
         synced: at.commitment,
         payload: expanded.unwrap_or(stored),
     }
 }
 
-/// The length of a payload, or what is stored of it tells that.
-fn told_bytes(at: &FrameAt, stored: &[u8]) -> u64 {
+/// Classifies a problem as a reader of the log does.
+fn problem_kind(reader: &SegmentReader, lsn: Lsn, stop: Stop) -> ProblemKind {
+    Problem::from(&damage(reader, lsn, stop, Lsn::ZERO)).kind
+}
+
+/// Returns the uncompressed length of a payload.
+fn expanded_bytes(at: &FrameAt, stored: &[u8]) -> u64 {
     let stored_bytes = at.payload_bytes as u64;
     at.codec.map_or(stored_bytes, |_| real_bytes(stored).unwrap_or(stored_bytes))
 }
@@ -221,11 +249,16 @@ fn kind(kind: Option<Kind>, control: Option<Control>) -> FrameKind {
         (Some(Kind::Control), Some(Control::Mark)) => FrameKind::Mark,
         (Some(Kind::Control), Some(Control::Close)) => FrameKind::Close,
         (Some(Kind::Control), Some(Control::First(_))) => FrameKind::First,
+        (Some(Kind::Control), Some(Control::Slots)) => FrameKind::Slots,
+        (Some(Kind::Control), Some(Control::Time(_))) => FrameKind::Time,
+        (Some(Kind::Control), Some(Control::Skipped)) => FrameKind::Skipped,
         _ => FrameKind::Unknown,
     }
 }
 
-/// What stands where no valid frame does: as much of it as its header, if that holds, vouches for.
+/// Returns the damaged item at a position.
+///
+/// The item has the payload if the frame header is valid.
 fn damaged(reader: &SegmentReader, lsn: Lsn, stop: Stop) -> Result<Frame> {
     let mut frame = Frame {
         lsn,
@@ -234,6 +267,7 @@ fn damaged(reader: &SegmentReader, lsn: Lsn, stop: Stop) -> Result<Frame> {
         state: FrameState::Damaged(stop.describe()),
         payload_bytes: 0,
         stored_bytes: 0,
+        problem: Some(problem_kind(reader, lsn, stop)),
         compression: None,
         synced: None,
         payload: Bytes::new(),
@@ -247,13 +281,13 @@ fn damaged(reader: &SegmentReader, lsn: Lsn, stop: Stop) -> Result<Frame> {
     frame.stored_bytes = u64::from(header.payload_bytes);
     frame.payload_bytes = frame.stored_bytes;
     frame.synced = header.commitment(lsn);
-    let at = lsn.plus(FRAME_HEADER_BYTES_U64);
+    let at = payload_lsn(lsn);
     let room = reader.place.end.since(at);
     frame.payload = reader.read(at, frame.payload_bytes.min(room))?.into();
     Ok(frame)
 }
 
-/// The intact frames from where a walk stopped to the segment's end.
+/// Returns the intact frames from the position where a walk stopped.
 fn intact_from(reader: &SegmentReader, from: Lsn, stop: Stop) -> Result<Vec<Lsn>> {
     let mut lsns = Vec::new();
     if stop == Stop::SegmentEnd {
@@ -262,16 +296,18 @@ fn intact_from(reader: &SegmentReader, from: Lsn, stop: Stop) -> Result<Vec<Lsn>
     let used_end = reader.used_end(from, reader.place.end)?;
     let region = (used_end.since(from), reader.place.end.since(from));
     let mut source = Region { reader, start: from };
-    search(&mut source, from, region, reader.place.seed, &mut |found: Found| lsns.push(found.lsn))?;
+    search(&mut source, from, region, reader.place.seed, &mut |found: FoundFrame| {
+        lsns.push(found.lsn)
+    })?;
     Ok(lsns)
 }
 
-/// What reading all of a segment found.
+/// The result of reading a whole segment.
 pub(super) struct Counted {
     pub(super) contents: Contents,
-    /// Why it stopped.
+    /// Why the walk stopped.
     pub(super) stop: Stop,
-    /// The first record that a reader would not get, although it is intact.
+    /// The first intact record that a reader would refuse.
     pub(super) withheld: Option<(Lsn, Stop)>,
 }
 
@@ -288,7 +324,7 @@ fn add_record(counted: &mut Counted, chunk: &Chunk, frame: &FrameAt) {
     let end = frame.payload_start + frame.payload_bytes;
     let stored = chunk.bytes.slice(frame.payload_start..end);
     let compressed = contents.compressed.get_or_insert_default();
-    let payload_bytes = told_bytes(frame, &stored);
+    let payload_bytes = expanded_bytes(frame, &stored);
     contents.payload_bytes += payload_bytes;
     compressed.record_count += 1;
     compressed.payload_bytes += payload_bytes;
@@ -298,7 +334,7 @@ fn add_record(counted: &mut Counted, chunk: &Chunk, frame: &FrameAt) {
     }
 }
 
-/// Walks a segment to where it stops, telling `progress` how many bytes each step took.
+/// Counts the frames of a segment. Calls `progress` with the number of bytes of each step.
 pub(super) fn count(reader: &SegmentReader, progress: &mut dyn FnMut(u64)) -> Result<Counted> {
     let contents = Contents { end: reader.base, ..Contents::default() };
     let mut counted = Counted { contents, stop: Stop::SegmentEnd, withheld: None };

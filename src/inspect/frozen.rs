@@ -1,10 +1,10 @@
-//! A storage as it stood at one moment, although somebody may be writing to it.
+//! Shows a storage as of one moment, while the log may be written.
 //!
-//! A log is written in order: a byte is there only if all before it are. So whoever looks at the
-//! end first and at what comes before later sees no hole that isn't there. From the newest file to
-//! the oldest, this notes how far each is used and then its header; what is read later is zero
-//! past that place. Without it a frame appended between two reads of the judge would look as if it
-//! stood behind damage.
+//! A log is written in order: a byte exists only if all bytes before it exist. So a look that reads
+//! the end first and earlier bytes later sees no false hole. From the newest file to the oldest, a
+//! snapshot notes the used length of each file and then its header. Later reads return zeros above
+//! the used length. Otherwise a frame that is appended between two reads of the judge would look
+//! like a frame after damage.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -12,8 +12,8 @@ use crate::{
     error::{Error, Result},
     format::{
         frame::Seed,
-        header::{FILE_BYTES_MAX, SEGMENT_HEADER_BYTES},
-        scan::{Place, to_usize},
+        header::{FILE_BYTES_MAX, SEGMENT_HEADER_BYTES, file_end, file_offset},
+        scan::{WalkBounds, to_usize},
     },
     lsn::Lsn,
     recovery::list,
@@ -21,14 +21,14 @@ use crate::{
     storage::{Locking, Storage, StorageFile, read_full},
 };
 
-/// How often a file may be gone between listing and opening before that is an error.
+/// The maximum number of attempts if a file is missing after the listing.
 const ATTEMPTS: u32 = 16;
 
-/// A file as it was when the storage was frozen.
+/// The state of a file at the moment of the snapshot.
 #[derive(Clone, Debug)]
-pub(crate) struct FileAt {
+pub(crate) struct FileSnapshot {
     pub(crate) bytes: u64,
-    /// One past the last byte that isn't zero, the header's block included.
+    /// The end of the last byte that is not zero, including the header block.
     pub(crate) used_bytes: u64,
     header: Arc<[u8]>,
 }
@@ -37,8 +37,8 @@ pub(crate) struct FileAt {
 pub(crate) struct Frozen {
     storage: Arc<dyn Storage>,
     names: Vec<String>,
-    /// Those that could be read; the others answer as the storage does.
-    files: BTreeMap<String, FileAt>,
+    /// The readable files. All others return the errors of the storage.
+    files: BTreeMap<String, FileSnapshot>,
 }
 
 impl Frozen {
@@ -47,7 +47,8 @@ impl Frozen {
         loop {
             attempt += 1;
             match Self::try_new(&storage) {
-                // Removed since it was listed, by a writer that made room or recovered.
+                // The file was removed after the listing, because a writer freed space or
+                // recovered.
                 Err(Error::Io { source, .. })
                     if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
                 frozen => return frozen,
@@ -58,24 +59,25 @@ impl Frozen {
     fn try_new(storage: &Arc<dyn Storage>) -> Result<Self> {
         let names = list(storage.as_ref())?;
         let mut files = BTreeMap::new();
-        // Sorted by name is sorted by age.
+        // Names sort by age.
         for (name, sequence) in
             names.iter().rev().filter_map(|name| Some((name, Sequence::parse(name)?)))
         {
-            match look(storage.as_ref(), sequence) {
+            match freeze_file(storage.as_ref(), sequence) {
                 Ok(file) => drop(files.insert(name.clone(), file)),
-                Err(Error::Io { source, operation, path, offset })
-                    if source.kind() == io::ErrorKind::NotFound =>
-                {
-                    return Err(Error::Io { source, operation, path, offset });
-                }
-                Err(error) => tracing::debug!(name, %error, "a segment file can't be read"),
+                Err(gone) if gone.is_not_found() => return Err(gone),
+                Err(error) => tracing::debug!(
+                    log = storage.location(),
+                    name,
+                    error = format_args!("{error:#}"),
+                    "cannot read a segment file"
+                ),
             }
         }
         Ok(Frozen { storage: Arc::clone(storage), names, files })
     }
 
-    pub(crate) fn file(&self, name: &str) -> Option<&FileAt> {
+    pub(crate) fn file(&self, name: &str) -> Option<&FileSnapshot> {
         self.files.get(name)
     }
 
@@ -84,27 +86,26 @@ impl Frozen {
     }
 }
 
-fn look(storage: &dyn Storage, sequence: Sequence) -> Result<FileAt> {
+fn freeze_file(storage: &dyn Storage, sequence: Sequence) -> Result<FileSnapshot> {
     let file = Arc::new(SegmentFile::open(storage, sequence)?);
     let bytes = file.bytes()?;
-    let end = Lsn::new(bytes.min(FILE_BYTES_MAX).saturating_sub(SEGMENT_HEADER_BYTES));
-    let place = Place { seed: Seed::new([0; 16], 0), end, record_bytes_max: 0 };
+    let end = file_end(Lsn::ZERO, bytes.min(FILE_BYTES_MAX));
+    let place = WalkBounds { seed: Seed::new([0; 16], 0), end, record_bytes_max: 0 };
     let reader = SegmentReader { file: Arc::clone(&file), base: Lsn::ZERO, place };
     let used = reader.used_end(Lsn::ZERO, end)?;
-    // After what it heads: frames without the header that was written before them can't be.
+    // Read after the frames: if there are frames, the header was written before them.
     let mut header = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
     let read = file.read_at(&mut header, 0)?;
     header.truncate(read);
     let header_used = header.iter().rposition(|&byte| byte != 0).map_or(0, |at| at as u64 + 1);
-    let used_bytes =
-        if used > Lsn::ZERO { SEGMENT_HEADER_BYTES + used.as_u64() } else { header_used };
-    Ok(FileAt { bytes, used_bytes, header: header.into() })
+    let used_bytes = if used > Lsn::ZERO { file_offset(Lsn::ZERO, used) } else { header_used };
+    Ok(FileSnapshot { bytes, used_bytes, header: header.into() })
 }
 
 #[derive(Debug)]
 struct FrozenFile {
     file: Box<dyn StorageFile>,
-    at: FileAt,
+    at: FileSnapshot,
 }
 
 fn refused<T>() -> io::Result<T> {

@@ -1,8 +1,8 @@
-//! What stands in a log: its segments, their frames, and what opening would say.
+//! Shows the contents of a log: its segments, their frames, and the verdict of opening.
 //!
-//! Nothing here changes a byte or takes the log's lock, so a log can be looked at while somebody
-//! writes to it, by whoever may read its files. The verdict is that of the judge that opening asks.
-//! All calls block; on a runtime make them from `spawn_blocking`.
+//! Nothing here changes a byte or takes the log's lock. So a log can be inspected while it is
+//! written, by any user who may read its files. Opening uses the same judge for its verdict. All
+//! calls block; on a runtime, call them from `spawn_blocking`.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -34,9 +34,10 @@ mod outline;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+pub use crate::format::frame::frame_bytes;
 pub use found::{
     CompressedRecords, Contents, Header, HeaderState, Inspection, KeptCut, Link, LogId, Problem,
-    ProblemKind, Role, Segment, Verdict,
+    ProblemKind, Role, Segment, Slot, Verdict,
 };
 pub use frames::{Compressed, Frame, FrameKind, FrameState, Frames};
 pub(crate) use frozen::Frozen;
@@ -50,27 +51,27 @@ use crate::{
     },
     lsn::Lsn,
     options::{Config, OnDamage},
-    recovery::{RecoveryReport, look},
+    recovery::{RecoveryReport, assess},
     replay::damage,
     storage::{ReadOnlyDirectory, Storage},
     turn::pause,
 };
 
-/// What looks torn while somebody writes may be a write on its way: worth another look, so often.
+/// The number of looks before a torn tail counts. It may be a write in progress.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// Reads all of the log in `directory`, and judges it.
+/// Reads the whole log in `directory`, and judges it.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if the directory can't be read, [`Error::NotALog`] if it holds other files and no
-/// segment. Whatever else is wrong is in the answer.
+/// [`Error::Io`] if the directory cannot be read; [`Error::NotALog`] if it holds other files and no
+/// segment. The result reports any other problem.
 pub fn directory(directory: impl AsRef<Path>) -> Result<Inspection> {
     Ok(Snapshot::of_directory(directory)?.read_all(&mut |_| {}))
 }
 
-/// Reads all of the log in `storage`, and judges it.
+/// Reads the whole log in `storage`, and judges it.
 ///
 /// # Errors
 ///
@@ -79,10 +80,10 @@ pub fn storage(storage: impl Storage) -> Result<Inspection> {
     Ok(Snapshot::of_storage(storage)?.read_all(&mut |_| {}))
 }
 
-/// A log as it stood at one moment: what a writer appends later isn't seen.
+/// The state of a log at one moment, without later appends.
 ///
-/// Taking one reads the headers and the unsynced end, as opening does; the rest is read when asked
-/// for.
+/// Creating a snapshot reads the headers and the unsynced end, as opening does. Everything else is
+/// read on request.
 #[derive(Debug)]
 pub struct Snapshot {
     frozen: Frozen,
@@ -90,7 +91,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at the log in a directory.
+    /// Takes a snapshot of the log in a directory.
     ///
     /// # Errors
     ///
@@ -116,7 +117,7 @@ impl Snapshot {
         }
     }
 
-    /// Looks at the log in any storage.
+    /// Takes a snapshot of the log in a storage.
     ///
     /// # Errors
     ///
@@ -131,55 +132,60 @@ impl Snapshot {
         Ok(Snapshot { frozen, outline })
     }
 
-    /// All that is known without reading the log: nothing was counted, and damage below what is
-    /// synced wasn't looked for.
+    /// Returns the state of the log as known from its headers and its unsynced end.
+    ///
+    /// The outline has no counts of frames, and no damage below the synced position.
     #[must_use]
     pub fn outline(&self) -> &Inspection {
         &self.outline
     }
 
-    /// What opening with [`OnDamage::TruncateAtDamage`] would find and do: the plan of a repair.
-    /// Reads all of the log, and changes nothing. Nothing durable would be cut unless `cut` has a
-    /// `durable`.
+    /// Returns the plan of a repair: the report of opening with [`OnDamage::TruncateAtDamage`].
+    ///
+    /// Reads the whole log, and changes nothing. A repair cuts durable data only if the report's
+    /// `cut` has a `durable`.
     ///
     /// # Errors
     ///
-    /// What opening would refuse with none the less: [`Error::Io`], [`Error::UnsupportedVersion`],
-    /// [`Error::UnsupportedFrame`].
+    /// The errors with which opening refuses the log in this case, too: [`Error::Io`],
+    /// [`Error::UnsupportedVersion`], [`Error::UnsupportedFrame`].
     pub fn plan_repair(&self) -> Result<RecoveryReport> {
         let on_damage = OnDamage::TruncateAtDamage;
         let config = Config { record_bytes_max: RECORD_BYTES_MAX, on_damage, ..Config::default() };
-        Ok(look(&self.frozen, &config)?.report)
+        Ok(assess(&self.frozen, &config)?.report)
     }
 
-    /// How many bytes [`read_all`](Snapshot::read_all) has to read, about.
+    /// Returns the approximate number of bytes that [`read_all`](Snapshot::read_all) reads.
     #[must_use]
     pub fn bytes_to_read(&self) -> u64 {
         let readable = self.outline.segments.iter().filter(|segment| segment.header.is_some());
         readable.map(|segment| segment.used_bytes).sum()
     }
 
-    /// The frames of one of the segments in [`outline`](Snapshot::outline).
+    /// Returns the frames of a segment of the [`outline`](Snapshot::outline).
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] if its header doesn't hold: then nothing in it can be checked.
-    /// [`Error::Io`].
+    /// - [`Error::Corrupt`] if the segment has no valid header, because its frames cannot be
+    ///   checked.
+    /// - [`Error::Io`].
     pub fn frames(&self, segment: &Segment) -> Result<Frames> {
         match reader(&self.frozen, segment)? {
             Some(reader) => Ok(Frames::new(reader)),
             None => Err(Error::Corrupt {
+                directory: String::new(),
                 lsn: segment.end.unwrap_or_default(),
                 segment: segment.name.clone(),
                 offset: 0,
                 synced: self.outline.committed.unwrap_or_default(),
-                reason: "there is no header to check its frames by".to_owned(),
+                reason: "without a header its frames cannot be checked".to_owned(),
             }),
         }
     }
 
-    /// Reads everything: counts what each segment holds, and finds damage that opening doesn't look
-    /// for. `progress` is told how many bytes each step took.
+    /// Reads the whole log. Counts the frames, and finds damage that opening does not search for.
+    ///
+    /// Calls `progress` with the number of bytes of each step.
     #[must_use]
     pub fn read_all(&self, progress: &mut dyn FnMut(u64)) -> Inspection {
         let mut inspection = self.outline.clone();
@@ -199,10 +205,11 @@ impl Snapshot {
                     }
                     let lsn = contents.end;
                     if segment.role == Role::Log && self.is_too_early(segment, lsn, stop) {
-                        // The file ends, and its part of the log doesn't.
+                        // The walk reached the end of the file, but not of the segment.
                         let stop =
                             if stop == Stop::SegmentEnd { Stop::PartialHeader } else { stop };
-                        // Truncated meanwhile, it may be in use again: then it is gone by its name.
+                        // The segment may have been truncated and its file reused during the walk.
+                        // Then the file has lost its name.
                         let gone = self::reader(&self.frozen, segment).err();
                         let damaged = || self::damage(&reader, lsn, stop, synced);
                         damage.push(gone.unwrap_or_else(damaged));
@@ -220,8 +227,7 @@ impl Snapshot {
         inspection
     }
 
-    /// Whether a reader of the log would have gone on past `lsn`, where a walk over a segment
-    /// stopped.
+    /// Returns whether a reader would continue at `lsn`, where a walk stopped.
     fn is_too_early(&self, segment: &Segment, lsn: Lsn, stop: Stop) -> bool {
         let followed = self.outline.segments.iter().any(|other| {
             other.role == Role::Log && other.header.map(|header| header.base) == segment.end

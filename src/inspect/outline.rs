@@ -1,4 +1,4 @@
-//! What is known of a log without reading it: its files, their headers and the verdict.
+//! Describes a log without reading all of it: its files, their headers and the verdict.
 
 use std::sync::Arc;
 
@@ -6,21 +6,21 @@ use crate::{
     error::{Error, Result},
     format::{
         frame::Seed,
-        header::{HeaderBlock, ParsedHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
-        scan::Place,
+        header::{HeaderBlock, ParsedHeader, SegmentHeader, file_end},
+        scan::WalkBounds,
     },
     inspect::{
-        found::{Header, HeaderState, Inspection, KeptCut, Problem, Role, Segment, Verdict},
+        found::{Header, HeaderState, Inspection, KeptCut, Problem, Role, Segment, Slot, Verdict},
         frozen::Frozen,
     },
     lsn::Lsn,
     options::{Config, RECORD_BYTES_LIMIT},
-    recovery::{Chain, Looked, Member, link_up, look, read_header, refuse_foreign},
+    recovery::{Assessment, Chain, Judged, Member, assess, link_up, read_header, refuse_foreign},
     segments::{SegmentFile, SegmentReader, Sequence, is_kept_cut},
     storage::Storage,
 };
 
-/// The largest record that any log may hold: what is too large for one user is none the less there.
+/// The largest record that any log may hold. Inspection has no smaller limit.
 pub(super) const RECORD_BYTES_MAX: u64 = RECORD_BYTES_LIMIT;
 
 pub(super) fn outline(frozen: &Frozen) -> Result<Inspection> {
@@ -34,11 +34,11 @@ pub(super) fn outline(frozen: &Frozen) -> Result<Inspection> {
         members.extend(member);
     }
     let config = Config { record_bytes_max: RECORD_BYTES_MAX, ..Config::default() };
-    let looked = look(frozen, &config);
-    let judged = looked.as_ref().ok().and_then(|looked| looked.judged.as_ref());
-    // Where opening refuses, the chain is what the headers alone say.
-    let chain = judged.map_or_else(|| by_headers(&members), |judged| judged.chain.clone());
-    assign(&mut segments, &chain);
+    let assessed = assess(frozen, &config);
+    let judged = assessed.as_ref().ok().and_then(|assessed| assessed.judged.as_ref());
+    // If opening refuses the log, the headers alone determine the chain.
+    let chain = judged.map_or_else(|| chain_of_headers(&members), |judged| judged.chain.clone());
+    assign_roles(&mut segments, &chain);
     let kept = frozen.names().iter().filter(|name| is_kept_cut(name)).map(|name| {
         let bytes = frozen.open(name).and_then(|file| file.len());
         KeptCut { name: name.clone(), bytes: bytes.ok() }
@@ -54,9 +54,10 @@ pub(super) fn outline(frozen: &Frozen) -> Result<Inspection> {
         kept: kept.collect(),
         warnings: Vec::new(),
         damage: Vec::new(),
+        slots: judged.map_or_else(Vec::new, slots),
     };
-    match looked {
-        Ok(looked) => fill(&mut inspection, looked),
+    match assessed {
+        Ok(assessed) => add_assessment(&mut inspection, assessed),
         Err(error) => {
             if let Error::Corrupt { synced, .. } = &error {
                 inspection.committed = Some(*synced);
@@ -67,19 +68,40 @@ pub(super) fn outline(frozen: &Frozen) -> Result<Inspection> {
     Ok(inspection)
 }
 
-/// The chain as far as there is one: what stands before a gap is a part of the log all the same.
-fn by_headers(members: &[Member]) -> Chain {
+/// Describes the slots of a log, ordered by name.
+fn slots(judged: &Judged) -> Vec<Slot> {
+    let end = judged.end;
+    let bases = || judged.chain.members.iter().map(|member| member.header.base);
+    let described = judged.slots.table.slots.values().map(|slot| {
+        let position = slot.position.min(end);
+        let base = bases().rfind(|base| *base <= position).unwrap_or(position);
+        Slot {
+            name: slot.name.to_string(),
+            position: slot.position,
+            lag_bytes: end.since(position),
+            held_bytes: end.since(base.min(end)),
+            keep_bytes_max: slot.cap_bytes,
+            is_lost: slot.position < judged.chain.first,
+        }
+    });
+    let mut slots: Vec<Slot> = described.collect();
+    slots.sort_by(|a, b| a.name.cmp(&b.name));
+    slots
+}
+
+/// Returns the chain of the headers. Segments below a gap count as part of the log.
+fn chain_of_headers(members: &[Member]) -> Chain {
     let mut chain = link_up(members, Lsn::ZERO);
-    if chain.broken.is_some() {
-        let before = std::mem::take(&mut chain.dead);
+    if chain.gap.is_some() {
+        let before = std::mem::take(&mut chain.obsolete);
         chain.members.extend(before);
         chain.members.sort_by_key(|member| member.sequence);
     }
     chain
 }
 
-fn fill(inspection: &mut Inspection, looked: Looked) {
-    let report = looked.report;
+fn add_assessment(inspection: &mut Inspection, assessed: Assessment) {
+    let report = assessed.report;
     inspection.warnings = report.warnings;
     if report.is_new {
         return;
@@ -93,7 +115,7 @@ fn fill(inspection: &mut Inspection, looked: Looked) {
     };
 }
 
-/// A segment file by itself. What can't be read of it the verdict tells too.
+/// Describes a segment file. The verdict reports unreadable parts.
 fn describe(frozen: &Frozen, sequence: Sequence) -> (Segment, Option<Member>) {
     let name = sequence.file_name();
     let file = frozen.file(&name);
@@ -132,31 +154,34 @@ fn state(block: &HeaderBlock) -> (HeaderState, Option<SegmentHeader>) {
         ParsedHeader::Damaged => (HeaderState::Damaged, None),
         ParsedHeader::Newer { version } => (HeaderState::Newer { version }, None),
         ParsedHeader::UnknownFlags { flags } => (HeaderState::UnknownFlags { flags }, None),
+        ParsedHeader::UnknownExtension { code } => (HeaderState::UnknownExtension { code }, None),
+        ParsedHeader::Misplaced(header) => {
+            (HeaderState::Misplaced { sequence: header.sequence }, None)
+        }
     }
 }
 
-/// Says of each segment that is one of the log where its part of it ends.
-fn assign(segments: &mut [Segment], chain: &Chain) {
+/// Sets the role and the end of each segment of the log.
+fn assign_roles(segments: &mut [Segment], chain: &Chain) {
     let successors = chain.members.iter().skip(1).map(Some);
     for (member, successor) in chain.members.iter().zip(successors.chain([None])) {
         let name = member.sequence.file_name();
         if let Some(segment) = segments.iter_mut().find(|segment| segment.name == name) {
             segment.role = Role::Log;
-            // Before a gap a segment ends with its file.
+            // A segment below a gap ends with its file.
             let next = successor.filter(|next| next.header.previous == Some(member.header.link()));
             segment.end = Some(next.map_or(member.file_end(), |next| next.header.base));
         }
     }
 }
 
-/// Reads what a segment's header vouches for; `None` if there is no such header.
+/// Returns a reader of a segment, or `None` if it has no valid header.
 pub(super) fn reader(frozen: &Frozen, segment: &Segment) -> Result<Option<SegmentReader>> {
     let sequence = Sequence::parse(&segment.name);
     let (Some(header), Some(sequence)) = (segment.header, sequence) else { return Ok(None) };
-    // No file is read past its end, wherever the next header says that it ends.
-    let bytes = segment.bytes.min(header.file_bytes).saturating_sub(SEGMENT_HEADER_BYTES);
-    let file_end = header.base.plus(bytes);
-    let place = Place {
+    // No read goes past the end of the file, wherever the next header begins.
+    let file_end = file_end(header.base, segment.bytes.min(header.file_bytes));
+    let place = WalkBounds {
         seed: Seed::new(header.log_id.0, header.epoch),
         end: segment.end.map_or(file_end, |end| end.min(file_end)),
         record_bytes_max: RECORD_BYTES_MAX,

@@ -1,42 +1,61 @@
-//! The log's own work: it is done, or the log stops and says so to everybody.
+//! Jobs: the log's background work. If a job can't finish, the log stops and every waiter gets the
+//! reason.
 
 use std::{fmt, sync::Arc};
 
 use crate::{
-    error::Error,
-    pipeline::{core::Core, open_log::OpenLog},
+    error::{ClosedBy, Error},
+    lsn::Lsn,
+    pipeline::{
+        core::{Core, Role},
+        open_log::OpenLog,
+        state::space::SpareRequest,
+    },
 };
 
-type Work = Box<dyn FnOnce(&Arc<Core>) + Send>;
+type OtherWork = Box<dyn FnOnce(&Arc<Core>) + Send>;
 
-/// A piece of the log's work, and a promise: if it is dropped unfinished (its runtime was shut
-/// down, it panicked), the log stops and every waiter is answered.
+/// The work of a job. A role needs no allocation.
+enum Work {
+    Role(Role),
+    Other(OtherWork),
+}
+
+/// A piece of the log's work. If it is dropped unfinished, because its runtime was shut down or it
+/// panicked, the log stops.
 pub(crate) struct Job {
     core: Arc<Core>,
-    /// A job may move the marks: while it is there, the log isn't abandoned.
-    _open: Option<Arc<OpenLog>>,
+    /// A job may move the marks, so it is a holder of the log.
+    _open: Option<OpenLog>,
     work: Option<Work>,
 }
 
 impl Job {
-    pub(crate) fn new(core: Arc<Core>, work: impl FnOnce(&Arc<Core>) + Send + 'static) -> Self {
-        Job { _open: core.open.upgrade(), core, work: Some(Box::new(work)) }
+    pub(super) fn new(core: &Arc<Core>, work: impl FnOnce(&Arc<Core>) + Send + 'static) -> Self {
+        Job::of(core, Work::Other(Box::new(work)))
+    }
+
+    fn of(core: &Arc<Core>, work: Work) -> Self {
+        Job { core: Arc::clone(core), _open: OpenLog::enter(core), work: Some(work) }
     }
 
     /// Hands the job to the log's executor.
     pub(crate) fn spawn(self) {
-        let executor = Arc::clone(&self.core.executor);
+        let executor = Arc::clone(self.core.executor());
         executor.spawn(Box::new(move || self.run()));
     }
 
     fn run(mut self) {
         if let Some(work) = self.work.take() {
             let guard = PanicGuard { core: &self.core };
-            // Held for as long as the job runs: nobody else may own the log while I/O of ours can
-            // still land. Gone means closed, and then there is nothing left to do.
-            let lock = self.core.hold_lock();
-            if lock.is_some() {
-                work(&self.core);
+            // The directory's lock is held while the job runs, because no other process may own the
+            // log while this I/O can still reach the files. The lock is gone only if the log is
+            // closed; then nothing is left to do.
+            let lock = self.core.life.lock.hold();
+            match work {
+                _ if lock.is_none() => {}
+                Work::Role(role) => (self.core.perform)(&self.core, role),
+                Work::Other(work) => work(&self.core),
             }
             drop(lock);
             std::mem::forget(guard);
@@ -47,7 +66,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if self.work.is_some() {
-            self.core.stop(Error::Closed { reason: "the runtime that runs its I/O is gone" });
+            self.core.stop(Error::Closed { by: ClosedBy::RuntimeGone });
         }
     }
 }
@@ -58,30 +77,70 @@ impl fmt::Debug for Job {
     }
 }
 
-impl Core {
-    /// Does what a job would, on the caller's thread; what `here` leaves undone is left to a job. The
-    /// caller has that job's role.
-    pub(super) fn here_or_by_job(
-        self: &Arc<Self>,
-        here: impl FnOnce(&Arc<Core>) -> bool,
-        job: fn(&Arc<Core>),
-    ) {
-        let guard = PanicGuard { core: self };
-        let is_done = here(self);
-        std::mem::forget(guard);
-        if !is_done {
-            Job::new(Arc::clone(self), job).spawn();
-        }
-    }
-}
-
 /// Stops the log when it is dropped by unwinding.
-pub(crate) struct PanicGuard<'a> {
-    pub(crate) core: &'a Core,
+pub(super) struct PanicGuard<'a> {
+    pub(super) core: &'a Core,
 }
 
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         self.core.stop(Error::Panicked { context: "" }.into_poison());
+    }
+}
+
+/// Starts a job for a role that the caller has claimed.
+pub(super) fn start(core: &Arc<Core>, role: Role) {
+    Job::of(core, Work::Role(role)).spawn();
+}
+
+/// Has the published frames written, by the running job or a new one. Call it after publishing.
+pub(crate) fn request_write(core: &Arc<Core>) {
+    if core.roles.write_flag.claim(|| true) {
+        start(core, Role::Write);
+    }
+}
+
+/// Has a sync done if one is wanted, by the running job or a new one. Call it after storing demand
+/// or writing bytes, which `wants_sync` reads.
+pub(super) fn request_sync(core: &Arc<Core>) {
+    if core.roles.sync_flag.claim(|| core.wants_sync()) {
+        start(core, Role::Sync);
+    }
+}
+
+/// Has everything below `end` synced, by the running job or a new one.
+pub(crate) fn demand_sync(core: &Arc<Core>, end: Lsn) {
+    core.progress.demand_sync(end);
+    request_sync(core);
+}
+
+/// Has a spare with room for a unit of `bytes` prepared. Returns the number of the attempt; `None`
+/// if there is a spare.
+pub(super) fn request_spare(core: &Arc<Core>, bytes: u64) -> Option<u64> {
+    match core.supply.space.request(bytes) {
+        SpareRequest::Ready => None,
+        SpareRequest::Scheduled(attempt) => Some(attempt),
+        SpareRequest::Claimed(attempt) => {
+            start(core, Role::Prepare { bytes, attempt });
+            Some(attempt)
+        }
+    }
+}
+
+/// Has the files removed that the log does not need any more.
+pub(super) fn request_removal(core: &Arc<Core>) {
+    if core.beginning().claim_removal(|horizon| core.segments().has_below(horizon)) {
+        start(core, Role::Remove);
+    }
+}
+
+/// Does the work of a claimed role on the caller's thread. If `here` returns `false`, a job does
+/// the rest.
+pub(super) fn run_here(core: &Arc<Core>, here: impl FnOnce(&Arc<Core>) -> bool, role: Role) {
+    let guard = PanicGuard { core };
+    let is_done = here(core);
+    std::mem::forget(guard);
+    if !is_done {
+        start(core, role);
     }
 }

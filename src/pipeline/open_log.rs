@@ -1,22 +1,50 @@
-//! Who can still move an open log on.
+//! [`OpenLog`]: a holder of the log, which can move its marks.
 
-use std::{
-    ops::Deref,
-    sync::{Arc, Weak},
+use std::{ops::Deref, sync::Arc};
+
+use crate::{
+    error::{ClosedBy, Error},
+    pipeline::{
+        core::{Core, Patient, Role, Start},
+        state::metrics::Instruments,
+    },
 };
 
-use crate::pipeline::core::Core;
-
-/// An open log, as those hold it who can move its marks: handles, tickets and jobs. When the last
-/// of them is gone the marks stand still for ever, and those who only read are told so; what they
-/// hold is the [`Core`] alone, so that a reader which waits for more doesn't keep the log open.
+/// A share of an open log. Handles, tickets and jobs hold one, because they can move its marks.
+///
+/// When the last holder is gone, no mark moves any more, and waiting readers are woken. A reader
+/// holds only the [`Core`], so a reader that waits for more does not keep the log open.
 #[derive(Debug)]
 pub(crate) struct OpenLog(Arc<Core>);
 
 impl OpenLog {
-    /// `make` gets what a job has to hold while it runs.
-    pub(super) fn new(make: impl FnOnce(Weak<OpenLog>) -> Core) -> Arc<Self> {
-        Arc::new_cyclic(|open| OpenLog(Arc::new(make(Weak::clone(open)))))
+    /// Starts the log. `perform` does the work of a role.
+    pub(super) fn start(
+        start: Start,
+        instruments: Instruments,
+        perform: fn(&Arc<Core>, Role),
+    ) -> Arc<Self> {
+        let log = OpenLog(Arc::new(Core::new(start, instruments, perform)));
+        let patient: Arc<dyn Patient> = Arc::clone(&log.0) as Arc<dyn Patient>;
+        log.vitals().attach(Arc::downgrade(&patient));
+        let core = Arc::downgrade(&log);
+        let gone = move || {
+            if let Some(core) = core.upgrade().filter(|core| core.status().check().is_ok()) {
+                // No job runs any more, so calls that need none get the same error from now on.
+                core.stop(Error::Closed { by: ClosedBy::RuntimeGone });
+            }
+        };
+        if let Some(watch) = log.executor().on_gone(Box::new(gone)) {
+            // No other code sets this cell.
+            let _ = log.life.runtime.set(watch);
+        }
+        log.publish_metrics();
+        Arc::new(log)
+    }
+
+    /// Adds a holder, unless the last one is gone.
+    pub(crate) fn enter(core: &Arc<Core>) -> Option<Self> {
+        core.status().enter().then(|| OpenLog(Arc::clone(core)))
     }
 }
 
@@ -30,6 +58,6 @@ impl Deref for OpenLog {
 
 impl Drop for OpenLog {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.leave();
     }
 }

@@ -1,203 +1,205 @@
-//! Segments that a truncation drops, kept to be used again.
+//! Recycling: files of segments that a truncation drops are used again.
 //!
-//! Their blocks are allocated, their extents written and their pages cached, so that the next segment
-//! costs no file, no allocation and no first touch of memory. No file with a segment's name ever holds
-//! another segment's bytes: it is renamed durably, then overwritten with zeros, synced, and only then
-//! given the next number. So recovery knows nothing of this but a name to remove.
-//! `docs/DURABILITY.md`, "Using segments again", has each step's crash states.
-
-use std::sync::PoisonError;
+//! Their blocks are allocated, their extents written and their pages cached. So the next segment
+//! costs no file, no allocation and no first touch of memory. A file is renamed durably,
+//! overwritten with zeros and synced before it gets the next segment's name. So no file with a
+//! segment's name ever holds another segment's bytes, and recovery finds only a name to remove. The
+//! section "Recycling segments" of `docs/DURABILITY.md` has each step's crash states.
 
 use crate::{
     error::{Error, Result},
     format::header::SEGMENT_HEADER_BYTES,
-    pipeline::core::Core,
+    operation::Operation,
+    options::Preallocation,
+    pipeline::{
+        core::{Core, Underway},
+        state::in_flight::Lane,
+    },
     sabotage::{self, Sabotage},
-    segments::{Beside, SegmentFile, Sequence, blank_by_pieces, prepare, sync_directory},
+    segments::{
+        Beside, SegmentFile, Sequence, blank_by_pieces, check_place, prepare, sync_directory,
+    },
     storage::{StorageFile, uninterrupted, write_full},
-    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
+    sync::Ordering,
 };
 
-/// The files that wait to be segments again.
-#[derive(Debug)]
-pub(crate) struct Recycled {
-    state: Mutex<State>,
-    reused_count: AtomicU64,
+/// Keeps the file of a segment for reuse. The log does not need the segment, and no reader can find
+/// it any more. Returns `false` if the caller still has to remove the file. Blocks, as the call
+/// that is `underway`.
+pub(super) fn recycle(core: &Core, sequence: Sequence, underway: &Underway<'_>) -> bool {
+    let recycled = &core.supply.recycled;
+    // On a storage that copies on write, zeros would take space a second time.
+    let is_worth_it = core.storage().overwrites_in_place();
+    if !is_worth_it || core.status().check().is_err() || !recycled.take_room() {
+        return false;
+    }
+    let log = core.storage().location();
+    let (old, kept) = (sequence.file_name(), sequence.recycled_name());
+    if let Err(error) = core.storage().rename(&old, &kept) {
+        recycled.give_room();
+        tracing::debug!(
+            log,
+            segment = old,
+            error = format_args!("{error:#}"),
+            "the segment can't be kept for reuse"
+        );
+        return false;
+    }
+    match make_blank(core, sequence, &kept, underway) {
+        Ok(None) if recycled.add(sequence) => {
+            tracing::debug!(log, segment = old, "kept the segment for reuse");
+            return true;
+        }
+        Ok(reason) => {
+            let reason = reason.unwrap_or("the log is being closed");
+            tracing::debug!(log, segment = old, reason, "removed the segment: it can't be reused");
+        }
+        Err(error) => {
+            tracing::warn!(
+                log,
+                segment = old,
+                error = format_args!("{error:#}"),
+                "removed the segment: it can't be reused"
+            );
+        }
+    }
+    recycled.give_room();
+    discard(core, &kept);
+    true
 }
 
-#[derive(Debug)]
-struct State {
-    /// By the segment that each was; all blank, durably. The warmest last.
-    waiting: Vec<Sequence>,
-    /// How many may wait, or be on their way to that.
-    room: usize,
-    is_closed: bool,
+/// Overwrites a renamed file with durable zeros. Returns a reason if the file must not be changed.
+fn make_blank(
+    core: &Core,
+    sequence: Sequence,
+    kept: &str,
+    underway: &Underway<'_>,
+) -> Result<Option<&'static str>> {
+    let failed = |operation, error| {
+        Error::io(operation, kept, None, error).in_log(&core.storage().location())
+    };
+    let file = core.storage().open(kept).map_err(|error| failed("opening", error))?;
+    let bytes = file.len().map_err(|error| failed("reading the length of", error))?;
+    if let Some(reason) = why_not(core, sequence, file.as_ref(), bytes) {
+        return Ok(Some(reason));
+    }
+    // Recovery may still start from the old name, so a crash must not restore that name with other
+    // bytes.
+    if !sabotage::is_on(Sabotage::RecycleBeforeFlush) {
+        sync_directory(core.storage().as_ref())?;
+    }
+    let spared = if sabotage::is_on(Sabotage::RecycleHeader) { SEGMENT_HEADER_BYTES } else { 0 };
+    let write = |zeros: &[u8], offset| {
+        underway.progressed();
+        write_full(file.as_ref(), zeros, offset).map_err(|error| failed("writing", error))
+    };
+    let flush = || {
+        underway.progressed();
+        uninterrupted(|| file.sync_data()).map_err(|error| failed("syncing", error))
+    };
+    blank_by_pieces(spared..bytes, write, flush)?;
+    if !sabotage::is_on(Sabotage::RecycleUnflushed) {
+        flush()?;
+    }
+    Ok(None)
 }
 
-impl Recycled {
-    pub(crate) fn new(count: usize) -> Self {
-        let state = State { waiting: Vec::new(), room: count, is_closed: false };
-        Recycled { state: Mutex::new(state), reused_count: AtomicU64::new(0) }
+/// Returns the reason why the file cannot be reused. Call this after the rename, when no new reader
+/// of this log can open the file.
+fn why_not(
+    core: &Core,
+    sequence: Sequence,
+    file: &dyn StorageFile,
+    bytes: u64,
+) -> Option<&'static str> {
+    if bytes != core.config().segment_bytes {
+        return Some("its size is not that of new segments");
     }
-
-    pub(crate) fn reused_count(&self) -> u64 {
-        self.reused_count.load(Ordering::Relaxed)
+    if core.segments().is_in_use(sequence) && !sabotage::is_on(Sabotage::RecycleOpen) {
+        return Some("a reader has it open");
     }
-
-    /// No I/O runs under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    // If the storage can't count the names of a file, the file may have another one.
+    if !matches!(file.link_count(), Ok(1)) && !sabotage::is_on(Sabotage::RecycleShared) {
+        return Some("it may have another name");
     }
-
-    /// Takes a place for one more, if there is any.
-    fn take_room(&self) -> bool {
-        let mut state = self.state();
-        let has_room = state.room > 0 && !state.is_closed;
-        state.room -= usize::from(has_room);
-        has_room
-    }
-
-    fn give_room(&self) {
-        self.state().room += 1;
-    }
-
-    /// Notes a file that is ready, in the place that was taken for it; not once the log was closed.
-    fn keep(&self, sequence: Sequence) -> bool {
-        let mut state = self.state();
-        if !state.is_closed {
-            state.waiting.push(sequence);
-        }
-        !state.is_closed
-    }
-
-    fn take(&self) -> Option<Sequence> {
-        let mut state = self.state();
-        let taken = state.waiting.pop();
-        state.room += usize::from(taken.is_some());
-        taken
-    }
+    None
 }
 
-impl Core {
-    /// Keeps a segment's file that is no part of the log any more, and that it is past finding by
-    /// readers: `false` if it is still there to be removed. Blocks.
-    pub(super) fn recycle(&self, sequence: Sequence) -> bool {
-        if self.status.check().is_err() || !self.recycled.take_room() {
-            return false;
-        }
-        let (old, kept) = (sequence.file_name(), sequence.recycled_name());
-        if let Err(error) = self.storage.rename(&old, &kept) {
-            self.recycled.give_room();
-            tracing::debug!(segment = old, %error, "can't be kept to be used again");
-            return false;
-        }
-        match self.make_blank(sequence, &kept) {
-            Ok(None) if self.recycled.keep(sequence) => {
-                tracing::debug!(segment = old, "kept, to be used again");
-                return true;
-            }
-            Ok(reason) => {
-                let reason = reason.unwrap_or("the log is being closed");
-                tracing::debug!(segment = old, reason, "removed: it can't be used again");
+/// Returns the next segment's file: a recycled one of this size, or a new one. Blocks.
+pub(super) fn next_file(
+    core: &Core,
+    sequence: Sequence,
+    bytes: u64,
+    progress: &dyn Fn(),
+) -> Result<SegmentFile> {
+    let storage = core.storage().as_ref();
+    let fits = bytes == core.config().segment_bytes;
+    if let Some(waiting) = fits.then(|| core.supply.recycled.take()).flatten() {
+        check_place(storage, &[])?;
+        let (kept, name) = (waiting.recycled_name(), sequence.file_name());
+        match storage.rename(&kept, &name) {
+            Ok(()) => {
+                progress();
+                let synced = sync_directory(storage);
+                let open = |()| SegmentFile::open(storage, sequence);
+                // No second try, because after the directory's failed sync the rename may be lost.
+                let file = synced.and_then(open).inspect_err(|_| discard(core, &name))?;
+                core.supply.recycled.note_reused();
+                return Ok(file);
             }
             Err(error) => {
-                tracing::warn!(segment = old, %error, "removed: it can't be used again");
+                let log = storage.location();
+                tracing::warn!(
+                    log,
+                    name = kept,
+                    error = format_args!("{error:#}"),
+                    "a recycled file can't be reused"
+                );
+                discard(core, &kept);
             }
         }
-        self.recycled.give_room();
-        self.discard(&kept);
-        true
     }
+    prepare(storage, sequence, bytes, next_preallocation(core), Beside::Commits, progress)
+}
 
-    /// What has its new name becomes a file of durable zeros. Gives why not, if it must stay as it is.
-    fn make_blank(&self, sequence: Sequence, kept: &str) -> Result<Option<&'static str>> {
-        let failed = |operation, error| Error::io(operation, kept.to_owned(), None, error);
-        let file = self.storage.open(kept).map_err(|error| failed("opening", error))?;
-        let bytes = file.len().map_err(|error| failed("reading the length of", error))?;
-        if let Some(reason) = self.why_not(sequence, file.as_ref(), bytes) {
-            return Ok(Some(reason));
-        }
-        // Under its old name it may still be where recovery begins to walk: it must not come back
-        // with other bytes.
-        if !sabotage::is_on(Sabotage::RecycleBeforeFlush) {
-            sync_directory(self.storage.as_ref())?;
-        }
-        let spared =
-            if sabotage::is_on(Sabotage::RecycleHeader) { SEGMENT_HEADER_BYTES } else { 0 };
-        let write = |zeros: &[u8], offset| {
-            write_full(file.as_ref(), zeros, offset).map_err(|error| failed("writing", error))
-        };
-        let flush = || uninterrupted(|| file.sync_data()).map_err(|error| failed("syncing", error));
-        blank_by_pieces(spared..bytes, write, flush)?;
-        if !sabotage::is_on(Sabotage::RecycleUnflushed) {
-            flush()?;
-        }
-        Ok(None)
+/// Chooses how the next segment is prepared. Only one job calls it at a time.
+pub(crate) fn next_preallocation(core: &Core) -> Preallocation {
+    if core.config().preallocation != Preallocation::Adaptive {
+        return core.config().preallocation;
     }
+    let counters = &core.measures().counters;
+    let (bytes, syncs) = (&counters.bytes, &counters.syncs);
+    core.supply.filling.choose(bytes.load(Ordering::Relaxed), syncs.load(Ordering::Relaxed))
+}
 
-    /// Why a file must not be written to, if so. Asked when nobody of ours can open it any more.
-    fn why_not(
-        &self,
-        sequence: Sequence,
-        file: &dyn StorageFile,
-        bytes: u64,
-    ) -> Option<&'static str> {
-        if bytes != self.config.segment_bytes {
-            return Some("it has another size than new segments");
-        }
-        if self.segments.is_in_use(sequence) && !sabotage::is_on(Sabotage::RecycleOpen) {
-            return Some("somebody reads it");
-        }
-        // Where names can't be counted there may be others.
-        if !matches!(file.link_count(), Ok(1)) && !sabotage::is_on(Sabotage::RecycleShared) {
-            return Some("it may have another name");
-        }
-        None
+/// Gives the space of all recycled files back to the device. Returns whether there were any.
+pub(super) fn give_back_recycled(core: &Core) -> bool {
+    let mut count = 0;
+    while let Some(waiting) = core.supply.recycled.take() {
+        discard(core, &waiting.recycled_name());
+        count += 1;
     }
+    count > 0
+}
 
-    /// The file of the next segment: one that waits to be used again, if it has this size, or a new
-    /// one. Blocks.
-    pub(super) fn next_file(&self, sequence: Sequence, bytes: u64) -> Result<SegmentFile> {
-        let fits = bytes == self.config.segment_bytes;
-        if let Some(waiting) = fits.then(|| self.recycled.take()).flatten() {
-            let (kept, name) = (waiting.recycled_name(), sequence.file_name());
-            match self.storage.rename(&kept, &name) {
-                Ok(()) => {
-                    sync_directory(self.storage.as_ref())?;
-                    let file = SegmentFile::open(self.storage.as_ref(), sequence)?;
-                    self.recycled.reused_count.fetch_add(1, Ordering::Relaxed);
-                    return Ok(file);
-                }
-                Err(error) => {
-                    tracing::warn!(name = kept, %error, "can't be used again");
-                    self.discard(&kept);
-                }
-            }
-        }
-        let (storage, preallocation) = (self.storage.as_ref(), self.next_preallocation());
-        prepare(storage, sequence, bytes, preallocation, Beside::Commits)
+/// Removes all recycled files: a closed log keeps no file that is not part of it.
+pub(super) fn close_recycled(core: &Core) {
+    core.supply.recycled.close();
+    while let Some(waiting) = core.supply.recycled.take() {
+        let _underway = core.begin(Lane::Close, Operation::Remove, waiting);
+        discard(core, &waiting.recycled_name());
     }
+}
 
-    /// Gives the space of all files that wait back to the device; says whether there were any.
-    pub(super) fn give_back_recycled(&self) -> bool {
-        let mut count = 0;
-        while let Some(waiting) = self.recycled.take() {
-            self.discard(&waiting.recycled_name());
-            count += 1;
-        }
-        count > 0
-    }
-
-    /// A closed log keeps no file that isn't part of it.
-    pub(super) fn close_recycled(&self) {
-        self.recycled.state().is_closed = true;
-        self.give_back_recycled();
-    }
-
-    /// Not vital: what stays is removed by the next opening.
-    fn discard(&self, kept: &str) {
-        if let Err(error) = self.storage.remove(kept) {
-            tracing::warn!(name = kept, %error, "stays until the log is opened again");
-        }
+/// Removes a file. Not vital, because the next opening removes a file that stays.
+pub(super) fn discard(core: &Core, name: &str) {
+    if let Err(error) = core.storage().remove(name) {
+        let log = core.storage().location();
+        tracing::warn!(
+            log,
+            name,
+            error = format_args!("{error:#}"),
+            "the file stays until the log is opened again"
+        );
     }
 }

@@ -1,11 +1,12 @@
-//! The newest records of entries, of all groups, up to a bound of bytes.
+//! Caches the newest records of entries, of all groups, up to a byte limit.
 //!
-//! By LSN and for the whole log, so the bound is exact whatever groups there are, and neither a purge
-//! nor a truncation has anything to do here: what they drop is asked for by nobody, and ages out.
+//! One cache, keyed by LSN, serves the whole log. So its size limit is exact for any number of
+//! groups. Purges and truncations need not update the cache, because the records that they drop are
+//! no longer looked up and age out.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
@@ -13,52 +14,53 @@ use bytes::Bytes;
 use crate::{
     lsn::Lsn,
     raft::{
-        index::Place,
-        kept::{KeptPart, Value},
+        decoded::{DecodedPart, DecodedValue},
+        index::RecordPart,
     },
+    sync::LockAlways,
 };
 
-/// What a record costs besides its bytes.
+/// The fixed cost of a cached record.
 const OVERHEAD_BYTES: u64 = 64;
 
 #[derive(Debug)]
 pub(super) struct TailCache {
     bytes_max: u64,
-    records: Mutex<Records>,
+    records: Mutex<CachedRecords>,
 }
 
-/// A record as it is cached: in its bytes, or in what the user has given in their place.
+/// The bytes of a record, or the caller's decoded value in their place.
 #[derive(Clone, Debug)]
-pub(super) enum Cached {
+pub(super) enum CachedContent {
     Bytes(Bytes),
-    Kept(Value),
+    Decoded(DecodedValue),
 }
 
 /// A cached record.
 #[derive(Clone, Debug)]
-pub(super) struct Slot {
-    pub(super) cached: Cached,
-    /// Those of the record.
+pub(super) struct CachedRecord {
+    pub(super) content: CachedContent,
+    /// The length of the record, even if its bytes are not cached.
     pub(super) payload_bytes: u64,
-    /// What it takes besides.
-    pub(super) more_bytes: u64,
+    /// Memory that a decoded value takes in addition.
+    pub(super) extra_bytes: u64,
 }
 
-impl Slot {
+impl CachedRecord {
     fn cost_bytes(&self) -> u64 {
-        self.payload_bytes.saturating_add(self.more_bytes).saturating_add(OVERHEAD_BYTES)
+        self.payload_bytes.saturating_add(self.extra_bytes).saturating_add(OVERHEAD_BYTES)
     }
 }
 
 #[derive(Debug, Default)]
-struct Records {
-    by_lsn: VecDeque<(Lsn, Slot)>,
+struct CachedRecords {
+    by_lsn: VecDeque<(Lsn, CachedRecord)>,
     bytes: u64,
 }
 
-impl Records {
-    /// Where a record is. It is looked for at `guess` first: records that are read together mostly
-    /// stand together.
+impl CachedRecords {
+    /// Returns the position of a record. Looks at `guess` first, because records that are read
+    /// together are mostly adjacent.
     fn find(&self, lsn: Lsn, guess: usize) -> Option<usize> {
         let is_there = self.by_lsn.get(guess).is_some_and(|(at, _)| *at == lsn);
         let search = || self.by_lsn.binary_search_by_key(&lsn, |(at, _)| *at).ok();
@@ -71,59 +73,68 @@ impl TailCache {
         TailCache { bytes_max, records: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, CachedRecords> {
+        self.records.lock_always()
     }
 
-    /// Puts a record in, and what has no room any more to `dead`: dropping it may take time.
-    pub(super) fn insert(&self, lsn: Lsn, slot: Slot, dead: &mut Vec<Slot>) {
+    /// Inserts a record and moves the evicted records to `evicted`.
+    ///
+    /// The caller drops them without a lock, because that may take long.
+    pub(super) fn insert(&self, lsn: Lsn, record: CachedRecord, evicted: &mut Vec<CachedRecord>) {
         let mut records = self.lock();
-        records.bytes = records.bytes.saturating_add(slot.cost_bytes());
-        // Groups publish beside each other: what comes late is a few places from the end.
-        let behind = records.by_lsn.iter().rev().take_while(|(other, _)| *other > lsn).count();
-        let place = records.by_lsn.len() - behind;
-        records.by_lsn.insert(place, (lsn, slot));
+        records.bytes = records.bytes.saturating_add(record.cost_bytes());
+        // Groups publish concurrently, so a late record belongs a few places before the end.
+        let later = records.by_lsn.iter().rev().take_while(|(other, _)| *other > lsn).count();
+        let place = records.by_lsn.len() - later;
+        records.by_lsn.insert(place, (lsn, record));
         while records.bytes > self.bytes_max {
             let Some((_, oldest)) = records.by_lsn.pop_front() else { break };
             records.bytes = records.bytes.saturating_sub(oldest.cost_bytes());
-            dead.push(oldest);
+            evicted.push(oldest);
         }
     }
 
-    /// The bytes of a record, if it is they that are cached.
+    /// Returns the bytes of a record, if they are cached.
     pub(super) fn get(&self, lsn: Lsn) -> Option<Bytes> {
         let records = self.lock();
-        match &records.by_lsn.get(records.find(lsn, usize::MAX)?)?.1.cached {
-            Cached::Bytes(bytes) => Some(bytes.clone()),
-            Cached::Kept(_) => None,
+        match &records.by_lsn.get(records.find(lsn, usize::MAX)?)?.1.content {
+            CachedContent::Bytes(bytes) => Some(bytes.clone()),
+            CachedContent::Decoded(_) => None,
         }
     }
 
-    /// What the user has given in place of these records, up to the first for which there is
-    /// nothing, and until they have so many bytes.
-    pub(super) fn kept(
+    /// Returns the decoded values of the given records.
+    ///
+    /// Ends before the first record without a decoded value, and after the record with which the
+    /// payloads reach `bytes_max`.
+    pub(super) fn decoded(
         &self,
-        places: impl Iterator<Item = Place>,
+        parts: impl Iterator<Item = RecordPart>,
         bytes_max: u64,
-    ) -> Vec<KeptPart> {
-        let mut parts: Vec<KeptPart> = Vec::new();
+    ) -> Vec<DecodedPart> {
+        let mut found: Vec<DecodedPart> = Vec::new();
         let (mut bytes, mut guess) = (0u64, usize::MAX);
         let records = self.lock();
-        for Place { lsn, indexes } in places {
-            if !parts.is_empty() && bytes >= bytes_max {
+        for RecordPart { lsn, indexes } in parts {
+            if !found.is_empty() && bytes >= bytes_max {
                 break;
             }
-            let found = records.find(lsn, guess);
-            let slot = found.and_then(|at| records.by_lsn.get(at)).map(|(_, slot)| slot);
-            let Some(Slot { cached: Cached::Kept(value), payload_bytes, .. }) = slot else { break };
-            match parts.last_mut().filter(|last| Arc::ptr_eq(&last.value, value)) {
+            let at = records.find(lsn, guess);
+            let record = at.and_then(|at| records.by_lsn.get(at)).map(|(_, record)| record);
+            let Some(CachedRecord {
+                content: CachedContent::Decoded(value), payload_bytes, ..
+            }) = record
+            else {
+                break;
+            };
+            match found.last_mut().filter(|last| Arc::ptr_eq(&last.value, value)) {
                 Some(last) => last.indexes.end = indexes.end,
-                None => parts.push(KeptPart { indexes, value: Arc::clone(value) }),
+                None => found.push(DecodedPart { indexes, value: Arc::clone(value) }),
             }
             bytes = bytes.saturating_add(*payload_bytes);
-            guess = found.map_or(usize::MAX, |at| at.saturating_add(1));
+            guess = at.map_or(usize::MAX, |at| at.saturating_add(1));
         }
-        parts
+        found
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -1,8 +1,9 @@
-//! State records: what every group is, in parts that fit into records. Pure.
+//! Encodes and decodes checkpoints: the state of every group, in parts that fit into records. Pure.
 //!
-//! A checkpoint is a begin, parts, and an end that names the begin and counts the parts. Each group is
-//! pictured at a moment of its own after the begin was ordered, and says up to which LSN all records
-//! are in its picture: so what is replayed over it, from the begin on, is exactly the rest.
+//! A checkpoint is a begin record, part records, and an end record that names the begin and counts
+//! the parts. Each group's snapshot is taken at its own moment, after the begin record has its LSN.
+//! The snapshot contains the LSN `applied`, and includes every record of the group below it. So the
+//! replay, which starts at the begin record, applies exactly the records that the snapshot lacks.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,17 +12,19 @@ use bytes::Bytes;
 use crate::{
     lsn::Lsn,
     raft::{
-        index::{Index, Run},
-        record::Purged,
+        index::{Index, IndexRun},
+        records::{
+            record::Purged,
+            varint::{Cursor, put, put_optional},
+        },
         state::GroupState,
-        varint::{Cursor, put, put_optional},
     },
 };
 
 const HEAD: u8 = 0;
 const RUN: u8 = 1;
 
-/// Gathers fragments to parts.
+/// Packs the fragments of groups into parts.
 #[derive(Debug)]
 pub(super) struct Packer {
     part_bytes: usize,
@@ -41,7 +44,7 @@ impl Packer {
         }
     }
 
-    /// Adds the picture of a group.
+    /// Adds the snapshot of a group.
     pub(super) fn add(&mut self, id: u64, state: &GroupState) {
         self.fragment(|to| {
             put(to, id);
@@ -73,14 +76,14 @@ impl Packer {
         }
     }
 
-    /// A part that is full; at the end, what is left.
+    /// Returns the next full part; if `is_end`, also the last one.
     pub(super) fn take(&mut self, is_end: bool) -> Option<Vec<u8>> {
         let is_rest = is_end && self.full.is_empty() && !self.open.is_empty();
         if is_rest { Some(std::mem::take(&mut self.open)) } else { self.full.pop_front() }
     }
 }
 
-/// The groups of a checkpoint, as its parts are read.
+/// Collects the groups of a checkpoint while its parts are read.
 #[derive(Debug, Default)]
 pub(super) struct Unpacker {
     groups: BTreeMap<u64, GroupState>,
@@ -90,7 +93,7 @@ impl Unpacker {
     pub(super) fn add(&mut self, fragments: Bytes) -> Result<(), &'static str> {
         let mut cursor = Cursor::new(fragments);
         while !cursor.is_at_end() {
-            self.fragment(&mut cursor).ok_or("a state record that makes no sense")?;
+            self.fragment(&mut cursor).ok_or("malformed checkpoint part")?;
         }
         Ok(())
     }
@@ -103,14 +106,14 @@ impl Unpacker {
                 self.groups.insert(id, state).is_none().then_some(())
             }
             RUN => {
-                let run = Run::decode(cursor)?;
+                let run = IndexRun::decode(cursor)?;
                 self.groups.get_mut(&id)?.index.add(run).then_some(())
             }
             _ => None,
         }
     }
 
-    /// The groups, if all that they tell hangs together.
+    /// Returns the groups, if each is consistent.
     pub(super) fn finish(self) -> Result<BTreeMap<u64, GroupState>, &'static str> {
         let is_sound = |state: &GroupState| {
             let covers = state.index.covers();
@@ -124,7 +127,7 @@ impl Unpacker {
         if self.groups.values().all(is_sound) {
             Ok(self.groups)
         } else {
-            Err("a state record whose parts contradict each other")
+            Err("inconsistent checkpoint")
         }
     }
 }

@@ -1,54 +1,69 @@
-//! Changing a group: room first, then check, order and make the change under the group's lock.
+//! The handle of a group, and the calls that change the group.
+//!
+//! Each change waits for room in the log first. Then the group is locked. Under the lock, the
+//! change is checked, gets its LSN and is applied.
 
 use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
-    error::{Error, Result},
-    pipeline::{Goal, Room, Unit},
+    pipeline::embed::{room_for, unit},
     raft::{
-        entry::{Entries, Filled},
-        log::{Group, RaftLog, Store},
-        record::{Change, EntriesHead, Kind, Purged},
-        state::{At, GroupState, Refused},
+        entries::Entries,
+        error::{Error, Result},
+        publish::{drop_garbage, nothing_changed, publish},
+        records::{
+            entries::EntriesHead,
+            kind::RecordKind,
+            record::{GroupChange, Purged},
+        },
+        state::{GroupState, Rejection},
+        store::{LockedGroup, Store},
         ticket::AppendTicket,
+        upkeep::schedule::start_upkeep_if_due,
     },
     sabotage::{self, Sabotage},
 };
 
-/// One group of a [`RaftLog`]. A cheap handle; all handles of a group are the
-/// same group, and it keeps the log open.
+/// A handle of one group of a [`RaftLog`](crate::raft::RaftLog).
+///
+/// It is cheap to clone, and every handle with the same number is the same group. A handle keeps
+/// the log open.
 #[derive(Clone)]
 pub struct RaftGroup {
     pub(super) store: Arc<Store>,
-    pub(super) group: Arc<Group>,
+    pub(super) group: Arc<LockedGroup>,
 }
 
-/// What a group is, at one moment, with all that was ordered: it may be ahead of what is durable. Right
-/// after opening it is what is durable.
+/// The state of a group at one moment.
+///
+/// The state includes every change that has a position in the log, even if the change is not
+/// durable yet. Directly after opening, all of it is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupInfo {
-    /// The index of the first entry; [`next`](GroupInfo::next) if there is none.
+    /// The index of the first entry, or [`next`](GroupInfo::next) if there is none.
     pub first: u64,
-    /// One past the index of the last entry. Without entries it is one past what is purged, or 0:
-    /// then an entry may be appended at any index from there on.
+    /// The index after the last entry.
+    ///
+    /// Without entries, it is the index after the last purged entry; 0 if there is none. Then
+    /// entries may be appended at any index from there on.
     pub next: u64,
-    /// How far it is purged, with the id that was given.
+    /// How far the group is purged, or `None` if it never was.
     pub purged: Option<Purged>,
-    /// The index and term of the last entry, or, if there is none, of what was purged last.
+    /// The index and term of the last entry; without entries, of the last purged one.
     pub last: Option<(u64, u64)>,
-    /// The vote, as it was set.
+    /// The bytes set by [`set_vote`](RaftGroup::set_vote).
     pub vote: Option<Bytes>,
-    /// What was set by [`set_committed`](RaftGroup::set_committed).
+    /// The bytes set by [`set_committed`](RaftGroup::set_committed).
     pub committed: Option<Bytes>,
-    /// What was set by [`set_user`](RaftGroup::set_user).
+    /// The bytes set by [`set_user`](RaftGroup::set_user).
     pub user: Option<Bytes>,
 }
 
 impl GroupInfo {
-    /// Whether there are no entries.
+    /// Returns true if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.first == self.next
@@ -56,23 +71,17 @@ impl GroupInfo {
 }
 
 impl RaftGroup {
-    pub(super) fn new(store: Arc<Store>, group: Arc<Group>) -> Self {
+    pub(super) fn new(store: Arc<Store>, group: Arc<LockedGroup>) -> Self {
         RaftGroup { store, group }
     }
 
-    /// The group's number.
+    /// Returns the group's number.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.group.id
     }
 
-    /// The log that it is in.
-    #[must_use]
-    pub fn log(&self) -> RaftLog {
-        RaftLog { store: Arc::clone(&self.store) }
-    }
-
-    /// What the group is now, from memory.
+    /// Returns the current state of the group, from memory.
     #[must_use]
     pub fn state(&self) -> GroupInfo {
         let state = self.group.lock();
@@ -91,35 +100,44 @@ impl RaftGroup {
         }
     }
 
-    /// The term of the entry at `index`, or of the one that was purged last; from memory.
+    /// Returns the term of an entry, or of the last purged one, from memory.
     #[must_use]
     pub fn term(&self, index: u64) -> Option<u64> {
         self.group.lock().term(index)
     }
 
-    /// Appends entries behind the last one. They can be read when this returns, and are durable when
-    /// the ticket says so; until then nobody may be told of them. After a crash all of them are
-    /// there, or none.
+    /// Appends entries after the last one.
     ///
-    /// An empty group takes any first index above what is purged. What is waited for is room in the
-    /// log's ring, before anything is ordered; never a disk.
+    /// The entries can be read when this returns. They are durable when the ticket reports it; do
+    /// not acknowledge them before. After a crash the log holds all of them or none.
+    ///
+    /// An empty group accepts any first index that is not purged. The call waits only for room in
+    /// the log's ring, before the entries get their positions. It never waits for the disk.
     ///
     /// # Errors
     ///
-    /// [`Error::NotContiguous`], [`Error::Purged`] if the first index is purged,
-    /// [`Error::RecordTooLarge`] and [`Error::BatchTooLarge`], [`Error::NoSpace`]: nothing was
-    /// appended. [`Error::Poisoned`], [`Error::Closed`].
+    /// Nothing was appended:
+    ///
+    /// - [`Error::NotContiguous`]; [`Error::Purged`] if the first index is purged;
+    /// - [`RecordTooLarge`](crate::Error::RecordTooLarge) and
+    ///   [`BatchTooLarge`](crate::Error::BatchTooLarge);
+    /// - [`NoSpace`](crate::Error::NoSpace) and [`Io`](crate::Error::Io) if the file of the next
+    ///   segment cannot be prepared;
+    /// - [`Poisoned`](crate::Error::Poisoned) and [`Closed`](crate::Error::Closed).
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: until it resolves, nothing is appended.
+    /// Cancel-safe: if the future is dropped before it resolves, nothing is appended.
     pub async fn append(&self, entries: impl Into<Entries>) -> Result<AppendTicket> {
-        self.append_as(Kind::Append, entries.into()).await
+        self.append_as(RecordKind::Append, entries.into()).await
     }
 
-    /// As [`append`](RaftGroup::append), and drops what stands at the first of the new indexes and
-    /// behind, all in one step: for engines that overwrite a suffix without truncating it before. The
-    /// first index may be any from the one below what is purged to the next.
+    /// Appends entries and drops the old ones from the first new index on.
+    ///
+    /// Both happen in one step.
+    ///
+    /// For Raft libraries that overwrite a suffix without truncating it first. The first index may
+    /// be any index from the lowest that is not purged to the next one.
     ///
     /// # Errors
     ///
@@ -129,42 +147,43 @@ impl RaftGroup {
     ///
     /// As [`append`](RaftGroup::append).
     pub async fn append_overwriting(&self, entries: impl Into<Entries>) -> Result<AppendTicket> {
-        self.append_as(Kind::Overwrite, entries.into()).await
+        self.append_as(RecordKind::Overwrite, entries.into()).await
     }
 
-    async fn append_as(&self, kind: Kind, mut entries: Entries) -> Result<AppendTicket> {
+    async fn append_as(&self, kind: RecordKind, mut entries: Entries) -> Result<AppendTicket> {
         let group = self.group.id;
         if let Some((index, expected)) = entries.broken_at() {
             return Err(Error::NotContiguous { group, index, expected });
         }
         let indexes = entries.first()..entries.next();
         if entries.is_empty() {
-            return Ok(self.store.nothing_changed(&self.group.lock()));
+            return Ok(nothing_changed(&self.store, &self.group.lock()));
         }
         let records = entries.finish(group, kind);
-        let core = self.store.wal.core();
-        let unit = core.unit(records.iter().map(|record| (&record.payload).into()).collect())?;
-        let room = core.room_for(&unit).await?;
+        let log = self.store.log();
+        let unit = unit(log, records.iter().map(|record| (&record.payload).into()).collect())?;
+        let room = room_for(log, &unit).await?;
         let mut state = self.group.lock();
-        state.check(kind, &indexes).map_err(|refused| refused.of(group))?;
+        state.check(kind, &indexes).map_err(|rejection| rejection.into_error(group))?;
         let ends = records.iter().skip(1).map(|record| record.first).chain([indexes.end]);
         let changes = records.iter().zip(ends).enumerate().map(|(number, (record, end))| {
             let head = EntriesHead { group, first: record.first, count: end - record.first };
-            // Only the first of them drops what stands there.
-            let kind = if number == 0 { kind } else { Kind::Append };
-            Change::Entries(kind, head, terms_in(entries.terms(), record.first..end))
+            // Only the first record drops the old entries.
+            let kind = if number == 0 { kind } else { RecordKind::Append };
+            GroupChange::Entries(kind, head, terms_in(entries.terms(), record.first..end))
         });
         let changes: Vec<_> = changes.collect();
-        let (ticket, dead) = self.store.publish(&mut state, room, unit, &changes, &records);
+        let (ticket, garbage) = publish(&self.store, &mut state, room, unit, &changes, &records);
         drop(state);
-        self.store.drop_elsewhere(dead);
-        self.store.look_for_work(false);
+        drop_garbage(&self.store, garbage);
+        start_upkeep_if_due(&self.store, false);
         Ok(ticket)
     }
 
-    /// Drops the entries behind `last`, or all, by a record that overrides them. Beyond the end it
-    /// changes nothing. It needs no wait for the disk: what is appended next is durable only with
-    /// it.
+    /// Drops the entries after index `last`, or all entries for `None`.
+    ///
+    /// Changes nothing if there are none. There is no need to wait for the ticket, because every
+    /// later append becomes durable only together with the truncation.
     ///
     /// # Errors
     ///
@@ -176,17 +195,16 @@ impl RaftGroup {
     pub async fn truncate_after(&self, last: Option<u64>) -> Result<AppendTicket> {
         let next = last.map_or(0, |last| last.saturating_add(1));
         let is_change = move |state: &GroupState| next < state.next && !state.is_empty();
-        let change =
-            move |state: &GroupState| Ok(is_change(state).then_some(Change::Truncate { next }));
-        self.change(change).await
+        self.change(move |state| is_change(state).then_some(GroupChange::Truncate { next })).await
     }
 
-    /// Drops the entries up to `upto`, that one included, which a snapshot covers: `term` and `id` are
-    /// kept in their place. It may lie beyond the end; then the log is empty, and goes on behind it.
-    /// Below what is purged already it changes nothing.
+    /// Drops the entries up to and including index `upto`, which a snapshot covers.
     ///
-    /// It takes no time, however many entries go: the files do in the background, when the record is
-    /// durable and nobody needs them.
+    /// The group keeps `upto`, `term` and `id` in their place. If `upto` is after the last entry,
+    /// the group is empty and continues after `upto`. If `upto` is already purged, nothing changes.
+    ///
+    /// The call takes the same short time for any number of entries. The files are removed in the
+    /// background, after the purge is durable and no reader or other group needs them.
     ///
     /// # Errors
     ///
@@ -196,14 +214,14 @@ impl RaftGroup {
     ///
     /// As [`append`](RaftGroup::append).
     pub async fn purge(&self, upto: u64, term: u64, id: impl Into<Bytes>) -> Result<AppendTicket> {
-        let purged = Purged { index: upto.min(u64::MAX - 1), term, id: id.into() };
+        let purged = Purged { index: upto.min(u64::MAX - 1), term, id: owned(id) };
         let change = move |state: &GroupState| {
-            Ok((purged.index >= state.lowest()).then(|| Change::Purge(purged.clone())))
+            (purged.index >= state.lowest()).then(|| GroupChange::Purge(purged.clone()))
         };
         self.change(change).await
     }
 
-    /// Sets the vote. Wait for the ticket before anybody is told of it.
+    /// Sets the vote. Wait for the ticket before you send the vote to another node.
     ///
     /// # Errors
     ///
@@ -213,14 +231,16 @@ impl RaftGroup {
     ///
     /// As [`append`](RaftGroup::append).
     pub async fn set_vote(&self, vote: impl Into<Bytes>) -> Result<AppendTicket> {
-        let vote = vote.into();
-        let ticket = self.change(move |_| Ok(Some(Change::Vote(vote.clone())))).await?;
+        let vote = owned(vote);
+        let ticket = self.change(move |_| Some(GroupChange::Vote(vote.clone()))).await?;
         let skips = sabotage::is_on(Sabotage::SkipVoteFlush);
-        Ok(if skips { ticket.already() } else { ticket })
+        Ok(if skips { ticket.without_sync() } else { ticket })
     }
 
-    /// Notes how far the group is committed. It rides along with the next write and sync: if it
-    /// survives a crash, all that was appended before it has too.
+    /// Records how far the group is committed.
+    ///
+    /// The value is written and synced together with the next change, not on its own. If it
+    /// survives a crash, every earlier change has survived too.
     ///
     /// # Errors
     ///
@@ -230,13 +250,13 @@ impl RaftGroup {
     ///
     /// As [`append`](RaftGroup::append).
     pub async fn set_committed(&self, committed: impl Into<Bytes>) -> Result<()> {
-        let committed = committed.into();
-        let ticket = self.change(move |_| Ok(Some(Change::Committed(committed.clone())))).await?;
-        ticket.rides_along();
+        let committed = owned(committed);
+        let ticket = self.change(move |_| Some(GroupChange::Committed(committed.clone()))).await?;
+        ticket.join_next_write();
         Ok(())
     }
 
-    /// Sets what else belongs to the group: a hard state, the members, a snapshot's metadata.
+    /// Sets further bytes of the caller, for example members or the metadata of a snapshot.
     ///
     /// # Errors
     ///
@@ -246,104 +266,61 @@ impl RaftGroup {
     ///
     /// As [`append`](RaftGroup::append).
     pub async fn set_user(&self, user: impl Into<Bytes>) -> Result<AppendTicket> {
-        let user = user.into();
-        self.change(move |_| Ok(Some(Change::User(user.clone())))).await
+        let user = owned(user);
+        self.change(move |_| Some(GroupChange::User(user.clone()))).await
     }
 
-    /// Makes a change of one record that doesn't depend on what the group is, unless, under the lock,
-    /// there turns out to be nothing to change.
+    /// Makes a change of one record, unless `change` returns `None` under the lock.
+    ///
+    /// `change` is called twice: before the wait for room and after it. The record is made from the
+    /// first call, so the change must not depend on the state.
     pub(super) async fn change(
         &self,
-        change: impl Fn(&GroupState) -> Result<Option<Change>>,
+        change: impl Fn(&GroupState) -> Option<GroupChange>,
     ) -> Result<AppendTicket> {
         let planned = {
             let state = self.group.lock();
-            match change(&state)? {
+            match change(&state) {
                 Some(change) => change,
-                None => return Ok(self.store.nothing_changed(&state)),
+                None => return Ok(nothing_changed(&self.store, &state)),
             }
         };
-        let core = self.store.wal.core();
-        let unit = core.unit(vec![planned.encode(self.group.id).into()])?;
-        let room = core.room_for(&unit).await?;
+        let log = self.store.log();
+        let unit = unit(log, vec![planned.encode(self.group.id).into()])?;
+        let room = room_for(log, &unit).await?;
         let mut state = self.group.lock();
-        if change(&state)?.is_none() {
-            return Ok(self.store.nothing_changed(&state));
+        if change(&state).is_none() {
+            return Ok(nothing_changed(&self.store, &state));
         }
-        let gives_space = matches!(planned, Change::Purge(_) | Change::Remove);
-        let (ticket, dead) = self.store.publish(&mut state, room, unit, &[planned], &[]);
+        let frees_space = matches!(planned, GroupChange::Purge(_) | GroupChange::Remove);
+        let (ticket, garbage) = publish(&self.store, &mut state, room, unit, &[planned], &[]);
         drop(state);
-        self.store.drop_elsewhere(dead);
-        self.store.look_for_work(gives_space);
+        drop_garbage(&self.store, garbage);
+        start_upkeep_if_due(&self.store, frees_space);
         Ok(ticket)
     }
 }
 
-/// The terms of a part of the entries, each from its first index in that part on.
+/// Copies the caller's bytes. The copy is dropped under the group's lock, where no code of the
+/// caller may run.
+fn owned(bytes: impl Into<Bytes>) -> Bytes {
+    Bytes::copy_from_slice(&bytes.into())
+}
+
+/// Returns the terms within `part`, each with its first index there.
 fn terms_in(terms: &[(u64, u64)], part: Range<u64>) -> Vec<(u64, u64)> {
     let before = terms.partition_point(|(first, _)| *first <= part.start).saturating_sub(1);
     let own = terms.iter().skip(before).take_while(|(first, _)| *first < part.end);
     own.map(|(first, term)| ((*first).max(part.start), *term)).collect()
 }
 
-impl Refused {
-    pub(super) fn of(self, group: u64) -> Error {
+impl Rejection {
+    fn into_error(self, group: u64) -> Error {
         match self {
-            Refused::NotContiguous { index, expected } => {
+            Rejection::NotContiguous { index, expected } => {
                 Error::NotContiguous { group, index, expected }
             }
-            Refused::Purged { index, first } => Error::Purged { group, index, first },
-        }
-    }
-}
-
-/// What takes time to drop.
-#[derive(Default)]
-pub(super) struct Dead {
-    runs: Vec<Arc<crate::raft::index::Run>>,
-    cached: Vec<crate::raft::cache::Slot>,
-}
-
-impl Store {
-    /// Orders the records of changes and makes them, under the group's lock and without waiting. The
-    /// changes were checked under the same lock.
-    pub(super) fn publish(
-        &self,
-        state: &mut GroupState,
-        room: Room<'_>,
-        unit: Unit<'_>,
-        changes: &[Change],
-        entries: &[Filled],
-    ) -> (AppendTicket, Dead) {
-        let core = self.wal.core();
-        let frames = unit.frames();
-        let span = core.publish(room, unit);
-        let mut dead = Dead::default();
-        let mut lsn = span.lsn;
-        for (number, (change, frame_bytes)) in changes.iter().zip(frames).enumerate() {
-            if let Some(entries) = entries.get(number) {
-                self.cache.insert(lsn, entries.slot(), &mut dead.cached);
-            }
-            // It was checked under this lock.
-            let runs = state.apply(change, At { lsn, bytes: frame_bytes }).unwrap_or_default();
-            dead.runs.extend(runs);
-            lsn = lsn.plus(frame_bytes);
-        }
-        (AppendTicket::new(core, span.lsn, span.goal), dead)
-    }
-
-    /// For a change that is none: what the group is now is what to wait for.
-    pub(super) fn nothing_changed(&self, state: &GroupState) -> AppendTicket {
-        let core = self.wal.core();
-        let goal = Goal { end: state.applied, epoch: core.epoch() };
-        AppendTicket::new(core, state.applied, goal)
-    }
-
-    /// Large things are dropped by the pool, and not by the caller's task.
-    pub(super) fn drop_elsewhere(&self, dead: Dead) {
-        const FEW: usize = 64;
-        if dead.runs.len() > FEW {
-            self.wal.core().executor.spawn(Box::new(move || drop(dead)));
+            Rejection::Purged { index, first } => Error::Purged { group, index, first },
         }
     }
 }

@@ -1,57 +1,59 @@
-//! Which record holds an entry: eight bytes a record, in runs that are shared with whoever takes a
-//! picture of them. Pure.
+//! Maps the entries of a group to the records that hold them. Pure.
+//!
+//! The map takes eight bytes per record. Records are grouped in runs, which snapshots share.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use crate::{
     lsn::Lsn,
-    raft::varint::{Cursor, put},
+    raft::records::varint::{Cursor, put},
 };
 
-/// Records to a run: so small that copying one that is shared costs nothing that is noticed, and so
-/// large that there are few.
-const BLOCKS_PER_RUN: usize = 1024;
+/// The maximum number of records in a run. Copying a shared run must be cheap.
+const RECORDS_PER_RUN: usize = 1024;
 
-/// A record of entries: relative to its run, the LSN in units of eight bytes.
+/// A record of entries, relative to its run. `lsn` counts units of eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
+struct RunRecord {
     index: u32,
     lsn: u32,
 }
 
-/// Records with growing indexes at growing LSNs. Each holds the entries up to the next one's first,
-/// the last those up to the run's end; entries behind that in a record are dead.
+/// Records with ascending indexes at ascending LSNs.
+///
+/// A record holds the entries up to the first index of the next one; the last record holds those
+/// up to `end`. Later entries in a record are dead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct IndexRun {
     first: u64,
     end: u64,
     lsn: Lsn,
-    /// What its records hold, dead entries included.
+    /// The size of its records, dead entries included.
     bytes: u64,
-    blocks: Vec<Block>,
+    records: Vec<RunRecord>,
 }
 
-/// A part of what one record holds.
+/// A range of entries that one record holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordPart {
     pub(super) lsn: Lsn,
     pub(super) indexes: Range<u64>,
 }
 
-impl Run {
+impl IndexRun {
     fn new(first: u64, end: u64, lsn: Lsn, bytes: u64) -> Self {
-        Run { first, end, lsn, bytes, blocks: vec![Block { index: 0, lsn: 0 }] }
+        IndexRun { first, end, lsn, bytes, records: vec![RunRecord { index: 0, lsn: 0 }] }
     }
 
-    /// Adds a record, if it fits.
+    /// Adds a record. Returns false if it does not fit into the run.
     fn push(&mut self, first: u64, end: u64, lsn: Lsn, bytes: u64) -> bool {
-        let last = self.blocks.last().map_or(0, |block| block.lsn);
-        let block = u32::try_from(first - self.first).ok().zip(
+        let last = self.records.last().map_or(0, |record| record.lsn);
+        let record = u32::try_from(first - self.first).ok().zip(
             lsn.as_u64().checked_sub(self.lsn.as_u64()).and_then(|at| u32::try_from(at / 8).ok()),
         );
-        match block {
-            Some((index, lsn)) if self.blocks.len() < BLOCKS_PER_RUN && lsn > last => {
-                self.blocks.push(Block { index, lsn });
+        match record {
+            Some((index, lsn)) if self.records.len() < RECORDS_PER_RUN && lsn > last => {
+                self.records.push(RunRecord { index, lsn });
                 self.end = end;
                 self.bytes = self.bytes.saturating_add(bytes);
                 true
@@ -60,25 +62,25 @@ impl Run {
         }
     }
 
-    fn place(&self, at: usize) -> Option<Place> {
-        let block = self.blocks.get(at)?;
-        let next = self.blocks.get(at + 1);
+    fn part(&self, at: usize) -> Option<RecordPart> {
+        let record = self.records.get(at)?;
+        let next = self.records.get(at + 1);
         let end = next.map_or(self.end, |next| self.first + u64::from(next.index));
-        let lsn = self.lsn.plus(u64::from(block.lsn) * 8);
-        Some(Place { lsn, indexes: self.first + u64::from(block.index)..end })
+        let lsn = self.lsn.plus(u64::from(record.lsn) * 8);
+        Some(RecordPart { lsn, indexes: self.first + u64::from(record.index)..end })
     }
 
-    /// The record that holds `index`, which is in the run.
+    /// Returns the position of the record that holds `index`. The run must contain `index`.
     fn find(&self, index: u64) -> usize {
-        let after = self.blocks.partition_point(|b| self.first + u64::from(b.index) <= index);
+        let after = self.records.partition_point(|b| self.first + u64::from(b.index) <= index);
         after.saturating_sub(1)
     }
 
-    /// Drops what stands from `next` on, which is in the run and not its first.
+    /// Drops the entries from `next` on. `next` must be in the run and not its first index.
     fn truncate(&mut self, next: u64) {
-        let kept = self.blocks.partition_point(|b| self.first + u64::from(b.index) < next);
-        let all = self.blocks.len().max(1) as u64;
-        self.blocks.truncate(kept);
+        let kept = self.records.partition_point(|b| self.first + u64::from(b.index) < next);
+        let all = self.records.len().max(1) as u64;
+        self.records.truncate(kept);
         self.bytes = self.bytes / all * kept as u64;
         self.end = next;
     }
@@ -87,58 +89,58 @@ impl Run {
         for value in [self.first, self.end - self.first, self.lsn.as_u64() / 8, self.bytes] {
             put(to, value);
         }
-        put(to, self.blocks.len() as u64);
-        let mut before = Block { index: 0, lsn: 0 };
-        for block in &self.blocks {
-            put(to, u64::from(block.index - before.index));
-            put(to, u64::from(block.lsn - before.lsn));
-            before = *block;
+        put(to, self.records.len() as u64);
+        let mut before = RunRecord { index: 0, lsn: 0 };
+        for record in &self.records {
+            put(to, u64::from(record.index - before.index));
+            put(to, u64::from(record.lsn - before.lsn));
+            before = *record;
         }
     }
 
-    pub(super) fn decode(cursor: &mut Cursor) -> Option<Run> {
+    pub(super) fn decode(cursor: &mut Cursor) -> Option<IndexRun> {
         let first = cursor.varint()?;
         let end = first.checked_add(cursor.varint()?)?;
         let lsn = Lsn::new(cursor.varint()?.checked_mul(8)?);
         let bytes = cursor.varint()?;
         let count = cursor.varint()?;
-        let mut blocks: Vec<Block> = Vec::new();
-        let mut before = Block { index: 0, lsn: 0 };
+        let mut records: Vec<RunRecord> = Vec::new();
+        let mut before = RunRecord { index: 0, lsn: 0 };
         for number in 0..count {
             let index = before.index.checked_add(u32::try_from(cursor.varint()?).ok()?)?;
             let lsn = before.lsn.checked_add(u32::try_from(cursor.varint()?).ok()?)?;
-            let block = Block { index, lsn };
+            let record = RunRecord { index, lsn };
             let follows = index > before.index && lsn > before.lsn;
             let is_sound = if number == 0 { index == 0 && lsn == 0 } else { follows };
-            if !is_sound || blocks.len() >= BLOCKS_PER_RUN {
+            if !is_sound || records.len() >= RECORDS_PER_RUN {
                 return None;
             }
-            blocks.push(block);
-            before = block;
+            records.push(record);
+            before = record;
         }
-        let last = first.checked_add(u64::from(blocks.last()?.index))?;
-        (last < end).then_some(Run { first, end, lsn, bytes, blocks })
+        let last = first.checked_add(u64::from(records.last()?.index))?;
+        (last < end).then_some(IndexRun { first, end, lsn, bytes, records })
     }
 }
 
-/// Where the entries of a group stand. Its runs follow each other without a gap.
+/// The records that hold the entries of a group. The runs have no gaps between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    runs: VecDeque<Arc<Run>>,
+    runs: VecDeque<Arc<IndexRun>>,
 }
 
 impl Index {
-    /// A record of entries behind all others.
+    /// Adds a record of entries after all others.
     pub(super) fn push(&mut self, indexes: Range<u64>, lsn: Lsn, bytes: u64) {
         if let Some(last) = self.runs.back_mut() {
             if Arc::make_mut(last).push(indexes.start, indexes.end, lsn, bytes) {
                 return;
             }
         }
-        self.runs.push_back(Arc::new(Run::new(indexes.start, indexes.end, lsn, bytes)));
+        self.runs.push_back(Arc::new(IndexRun::new(indexes.start, indexes.end, lsn, bytes)));
     }
 
-    /// Drops what stands from `next` on.
+    /// Drops the entries from `next` on.
     pub(super) fn truncate(&mut self, next: u64) {
         while self.runs.back().is_some_and(|run| run.first >= next) {
             self.runs.pop_back();
@@ -150,44 +152,44 @@ impl Index {
         }
     }
 
-    /// Lets go of runs that stand below `first` as a whole, and gives them to be dropped elsewhere.
-    pub(super) fn purge(&mut self, first: u64) -> Vec<Arc<Run>> {
+    /// Removes the runs that are entirely below `first` and returns them to be dropped elsewhere.
+    pub(super) fn purge(&mut self, first: u64) -> Vec<Arc<IndexRun>> {
         let dead = self.runs.partition_point(|run| run.end <= first);
         self.runs.drain(..dead).collect()
     }
 
-    /// The records that hold entries of `indexes`, in order.
-    pub(super) fn places(&self, indexes: Range<u64>) -> impl Iterator<Item = Place> + '_ {
+    /// Returns the records that hold entries of `indexes`, in order.
+    pub(super) fn parts(&self, indexes: Range<u64>) -> impl Iterator<Item = RecordPart> + '_ {
         let from = self.runs.partition_point(|run| run.end <= indexes.start);
         let start = indexes.start;
         let runs = self.runs.iter().skip(from).take_while(move |run| run.first < indexes.end);
         runs.flat_map(move |run| {
             let at = run.find(start);
-            (at..run.blocks.len()).filter_map(move |at| run.place(at))
+            (at..run.records.len()).filter_map(move |at| run.part(at))
         })
-        .skip_while(move |place| place.indexes.end <= indexes.start)
-        .take_while(move |place| place.indexes.start < indexes.end)
-        .map(move |place| Place {
-            lsn: place.lsn,
-            indexes: place.indexes.start.max(indexes.start)..place.indexes.end.min(indexes.end),
+        .skip_while(move |part| part.indexes.end <= indexes.start)
+        .take_while(move |part| part.indexes.start < indexes.end)
+        .map(move |part| RecordPart {
+            lsn: part.lsn,
+            indexes: part.indexes.start.max(indexes.start)..part.indexes.end.min(indexes.end),
         })
     }
 
-    /// The lowest LSN at which entries from `first` on stand.
+    /// Returns the lowest LSN of a record that holds entries from `first` on.
     pub(super) fn lowest(&self, first: u64) -> Option<Lsn> {
         let mut live = self.runs.iter().skip_while(|run| run.end <= first);
-        let front = live.next().and_then(|run| run.place(run.find(first)));
-        live.map(|run| run.lsn).chain(front.map(|place| place.lsn)).min()
+        let front = live.next().and_then(|run| run.part(run.find(first)));
+        live.map(|run| run.lsn).chain(front.map(|part| part.lsn)).min()
     }
 
-    /// What a record takes in the log, about.
+    /// Estimates the size of a record in the log.
     pub(super) fn average_record_bytes(&self) -> u64 {
-        self.runs.back().map_or(0, |run| run.bytes / run.blocks.len().max(1) as u64)
+        self.runs.back().map_or(0, |run| run.bytes / run.records.len().max(1) as u64)
     }
 
-    /// About how many bytes the records hold of which entries from `first` on are alive.
+    /// Estimates the size of the entries from `first` on.
     pub(super) fn live_bytes(&self, first: u64) -> u64 {
-        let share = |run: &Run| {
+        let share = |run: &IndexRun| {
             let all = (run.end - run.first).max(1);
             let alive = run.end.saturating_sub(first.max(run.first));
             run.bytes / all * alive
@@ -195,57 +197,56 @@ impl Index {
         self.runs.iter().map(|run| share(run)).sum()
     }
 
-    /// The entries of a record stand at another LSN now, written again. They are a part of what one
-    /// record held; nothing else changes.
+    /// Records that `indexes` were written again at `lsn`. One record must have held all of them.
     pub(super) fn relocate(&mut self, indexes: Range<u64>, lsn: Lsn, bytes: u64) {
         let at = self.runs.partition_point(|run| run.end <= indexes.start);
         let Some(run) = self.runs.get(at).cloned() else { return };
         if run.first > indexes.start || run.end < indexes.end {
             return;
         }
-        let mut parts: Vec<Run> = Vec::new();
-        let mut push = |place: Place, bytes: u64| {
-            let Range { start, end } = place.indexes;
+        let mut rewritten: Vec<IndexRun> = Vec::new();
+        let mut push = |part: RecordPart, bytes: u64| {
+            let Range { start, end } = part.indexes;
             if start < end
-                && !parts.last_mut().is_some_and(|run| run.push(start, end, place.lsn, bytes))
+                && !rewritten.last_mut().is_some_and(|run| run.push(start, end, part.lsn, bytes))
             {
-                parts.push(Run::new(start, end, place.lsn, bytes));
+                rewritten.push(IndexRun::new(start, end, part.lsn, bytes));
             }
         };
-        let average = run.bytes / run.blocks.len().max(1) as u64;
+        let average = run.bytes / run.records.len().max(1) as u64;
         let mut is_moved = false;
-        for place in (0..run.blocks.len()).filter_map(|at| run.place(at)) {
-            let Range { start, end } = place.indexes;
-            push(Place { lsn: place.lsn, indexes: start..end.min(indexes.start) }, average);
+        for part in (0..run.records.len()).filter_map(|at| run.part(at)) {
+            let Range { start, end } = part.indexes;
+            push(RecordPart { lsn: part.lsn, indexes: start..end.min(indexes.start) }, average);
             if end > indexes.start && !is_moved {
-                push(Place { lsn, indexes: indexes.clone() }, bytes);
+                push(RecordPart { lsn, indexes: indexes.clone() }, bytes);
                 is_moved = true;
             }
-            push(Place { lsn: place.lsn, indexes: start.max(indexes.end)..end }, average);
+            push(RecordPart { lsn: part.lsn, indexes: start.max(indexes.end)..end }, average);
         }
-        // A record written again often follows the one before it: then they share a run.
+        // A rewritten record often follows the one before it. Then they share a run.
         let tail = self.runs.split_off(at);
-        for part in parts {
+        for run in rewritten {
             let joined = match self.runs.back_mut() {
-                Some(last) if part.blocks.len() == 1 => {
-                    Arc::make_mut(last).push(part.first, part.end, part.lsn, part.bytes)
+                Some(last) if run.records.len() == 1 => {
+                    Arc::make_mut(last).push(run.first, run.end, run.lsn, run.bytes)
                 }
                 _ => false,
             };
             if !joined {
-                self.runs.push_back(Arc::new(part));
+                self.runs.push_back(Arc::new(run));
             }
         }
         self.runs.extend(tail.into_iter().skip(1));
     }
 
-    /// A picture of it, which costs a pointer a run.
-    pub(super) fn runs(&self) -> Vec<Arc<Run>> {
+    /// Returns a snapshot. It copies one pointer per run.
+    pub(super) fn runs(&self) -> Vec<Arc<IndexRun>> {
         self.runs.iter().cloned().collect()
     }
 
-    /// Adds a run as it was pictured; whether it follows what is there.
-    pub(super) fn add(&mut self, run: Run) -> bool {
+    /// Adds a run of a snapshot. Returns false if it does not follow the last run.
+    pub(super) fn add(&mut self, run: IndexRun) -> bool {
         let follows = self.runs.back().is_none_or(|last| last.end == run.first);
         if follows {
             self.runs.push_back(Arc::new(run));
@@ -253,7 +254,7 @@ impl Index {
         follows
     }
 
-    /// Which indexes it covers.
+    /// Returns the indexes that the runs cover.
     pub(super) fn covers(&self) -> Option<Range<u64>> {
         Some(self.runs.front()?.first..self.runs.back()?.end)
     }
@@ -267,14 +268,14 @@ mod tests {
     use super::*;
     use crate::simulation::Random;
 
-    /// Every entry and the record it stands in.
+    /// Maps each entry to the LSN of its record.
     fn flat(index: &Index, live: Range<u64>) -> BTreeMap<u64, Lsn> {
-        let places = index.places(live);
-        places.flat_map(|place| place.indexes.map(move |index| (index, place.lsn))).collect()
+        let parts = index.parts(live);
+        parts.flat_map(|part| part.indexes.map(move |index| (index, part.lsn))).collect()
     }
 
     #[test]
-    fn an_index_is_what_a_map_of_entries_is() {
+    fn index_matches_a_map_of_entries() {
         for seed in 0..12 {
             let mut random = Random::new(seed);
             let (mut index, mut map) = (Index::default(), BTreeMap::new());
@@ -294,11 +295,11 @@ mod tests {
                         map = map.split_off(&first);
                     }
                     2 if first < next => {
-                        // One of the places is written again.
-                        let places: Vec<_> = index.places(first..next).collect();
-                        let place = &places[random.below(places.len())];
-                        index.relocate(place.indexes.clone(), Lsn::new(lsn), 10);
-                        map.extend(place.indexes.clone().map(|index| (index, Lsn::new(lsn))));
+                        // One of the records is written again.
+                        let parts: Vec<_> = index.parts(first..next).collect();
+                        let part = &parts[random.below(parts.len())];
+                        index.relocate(part.indexes.clone(), Lsn::new(lsn), 10);
+                        map.extend(part.indexes.clone().map(|index| (index, Lsn::new(lsn))));
                     }
                     _ => {
                         let end = next + 1 + random.below(5) as u64;
@@ -317,7 +318,7 @@ mod tests {
             for run in index.runs() {
                 let mut bytes = Vec::new();
                 run.encode(&mut bytes);
-                assert!(again.add(Run::decode(&mut Cursor::new(bytes.into())).unwrap()));
+                assert!(again.add(IndexRun::decode(&mut Cursor::new(bytes.into())).unwrap()));
             }
             assert_eq!(again, index);
         }

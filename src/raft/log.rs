@@ -1,35 +1,32 @@
-//! The log of all groups: who is in it, and what they share.
+//! The handle of the log of all groups.
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
-    error::Result,
     lsn::Lsn,
     raft::{
-        cache::TailCache, group::RaftGroup, keeper::Keeper, options::RaftOptions, record::Change,
-        state::GroupState, ticket::AppendTicket,
+        error::Result, group::RaftGroup, records::record::GroupChange, store::Store,
+        ticket::AppendTicket,
     },
     wal::Wal,
 };
 
-/// A log of Raft groups over one [`Wal`]. A cheap handle.
+/// A log of Raft groups in one [`Wal`]. The handle is cheap to clone.
 ///
-/// Each group is a log of entries with a vote and what else belongs to it. All of them are written to
-/// the same files and share each flush, so a thousand groups commit with as few flushes as one.
+/// Each group has its own entries, vote and other state. All groups are written to the same files
+/// and share each flush, so a thousand groups need as few flushes as one.
 ///
-/// One task at a time is to change a group, as a Raft node does; groups are independent, and reading is
-/// free to all. When the last handle is gone without [`close`](RaftLog::close), what was ordered is
-/// written and not synced.
+/// Only one task at a time may change a group, as in a Raft node. Groups are independent, and any
+/// task may read. If the last handle is dropped without [`close`](RaftLog::close), pending changes
+/// are written but not synced.
 ///
 /// # Example
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::raft::Result<()> {
 /// use highwater::{raft::{Entries, RaftLog}, storage::MemoryStorage};
 /// let log = RaftLog::options().open_with(MemoryStorage::new()).await?;
 /// for group in 0..100 {
@@ -46,110 +43,34 @@ pub struct RaftLog {
     pub(super) store: Arc<Store>,
 }
 
-/// What handles share.
-pub(super) struct Store {
-    pub(super) wal: Wal,
-    pub(super) groups: RwLock<BTreeMap<u64, Arc<Group>>>,
-    pub(super) cache: TailCache,
-    pub(super) codec: u64,
-    pub(super) keeper: Keeper,
-    pub(super) opened: Opened,
-}
-
-/// What opening took.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Opened {
-    pub(super) from_hint: bool,
-    pub(super) read_bytes: u64,
-}
-
-/// A group, and the lock under which its changes are checked and ordered.
-pub(super) struct Group {
-    pub(super) id: u64,
-    state: Mutex<GroupState>,
-}
-
-impl Group {
-    pub(super) fn new(id: u64, state: GroupState) -> Self {
-        Group { id, state: Mutex::new(state) }
-    }
-
-    /// Held while a change is checked, ordered and made, and never across a wait: so the order of
-    /// changes in memory is that of the log. The cache's lock may be taken under it.
-    pub(super) fn lock(&self) -> MutexGuard<'_, GroupState> {
-        // A panic in between has stopped the log, if something was ordered.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Store {
-    pub(super) fn all_groups(&self) -> Vec<Arc<Group>> {
-        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
-        groups.values().map(Arc::clone).collect()
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        // What rides along with the next sync has none to ride along with any more.
-        self.wal.core().kick_writer();
-    }
-}
-
-/// What a Raft log takes and has done, besides what its [`Wal`] tells.
+/// Statistics of a Raft log, in addition to those of its [`Wal`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RaftStats {
-    /// Groups of which something is known.
+    /// The number of groups that have entries or state.
     pub group_count: u64,
-    /// Bytes of entries kept in memory.
+    /// The size of the cache, in bytes.
     pub cached_bytes: u64,
-    /// State records written.
-    pub state_count: u64,
-    /// Bytes of entries written again, so that the log's beginning could go.
+    /// The number of checkpoints written since the log was opened.
+    pub checkpoint_count: u64,
+    /// Bytes of entries that were rewritten so that old segments could be removed.
     pub rewritten_bytes: u64,
-    /// Whether opening began at the state record that the newest segment names, and not with a look
-    /// at the whole log.
+    /// True if opening started at the checkpoint that the newest segment names.
+    ///
+    /// Otherwise opening searched the whole log.
     pub opened_from_hint: bool,
-    /// Bytes of the log that opening had to read.
+    /// Bytes of the log that opening read.
     pub opened_bytes: u64,
 }
 
 impl RaftLog {
-    /// Opens the log in `directory` with the default settings, creating both if they aren't there.
-    ///
-    /// # Errors
-    ///
-    /// As [`RaftOptions::open`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`RaftOptions::open`].
-    pub async fn open(directory: impl AsRef<Path>) -> Result<Self> {
-        RaftOptions::default().open(directory).await
-    }
-
-    /// Settings to open a log with.
-    pub fn options() -> RaftOptions {
-        RaftOptions::default()
-    }
-
-    /// A handle of the group with that number, which begins to exist with its first change.
+    /// Returns a handle of the group with number `id`. The group is created by its first change.
     #[must_use]
     pub fn group(&self, id: u64) -> RaftGroup {
-        let known = {
-            let groups = self.store.groups.read().unwrap_or_else(PoisonError::into_inner);
-            groups.get(&id).map(Arc::clone)
-        };
-        let group = known.unwrap_or_else(|| {
-            let mut groups = self.store.groups.write().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(Group::new(id, GroupState::default()));
-            Arc::clone(groups.entry(id).or_insert_with(new))
-        });
-        RaftGroup::new(Arc::clone(&self.store), group)
+        RaftGroup::new(Arc::clone(&self.store), self.store.group(id))
     }
 
-    /// The groups of which something is known, in the order of their numbers.
+    /// Returns the numbers of the groups that have entries or state, in ascending order.
     #[must_use]
     pub fn groups(&self) -> Vec<u64> {
         let groups = self.store.all_groups();
@@ -157,8 +78,9 @@ impl RaftLog {
         known.map(|group| group.id).collect()
     }
 
-    /// Drops a group with all that is known of it; it can begin anew. Its handles stay usable, on what
-    /// is an empty group then.
+    /// Removes a group with its entries and state.
+    ///
+    /// Its handles stay valid and refer to an empty group, which can be used again.
     ///
     /// # Errors
     ///
@@ -168,25 +90,27 @@ impl RaftLog {
     ///
     /// As [`RaftGroup::append`].
     pub async fn remove_group(&self, id: u64) -> Result<AppendTicket> {
-        self.group(id).change(|_| Ok(Some(Change::Remove))).await
+        self.group(id).change(|_| Some(GroupChange::Remove)).await
     }
 
-    /// Has everything ordered before the call synced, of all groups, and says up to where that is.
+    /// Syncs every earlier change of all groups. Returns the LSN up to which the log is durable.
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Closed`](crate::Error::Closed).
+    /// [`Poisoned`](crate::Error::Poisoned), [`Closed`](crate::Error::Closed).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only ends the waiting.
+    /// Cancel-safe: dropping the future only stops the wait.
     pub async fn sync(&self) -> Result<Lsn> {
-        self.store.wal.sync().await
+        Ok(self.store.wal.sync().await?)
     }
 
-    /// Ends the log: what was ordered is synced, every completion is called, the lock is freed. Other
-    /// handles get [`Error::Closed`](crate::Error::Closed) from then on. Closing a closed log is
-    /// fine.
+    /// Closes the log: syncs every change, calls every completion and releases the directory's
+    /// lock.
+    ///
+    /// Other handles get [`Closed`](crate::Error::Closed) from then on. Closing a closed log does
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -196,32 +120,33 @@ impl RaftLog {
     ///
     /// As [`Wal::close`].
     pub async fn close(&self) -> Result<()> {
-        self.store.wal.close().await
+        Ok(self.store.wal.close().await?)
     }
 
-    /// The log underneath, to be looked at: marks, statistics, the report of its recovery, leases,
-    /// copies. Whoever appends to it or truncates it destroys the groups.
+    /// Returns the log underneath, for marks, statistics, the recovery report, leases and copies.
+    ///
+    /// Never append to that log or truncate it, because this destroys the groups.
     #[must_use]
     pub fn wal(&self) -> &Wal {
         &self.store.wal
     }
 
-    /// The number of the codec that it was opened with.
+    /// Returns the codec number that the log was opened with.
     #[must_use]
     pub fn codec(&self) -> u64 {
         self.store.codec
     }
 
-    /// What it takes and has done. Looks at every group.
+    /// Returns the statistics. Locks every group once.
     #[must_use]
     pub fn stats(&self) -> RaftStats {
         RaftStats {
             group_count: self.groups().len() as u64,
             cached_bytes: self.store.cache.bytes(),
-            state_count: self.store.keeper.checkpoint_count.load(Ordering::Relaxed),
-            rewritten_bytes: self.store.keeper.copied_bytes.load(Ordering::Relaxed),
-            opened_from_hint: self.store.opened.from_hint,
-            opened_bytes: self.store.opened.read_bytes,
+            checkpoint_count: self.store.upkeep.checkpoint_count.load(Ordering::Relaxed),
+            rewritten_bytes: self.store.upkeep.copied_bytes.load(Ordering::Relaxed),
+            opened_from_hint: self.store.opening.from_hint,
+            opened_bytes: self.store.opening.read_bytes,
         }
     }
 }
@@ -229,5 +154,13 @@ impl RaftLog {
 impl fmt::Debug for RaftLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RaftLog").field("wal", &self.store.wal).finish_non_exhaustive()
+    }
+}
+
+impl RaftGroup {
+    /// Returns the log that contains the group.
+    #[must_use]
+    pub fn log(&self) -> RaftLog {
+        RaftLog { store: Arc::clone(&self.store) }
     }
 }

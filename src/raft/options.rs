@@ -1,18 +1,11 @@
-//! Opening a Raft log with settings of one's own.
+//! The options of a Raft log.
 
-use std::path::Path;
+use crate::wal::{Options, Wal};
 
-use crate::{
-    error::{Error, Result},
-    raft::{log::RaftLog, open},
-    storage::Storage,
-    wal::{Options, Wal},
-};
-
-/// The settings with which a Raft log is opened.
+/// The options to open a Raft log with.
 ///
 /// ```no_run
-/// # async fn example() -> highwater::Result<()> {
+/// # async fn example() -> highwater::raft::Result<()> {
 /// use highwater::{Wal, raft::RaftLog};
 /// let wal = Wal::options().segment_bytes(64 << 20);
 /// let log = RaftLog::options().wal(wal).codec(1).open("data/raft").await?;
@@ -41,91 +34,54 @@ impl Default for RaftOptions {
 }
 
 impl RaftOptions {
-    /// The settings of the log underneath: sizes, preallocation, compression, its runtime. The
-    /// default ones by default.
+    /// Sets the options of the log underneath: sizes, preallocation, compression, runtime.
+    ///
+    /// Default: the defaults of [`Options`]. [`OnDamage`](crate::OnDamage) must stay strict.
     pub fn wal(mut self, wal: Options) -> Self {
         self.wal = wal;
         self
     }
 
-    /// A number that stands for how entries, votes and ids are encoded; 0 by default. It is kept in
-    /// the log, and opening refuses a log that was written with another.
+    /// Sets the number of the codec that the caller uses for entries, votes and ids.
+    ///
+    /// The number is stored in the log. Opening refuses a log with another number, so that a
+    /// program never decodes bytes of another format. Default: 0. Choose a new number whenever the
+    /// encoding changes.
     pub fn codec(mut self, codec: u64) -> Self {
         self.codec = codec;
         self
     }
 
-    /// How many bytes of the newest entries are kept in memory, of all groups together; 64 MiB by
-    /// default. 0 keeps none: then every read goes to the files.
+    /// Sets the size of the cache of the newest entries, shared by all groups.
     ///
-    /// Followers that keep up and the state machine read from there. A record of entries counts
-    /// whole, with 64 bytes on top. Where [`Entries::keep`](crate::raft::Entries::keep) has given
-    /// something in place of the bytes it is that which is kept, and not both.
+    /// Default: 64 MiB. With 0, every read goes to the files. Raise it if followers or the state
+    /// machine often lag behind the cached entries. The cost is that much memory. A record of
+    /// entries counts with its length plus 64 bytes. If
+    /// [`cache_decoded`](crate::raft::Entries::cache_decoded) supplied a value, the cache holds the
+    /// value instead of the bytes.
     pub fn tail_cache_bytes(mut self, bytes: u64) -> Self {
         self.tail_cache_bytes = bytes;
         self
     }
 
-    /// After how many bytes of log a new state record is written, once a segment has been sealed; a
-    /// segment's worth by default. It is what opening has to read of the log, about. Larger states
-    /// are written more rarely: at most an eighth of what is written is state.
+    /// Sets how many bytes are appended between two checkpoints.
+    ///
+    /// A checkpoint is written when a segment has been sealed and that many bytes were appended
+    /// since the last one. Opening reads about that many bytes. Default: the size of a segment. A
+    /// lower value makes opening faster and writes more. Checkpoints never exceed about 1/8 of the
+    /// bytes written: a large one is written less often.
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Self {
         self.checkpoint_bytes = Some(bytes);
         self
     }
 
-    /// How large the log may grow before the entries of groups that lie idle or lag are written
-    /// again at its end, so that its beginning can go; four segments by default, and never less
-    /// than twice what is alive. So copying never writes more than is appended.
+    /// Sets the log size above which old live entries are rewritten at the end.
+    ///
+    /// Idle groups keep old segments alive. Rewriting their entries lets those segments be removed.
+    /// Default: four segments. The limit is never below twice the live bytes, so that rewriting
+    /// never writes more than was appended. A lower value saves disk space and rewrites more.
     pub fn rewrite_above_bytes(mut self, bytes: u64) -> Self {
         self.rewrite_above_bytes = Some(bytes);
         self
-    }
-
-    /// Opens the log in `directory`, creating both if they aren't there. What it tells from then on
-    /// was synced before this resolves.
-    ///
-    /// # Errors
-    ///
-    /// As [`Options::open`]; [`Error::OtherCodec`];
-    /// [`Error::BadRaftRecord`] if the log is none of Raft;
-    /// [`Error::Corrupt`] for any damage of what was durable: it never
-    /// opens as a shorter log.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Options::open`].
-    pub async fn open(self, directory: impl AsRef<Path>) -> Result<RaftLog> {
-        self.check()?;
-        let wal = self.wal.clone().open(directory).await?;
-        open::open(wal, &self).await
-    }
-
-    /// Opens the log in any storage.
-    ///
-    /// # Errors
-    ///
-    /// As [`RaftOptions::open`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`RaftOptions::open`].
-    pub async fn open_with(self, storage: impl Storage) -> Result<RaftLog> {
-        self.check()?;
-        let wal = self.wal.clone().open_with(storage).await?;
-        open::open(wal, &self).await
-    }
-
-    /// A node that forgets a vote may vote twice, and one that forgets entries may elect a leader
-    /// that lacks committed ones: no Raft log is ever cut at damage.
-    fn check(&self) -> Result<()> {
-        if self.wal.cuts_damage() {
-            return Err(Error::InvalidOption {
-                option: "on_damage",
-                value: 1,
-                reason: "a Raft log is never cut: open it strictly, and let a damaged node rejoin",
-            });
-        }
-        Ok(())
     }
 }

@@ -1,5 +1,6 @@
-//! What a group's log is, and what each change makes of it: the same transitions when it is written
-//! and when it is read back. Pure.
+//! The state of a group, and how each change alters it. Pure.
+//!
+//! The same transitions run when a change is made and when it is read back at open.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -8,26 +9,30 @@ use bytes::Bytes;
 use crate::{
     lsn::Lsn,
     raft::{
-        index::{Index, Run},
-        record::{Change, EntriesHead, Kind, Purged},
+        index::{Index, IndexRun},
+        records::{
+            entries::EntriesHead,
+            kind::RecordKind,
+            record::{GroupChange, Purged},
+        },
     },
 };
 
-/// Where a record stands, and how long it is.
+/// The position and the length of a record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct At {
+pub(super) struct RecordLocation {
     pub(super) lsn: Lsn,
     pub(super) bytes: u64,
 }
 
-/// Why a change is refused.
+/// The reason why a change is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum Rejection {
     NotContiguous { index: u64, expected: u64 },
     Purged { index: u64, first: u64 },
 }
 
-/// One group, as its newest record leaves it.
+/// The state of one group after its newest record.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GroupState {
     /// The live entries: `first..next`. An empty log has `first == next`.
@@ -37,12 +42,12 @@ pub(super) struct GroupState {
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<Bytes>,
     pub(super) user: Option<Bytes>,
-    /// Where each term begins; the first at `first` or before.
+    /// The first index and the number of each term. The first term begins at or before `first`.
     pub(super) terms: VecDeque<(u64, u64)>,
     pub(super) index: Index,
-    /// All records below this are in it.
+    /// The state includes every record of the group below this LSN.
     pub(super) applied: Lsn,
-    /// Grows whenever another entry may take the place of one that was there.
+    /// Increases whenever an index may get another entry.
     pub(super) generation: u64,
 }
 
@@ -51,18 +56,18 @@ impl GroupState {
         self.first == self.next
     }
 
-    /// Whether nothing is known of the group.
+    /// Returns true if the group has no entries and nothing is set.
     pub(super) fn is_blank(&self) -> bool {
         let is_unset = self.vote.is_none() && self.committed.is_none() && self.user.is_none();
         is_unset && self.purged.is_none() && self.is_empty()
     }
 
-    /// The lowest index that an entry can have.
+    /// Returns the lowest index that an entry can have.
     pub(super) fn lowest(&self) -> u64 {
         self.purged.as_ref().map_or(0, |purged| purged.index + 1)
     }
 
-    /// The term of an entry, or of the last one that was purged.
+    /// Returns the term of an entry, or of the last purged one.
     pub(super) fn term(&self, index: u64) -> Option<u64> {
         if (self.first..self.next).contains(&index) {
             let after = self.terms.partition_point(|(first, _)| *first <= index);
@@ -71,39 +76,43 @@ impl GroupState {
         self.purged.as_ref().filter(|purged| purged.index == index).map(|purged| purged.term)
     }
 
-    /// Whether entries may be appended at `indexes`.
-    pub(super) fn check(&self, kind: Kind, indexes: &Range<u64>) -> Result<(), Refused> {
+    /// Checks that entries may be appended at `indexes`.
+    pub(super) fn check(&self, kind: RecordKind, indexes: &Range<u64>) -> Result<(), Rejection> {
         let (index, lowest) = (indexes.start, self.lowest());
         if index < lowest {
-            return Err(Refused::Purged { index, first: lowest });
+            return Err(Rejection::Purged { index, first: lowest });
         }
         let fits = match kind {
-            Kind::Overwrite => index <= self.next,
+            RecordKind::Overwrite => index <= self.next,
             _ => index == self.next,
         };
         if self.is_empty() || fits {
             Ok(())
         } else {
-            Err(Refused::NotContiguous { index, expected: self.next })
+            Err(Rejection::NotContiguous { index, expected: self.next })
         }
     }
 
-    /// What a record makes of it. What is dead now and takes time to drop is given back.
-    pub(super) fn apply(&mut self, change: &Change, at: At) -> Result<Vec<Arc<Run>>, Refused> {
+    /// Applies the change of a record. Returns index runs that are slow to drop.
+    pub(super) fn apply(
+        &mut self,
+        change: &GroupChange,
+        at: RecordLocation,
+    ) -> Result<Vec<Arc<IndexRun>>, Rejection> {
         let mut dead = Vec::new();
         match change {
-            Change::Entries(Kind::Copy, head, terms) => self.relocate(head, terms, at),
-            Change::Entries(kind, head, terms) => {
+            GroupChange::Entries(RecordKind::Copy, head, terms) => self.relocate(head, terms, at),
+            GroupChange::Entries(kind, head, terms) => {
                 let indexes = head.first..head.first.saturating_add(head.count);
                 self.check(*kind, &indexes)?;
                 self.append(indexes, terms, at);
             }
-            Change::Truncate { next } => self.truncate(*next),
-            Change::Purge(purged) => dead = self.purge(purged),
-            Change::Vote(vote) => self.vote = Some(vote.clone()),
-            Change::Committed(committed) => self.committed = Some(committed.clone()),
-            Change::User(user) => self.user = Some(user.clone()),
-            Change::Remove => {
+            GroupChange::Truncate { next } => self.truncate(*next),
+            GroupChange::Purge(purged) => dead = self.purge(purged),
+            GroupChange::Vote(vote) => self.vote = Some(vote.clone()),
+            GroupChange::Committed(committed) => self.committed = Some(committed.clone()),
+            GroupChange::User(user) => self.user = Some(user.clone()),
+            GroupChange::Remove => {
                 dead = self.index.purge(u64::MAX);
                 let generation = self.generation + 1;
                 *self = GroupState { generation, ..GroupState::default() };
@@ -113,7 +122,7 @@ impl GroupState {
         Ok(dead)
     }
 
-    fn append(&mut self, indexes: Range<u64>, terms: &[(u64, u64)], at: At) {
+    fn append(&mut self, indexes: Range<u64>, terms: &[(u64, u64)], at: RecordLocation) {
         if indexes.start < self.next {
             self.truncate(indexes.start);
         }
@@ -131,7 +140,7 @@ impl GroupState {
         self.index.push(indexes, at.lsn, at.bytes);
     }
 
-    /// Drops entries from `next` on.
+    /// Drops the entries from `next` on.
     fn truncate(&mut self, next: u64) {
         if next >= self.next {
             return;
@@ -148,14 +157,15 @@ impl GroupState {
         }
     }
 
+    /// Removes all entries; the next one is expected at `next`.
     fn clear(&mut self, next: u64) {
         (self.first, self.next) = (next, next);
         self.terms.clear();
         self.index = Index::default();
     }
 
-    /// A purge below what is purged changes nothing.
-    fn purge(&mut self, purged: &Purged) -> Vec<Arc<Run>> {
+    /// Drops the entries up to `purged`. Changes nothing if they are purged already.
+    fn purge(&mut self, purged: &Purged) -> Vec<Arc<IndexRun>> {
         if purged.index < self.lowest() {
             return Vec::new();
         }
@@ -173,9 +183,9 @@ impl GroupState {
         self.index.purge(self.first)
     }
 
-    /// Live entries were written again, at `at`. Nothing but where they stand changes, and not even
-    /// that for entries that aren't the ones that were copied.
-    fn relocate(&mut self, head: &EntriesHead, terms: &[(u64, u64)], at: At) {
+    /// Records that entries were copied to `at`. Ignores the copy if the group no longer holds
+    /// exactly these entries.
+    fn relocate(&mut self, head: &EntriesHead, terms: &[(u64, u64)], at: RecordLocation) {
         let copied = head.first..head.first.saturating_add(head.count);
         let alive = copied.start.max(self.first)..copied.end.min(self.next);
         let is_same = terms.iter().enumerate().all(|(number, (first, term))| {

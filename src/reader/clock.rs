@@ -1,49 +1,64 @@
-//! The clock of those who poll: a small thread, there for as long as somebody waits. It needs no
-//! time driver of a runtime and holds none of its threads.
+//! The clock of followers that poll: a thread that runs while a follower waits.
+//!
+//! The thread needs no time driver and occupies no thread of a runtime. On request, the clock is
+//! the timer of the runtime instead.
 
-use std::{
-    sync::{Arc, PoisonError},
-    task::Waker,
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
-    sync::Mutex,
+    pipeline::wake_each,
+    sync::{LockAlways, Mutex, MutexGuard},
     wal::has_clock,
 };
 
 #[derive(Debug)]
 pub(super) struct Clock {
     interval: Duration,
-    state: Mutex<State>,
+    uses_runtime: bool,
+    state: Mutex<ClockState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ClockState {
     is_running: bool,
     tick_count: u64,
     waiting: Vec<Waker>,
 }
 
 impl Clock {
-    pub(super) fn new(interval: Duration) -> Self {
-        Clock { interval, state: Mutex::default() }
+    pub(super) fn new(interval: Duration, uses_runtime: bool) -> Self {
+        Clock { interval, uses_runtime, state: Mutex::default() }
     }
 
-    /// Has `waker` woken at the end of an interval that begins now or has begun, and says how many
-    /// have ended by now.
+    /// No user code may run under this lock.
+    fn state(&self) -> MutexGuard<'_, ClockState> {
+        self.state.lock_always()
+    }
+
+    /// Returns a sleep of one interval if the runtime's clock is used. A simulation has no clock.
+    pub(super) fn sleep(&self) -> Option<tokio::time::Sleep> {
+        (self.uses_runtime && has_clock()).then(|| tokio::time::sleep(self.interval))
+    }
+
+    /// Registers `waker` for the end of the current interval, and starts the thread if necessary.
+    ///
+    /// Returns the number of intervals that have ended.
     pub(super) fn register(self: &Arc<Self>, waker: &Waker) -> Result<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_clock() {
-            // A simulation's time passes with each turn.
-            state.tick_count += 1;
+            // In a simulation, each call counts as an interval.
+            let tick_count = {
+                let mut state = self.state();
+                state.tick_count += 1;
+                state.tick_count - 1
+            };
             waker.wake_by_ref();
-            return Ok(state.tick_count - 1);
+            return Ok(tick_count);
         }
+        let mut mine = Some(waker.clone());
+        let mut state = self.state();
         if !state.waiting.iter().any(|other| other.will_wake(waker)) {
-            state.waiting.push(waker.clone());
+            state.waiting.extend(mine.take());
         }
         if !state.is_running {
             let clock = Arc::clone(self);
@@ -53,25 +68,28 @@ impl Clock {
             })?;
             state.is_running = true;
         }
-        Ok(state.tick_count)
+        let tick_count = state.tick_count;
+        drop(state);
+        drop(mine);
+        Ok(tick_count)
     }
 
-    /// How many intervals have ended.
+    /// Returns the number of intervals that have ended.
     pub(super) fn tick_count(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).tick_count
+        self.state().tick_count
     }
 
-    /// Waits for an interval and wakes who waits; `false` if that is nobody.
+    /// Waits for an interval and wakes the waiting tasks. Returns `false` if there were none.
     fn tick(&self) -> bool {
         thread::sleep(self.interval);
         let waiting = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             state.tick_count += 1;
             state.is_running = !state.waiting.is_empty();
             std::mem::take(&mut state.waiting)
         };
-        let goes_on = !waiting.is_empty();
-        waiting.into_iter().for_each(Waker::wake);
-        goes_on
+        let continues = !waiting.is_empty();
+        wake_each(waiting);
+        continues
     }
 }

@@ -1,21 +1,23 @@
-//! Whether a cut took what a follower has given: what stood there before, held against what stands
-//! there now.
+//! Checks if a truncation of the end removed records that a follower has yielded.
 //!
-//! A recovery frames what it keeps above the commitment anew, at the same LSNs, so that a cut
-//! *begins* at some position says little. The files it replaced keep their bytes for as long as they
-//! are open.
+//! A recovery seals the frames above the commitment again, at the same LSNs. So the position where
+//! a cut *begins* does not show which records it removed. Therefore this file compares the records
+//! of the old and the new view. The replaced files keep their bytes while they are open.
 
 use bytes::Bytes;
 
-use crate::{error::Result, format::frame::Kind, lsn::Lsn, reader::source::Held, segments::Chunk};
+use crate::{
+    error::Result, format::frame::Kind, lsn::Lsn, reader::source::OpenView, segments::Chunk,
+};
 
 const CHUNK_BYTES: u64 = 256 << 10;
 
-/// The first position in `from..until` at which `new` doesn't hold the record that `old` holds: the
-/// beginning of its unit. `None` if all of them are there.
+/// Returns the first position in `from..until` where `new` lacks a record of `old`.
+///
+/// The position is the beginning of the unit. `None` if all records are there.
 pub(super) fn first_difference(
-    old: &Held,
-    new: &Held,
+    old: &OpenView,
+    new: &OpenView,
     from: Lsn,
     until: Lsn,
 ) -> Result<Option<Lsn>> {
@@ -25,7 +27,7 @@ pub(super) fn first_difference(
         let (unit, lsn, payload) = match before.next() {
             Ok(Some(record)) => record,
             Ok(None) if before.next >= until => return Ok(None),
-            // What can't be read any more may be gone as well.
+            // A record that cannot be read any more may be removed, too.
             Ok(None) | Err(_) => return Ok(Some(before.next)),
         };
         match after.next()? {
@@ -35,9 +37,9 @@ pub(super) fn first_difference(
     }
 }
 
-/// The records of a range, each with the beginning of its unit.
+/// Yields the records of a range, each with the beginning of its unit.
 struct Units<'a> {
-    held: &'a Held,
+    open_view: &'a OpenView,
     next: Lsn,
     until: Lsn,
     chunk: Option<Chunk>,
@@ -47,9 +49,9 @@ struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    fn new(held: &'a Held, from: Lsn, until: Lsn) -> Self {
+    fn new(open_view: &'a OpenView, from: Lsn, until: Lsn) -> Self {
         let (chunk, frame_index, is_within) = (None, 0, false);
-        Units { held, next: from, until, chunk, frame_index, unit: from, is_within }
+        Units { open_view, next: from, until, chunk, frame_index, unit: from, is_within }
     }
 
     fn next(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>> {
@@ -71,7 +73,7 @@ impl<'a> Units<'a> {
             if self.next >= self.until {
                 return Ok(None);
             }
-            let reader = self.held.reader(self.next, self.until)?;
+            let reader = self.open_view.reader(self.next, self.until)?;
             let chunk = reader.read_chunk(self.next, self.until, CHUNK_BYTES)?;
             if chunk.next == self.next {
                 return Ok(None);

@@ -1,16 +1,16 @@
-//! Opening a reader with settings of one's own.
+//! [`ReaderOptions`]: the settings of a reader, and opening a reader with them.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::{Executor, InPlace, start},
     options::Config,
-    reader::{Reader, salvage::Salvage, view::judge},
+    reader::{clock::Clock, handle::Reader, salvage::Salvage, view::judge},
     storage::{ReadOnlyDirectory, Storage},
-    wal::{RUNTIME_GONE, pool},
+    wal::pool,
 };
 
 /// The largest record that any log may hold.
@@ -19,7 +19,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(1);
 const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// The settings with which a log is opened for reading alone.
+/// The settings with which a log is opened for reading.
 ///
 /// ```no_run
 /// # async fn example() -> highwater::Result<()> {
@@ -32,8 +32,9 @@ const INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until a log is opened with them"]
 pub struct ReaderOptions {
-    pub(super) shows_written: bool,
-    pub(super) interval: Duration,
+    shows_written: bool,
+    interval: Duration,
+    uses_runtime_clock: bool,
     record_bytes_max: u64,
     io_handle: Option<Handle>,
 }
@@ -43,6 +44,7 @@ impl Default for ReaderOptions {
         ReaderOptions {
             shows_written: false,
             interval: INTERVAL,
+            uses_runtime_clock: false,
             record_bytes_max: RECORD_BYTES_MAX,
             io_handle: None,
         }
@@ -50,50 +52,71 @@ impl Default for ReaderOptions {
 }
 
 impl ReaderOptions {
-    /// Whether to show also what is intact and not known to be synced; `false` by default.
+    /// Sets whether intact records that may not be synced are also shown; `false` by default.
     ///
-    /// **Such records may be gone after a loss of power**, or be replaced by others at the same
-    /// LSNs: a follower that has given some of those gets [`Error::Truncated`].
+    /// Set it to see records one flush earlier. **Such records may be lost by a power loss**, and
+    /// others may take their LSNs. A follower that has yielded a replaced record gets
+    /// [`Error::Truncated`].
     pub fn written(mut self, written: bool) -> Self {
         self.shows_written = written;
         self
     }
 
-    /// How often a follower looks for more when it has given all there is. From 1 ms to an hour;
-    /// 20 ms by default. A look at a log that has not grown lists the directory and reads up to
-    /// 256 KiB at its end.
+    /// Sets how often a follower reads the files when it has yielded all records.
+    ///
+    /// From 1 ms to an hour; 20 ms by default. Set it lower for less delay. Reading a log that has
+    /// not grown costs a few system calls, for any number of segments. It reads 4 KiB at the end
+    /// and the times of the directory.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// The largest record that is read, in bytes. From 1 byte to 1 GiB, which is the default.
+    /// Sets whether followers wait with tokio's timer instead of a thread; `false` by default.
+    ///
+    /// Set it in tests that pause tokio's clock. The thread measures real time, so a timeout around
+    /// a follower ends immediately in such a test. The runtime that polls the follower must have
+    /// its time driver enabled, otherwise tokio panics.
+    pub fn runtime_clock(mut self, uses_runtime_clock: bool) -> Self {
+        self.uses_runtime_clock = uses_runtime_clock;
+        self
+    }
+
+    /// Sets the size of the largest record that is read, in bytes.
+    ///
+    /// From 1 byte to 1 GiB, which is the default. Set it lower to bound the memory that a read
+    /// allocates.
     pub fn record_bytes_max(mut self, bytes: u64) -> Self {
         self.record_bytes_max = bytes;
         self
     }
 
-    /// The runtime whose blocking pool does the reading; by default the one that opens the reader.
+    /// Sets the runtime whose blocking pool reads the files.
+    ///
+    /// By default, this is the runtime that opens the reader. Set it if other blocking work must
+    /// not delay the reader.
     pub fn io_handle(mut self, handle: Handle) -> Self {
         self.io_handle = Some(handle);
         self
     }
 
-    /// Opens the log in `directory`, as [`Reader::open`] does.
+    /// Opens the log in `directory` for reading, with these settings.
     ///
     /// # Errors
     ///
-    /// As [`Reader::open`], and [`Error::InvalidOption`].
+    /// Those of [`Reader::open`], and [`Error::InvalidOption`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Cancel-safe: dropping the future has no effect.
     pub async fn open(self, directory: impl AsRef<Path>) -> Result<Reader> {
         let path = directory.as_ref().to_path_buf();
         self.begin(None, move || look_into(&path)).await
     }
 
-    /// Opens the log in any storage, of which only `list`, `open` and reading are used.
+    /// Opens the log in `storage` for reading, with these settings.
+    ///
+    /// Only `list`, `open` and the reads of the storage are used.
     ///
     /// # Errors
     ///
@@ -101,30 +124,31 @@ impl ReaderOptions {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Cancel-safe: dropping the future has no effect.
     pub async fn open_with(self, storage: impl Storage) -> Result<Reader> {
         let in_place = in_place(&storage);
         let storage: Arc<dyn Storage> = Arc::new(storage);
         self.begin(in_place, move || Ok(storage)).await
     }
 
-    /// Reads what is left of the log in `directory`, however damaged it is: see [`Salvage`].
+    /// Reads the intact records of a damaged log in `directory`: see [`Salvage`].
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory can't be listed, [`Error::NotALog`],
-    /// [`Error::UnsupportedVersion`], [`Error::InvalidOption`]. All else is a gap.
+    /// [`Error::Io`] if the directory cannot be listed; [`Error::NotALog`],
+    /// [`Error::UnsupportedVersion`], [`Error::InvalidOption`]. Any other problem is a gap in the
+    /// stream.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Cancel-safe: dropping the future has no effect.
     pub async fn salvage(self, directory: impl AsRef<Path>) -> Result<Salvage> {
         let path = directory.as_ref().to_path_buf();
         let (config, executor) = (self.config()?, self.executor(None)?);
         Salvage::begin(executor, config, move || look_into(&path)).await
     }
 
-    /// As [`ReaderOptions::salvage`], from any storage.
+    /// As [`ReaderOptions::salvage`], for the log in `storage`.
     ///
     /// # Errors
     ///
@@ -132,7 +156,7 @@ impl ReaderOptions {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind.
+    /// Cancel-safe: dropping the future has no effect.
     pub async fn salvage_with(self, storage: impl Storage) -> Result<Salvage> {
         let (config, executor) = (self.config()?, self.executor(in_place(&storage))?);
         let storage: Arc<dyn Storage> = Arc::new(storage);
@@ -151,8 +175,9 @@ impl ReaderOptions {
             Ok((storage, view, report))
         });
         let (storage, view, report) =
-            looked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
-        Ok(Reader::new(&self, (storage, config, executor), view, report))
+            looked.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
+        let clock = Clock::new(self.interval, self.uses_runtime_clock);
+        Ok(Reader::new((storage, config, executor), clock, self.shows_written, view, report))
     }
 
     fn executor(&self, in_place: Option<Arc<dyn Executor>>) -> Result<Arc<dyn Executor>> {
@@ -170,6 +195,32 @@ impl ReaderOptions {
         let batch_bytes_max = self.record_bytes_max.saturating_mul(2);
         let config = Config { record_bytes_max: self.record_bytes_max, ..Config::default() };
         Config { batch_bytes_max, ..config }.check()
+    }
+}
+
+impl Reader {
+    /// Opens the log in `directory` for reading, with the default settings.
+    ///
+    /// An empty directory is a log without records. If a writer creates a log there later,
+    /// followers yield its records.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Corrupt`] if [`Wal::open`](crate::Wal::open) would refuse the log, too. Use
+    ///   [`ReaderOptions::salvage`] in this case.
+    /// - [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::UnsupportedFrame`],
+    ///   [`Error::RecordTooLarge`], [`Error::Io`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropping the future has no effect.
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        ReaderOptions::default().open(directory).await
+    }
+
+    /// Returns the default settings, to change them and open a reader.
+    pub fn options() -> ReaderOptions {
+        ReaderOptions::default()
     }
 }
 

@@ -1,109 +1,136 @@
-//! Where a reader's records come from: the segments of a view, which may be gone by the time they
-//! are read.
+//! Reads the segments of a view, although the writer may have removed them.
 
-use std::{
-    io,
-    sync::{Arc, PoisonError},
-};
+use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::scan::{Place, Stop},
-    lsn::Lsn,
+    format::scan::{Stop, WalkBounds},
+    lsn::{Lsn, Start},
     options::Config,
     reader::view::{Tracker, View},
     recovery::Member,
-    replay::{ChunkSource, damage, explain_named},
+    replay::{ChunkSource, damage, explain_named, has_seen_all},
     segments::{SegmentReader, SegmentSet},
     storage::Storage,
-    sync::Mutex,
+    sync::{LockAlways, Mutex},
 };
 
-/// A view, and its files as they are opened.
+/// A view and its open files.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct OpenView {
     pub(super) view: View,
-    segments: SegmentSet,
+    segments: Arc<SegmentSet>,
     record_bytes_max: u64,
 }
 
-impl Held {
+impl OpenView {
     pub(super) fn new(storage: &Arc<dyn Storage>, config: &Config, view: View) -> Self {
         let infos = view.members.iter().map(Member::info);
-        let segments = SegmentSet::new(Arc::clone(storage), infos.collect());
-        Held { view, segments, record_bytes_max: config.record_bytes_max }
+        let segments = Arc::new(SegmentSet::new(Arc::clone(storage), infos.collect()));
+        OpenView { view, segments, record_bytes_max: config.record_bytes_max }
     }
 
-    /// A later view, with the files that are open: they can be read for as long as they are, also
-    /// where a cut has replaced them.
+    /// Returns a later view that shares the open files.
+    ///
+    /// Open files can be read even if a cut has replaced them.
     pub(super) fn successor(
         &self,
         storage: &Arc<dyn Storage>,
         config: &Config,
         view: View,
     ) -> Self {
-        let held = Held::new(storage, config, view);
+        if Arc::ptr_eq(&self.view.members, &view.members) {
+            let (segments, record_bytes_max) = (Arc::clone(&self.segments), self.record_bytes_max);
+            return OpenView { view, segments, record_bytes_max };
+        }
+        let open_view = OpenView::new(storage, config, view);
         let is_same = |sequence| {
             let find = |view: &View| {
                 view.members.iter().find(|member| member.sequence == sequence).copied()
             };
             let incarnation = |view| find(view).map(|member| member.header.incarnation);
-            incarnation(&self.view) == incarnation(&held.view)
+            incarnation(&self.view) == incarnation(&open_view.view)
         };
-        held.segments.adopt(&self.segments, is_same);
-        held
+        open_view.segments.adopt(&self.segments, is_same);
+        open_view
     }
 
-    /// The reader of the segment that holds `lsn`.
+    /// Returns the position at which a consumer continues. `old` may still have the files of
+    /// removed segments open. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// `BelowFirst` if the consumer has missed a record.
+    pub(super) fn position_after_seen(&self, start: Start, old: Option<&OpenView>) -> Result<Lsn> {
+        let (lsn, first) = (start.lsn(), self.view.first);
+        if lsn >= first {
+            return Ok(lsn);
+        }
+        let reader_at = |lsn| {
+            let mut views = std::iter::once(self).chain(old);
+            views.find_map(|view| view.reader_of(lsn, first)?.ok())
+        };
+        match has_seen_all(start, first, reader_at) {
+            true => Ok(first),
+            false => Err(Error::BelowFirst { lsn, first }),
+        }
+    }
+
+    /// Returns a reader of the segment that holds `lsn`, even below the log's beginning.
+    fn reader_of(&self, lsn: Lsn, until: Lsn) -> Option<Result<SegmentReader>> {
+        let (info, successor) = self.segments.find(lsn)?;
+        let end = successor.unwrap_or(until);
+        let place = WalkBounds { seed: info.seed, end, record_bytes_max: self.record_bytes_max };
+        let file = self.segments.open(info.sequence);
+        Some(file.map(|file| SegmentReader { file, base: info.base, place }))
+    }
+
+    /// Returns a reader of the segment that holds `lsn`.
     pub(super) fn reader(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
         let (first, end) = (self.view.first, until);
-        let found = self.segments.find(lsn).filter(|_| lsn >= first);
-        let Some((info, successor)) = found else {
-            return Err(Error::OutOfRange { lsn, first, end });
-        };
-        let place = Place {
-            seed: info.seed,
-            end: successor.unwrap_or(until),
-            record_bytes_max: self.record_bytes_max,
-        };
-        Ok(SegmentReader { file: self.segments.open(info.sequence)?, base: info.base, place })
+        let is_there = (lsn >= first).then(|| self.reader_of(lsn, until)).flatten();
+        is_there.unwrap_or(Err(Error::outside(lsn, first, end)))
     }
 }
 
-/// The segments of the view that was last taken.
+/// The segments of a view, as a source of chunks.
 #[derive(Debug)]
 pub(super) struct ViewSource {
-    held: Mutex<Arc<Held>>,
-    /// The position that a user named: the only one that may be no boundary.
+    open_view: Mutex<Arc<OpenView>>,
+    /// The start position of the caller. All other positions are boundaries.
     named: Lsn,
-    /// Looks again where a file is gone; `None` for who does so by himself.
+    /// Judges the log again if a file is missing. `None` if the caller does that.
     tracker: Option<Mutex<Tracker>>,
 }
 
 impl ViewSource {
-    /// One that stays with its view, and looks for what has become of it where a file is gone.
-    pub(super) fn fixed(held: Arc<Held>, named: Lsn, tracker: Tracker) -> Self {
-        ViewSource { held: Mutex::new(held), named, tracker: Some(Mutex::new(tracker)) }
+    /// Returns a source with a fixed view.
+    ///
+    /// If a file is missing, the source judges the log again.
+    pub(super) fn fixed(open_view: Arc<OpenView>, named: Lsn, tracker: Tracker) -> Self {
+        ViewSource { open_view: Mutex::new(open_view), named, tracker: Some(Mutex::new(tracker)) }
     }
 
-    /// One that is [told](ViewSource::take) of each new view.
-    pub(super) fn moving(held: Arc<Held>, named: Lsn) -> Self {
-        ViewSource { held: Mutex::new(held), named, tracker: None }
+    /// Returns a source whose view the caller [replaces](ViewSource::replace).
+    pub(super) fn moving(open_view: Arc<OpenView>, named: Lsn) -> Self {
+        ViewSource { open_view: Mutex::new(open_view), named, tracker: None }
     }
 
-    pub(super) fn held(&self) -> Arc<Held> {
-        Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn open_view(&self) -> Arc<OpenView> {
+        Arc::clone(&self.open_view.lock_always())
     }
 
-    pub(super) fn take(&self, held: Arc<Held>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    pub(super) fn replace(&self, open_view: Arc<OpenView>) {
+        *self.open_view.lock_always() = open_view;
     }
 
-    /// A segment is gone: the log begins later now, or was cut and the same records stand elsewhere.
-    fn look_again(&self, lsn: Lsn, until: Lsn, gone: Error) -> Result<SegmentReader> {
+    /// Judges the log again, because a segment is missing.
+    ///
+    /// The log begins later now, or a cut moved the records to another segment.
+    fn rejudge(&self, lsn: Lsn, until: Lsn, gone: Error) -> Result<SegmentReader> {
         let Some(tracker) = &self.tracker else { return Err(gone) };
         let (view, replaced, storage, config) = {
-            let mut tracker = tracker.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tracker = tracker.lock_always();
             let replaced = tracker.rejudge()?;
             let storage = Arc::clone(&tracker.storage);
             (tracker.view.clone(), replaced, storage, tracker.config)
@@ -111,41 +138,37 @@ impl ViewSource {
         if let Some(to) = replaced.filter(|&from| from < until) {
             return Err(Error::Truncated { to });
         }
-        let held = Arc::new(Held::new(&storage, &config, view));
-        let reader = held.reader(lsn, until)?;
-        self.take(held);
+        let open_view = Arc::new(OpenView::new(&storage, &config, view));
+        let reader = open_view.reader(lsn, until)?;
+        self.replace(open_view);
         Ok(reader)
     }
 }
 
 impl ChunkSource for ViewSource {
     fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
-        match self.held().reader(lsn, until) {
-            Err(Error::Io { source, operation, path, offset })
-                if source.kind() == io::ErrorKind::NotFound =>
-            {
-                self.look_again(lsn, until, Error::Io { operation, path, offset, source })
-            }
+        match self.open_view().reader(lsn, until) {
+            Err(gone) if gone.is_not_found() => self.rejudge(lsn, until, gone),
             reader => reader,
         }
     }
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
-        let synced = self.held().view.committed;
+        let synced = self.open_view().view.committed;
         let error = if lsn == self.named {
             explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
         } else {
             damage(reader, lsn, stop, synced)
         };
         let is_doubtful = error.is_corrupt() || matches!(error, Error::NotABoundary { .. });
-        // What was truncated may be in use again, and who had it open reads what it is now. It has
-        // lost its name before that, for good.
-        let gone = self.held().segments.gone(reader.file.sequence());
+        // A truncated file may be reused, and an open handle then reads its new contents. The file
+        // loses its name permanently before that.
+        let gone = self.open_view().segments.gone(reader.file.sequence());
         match gone.filter(|_| is_doubtful) {
             None => error,
-            Some(gone) => match self.look_again(lsn, until, gone.clone()) {
+            Some(gone) => match self.rejudge(lsn, until, gone.clone()) {
                 Ok(_) => gone,
-                Err(told) => told,
+                Err(explained) => explained,
             },
         }
     }

@@ -1,75 +1,91 @@
-//! What a reader knows of a log, and how it learns more: by one look at all of it, as opening does,
-//! and from then on by looks at what is new.
+//! Holds the reader's knowledge of a log, and updates it.
 //!
-//! The writer is never waited for and never asked. What makes that safe is the order in which it
-//! writes: a unit before what commits it, all units of a segment before the header of the next, a
-//! new epoch's units before the header that makes them count. A look therefore takes what comes
-//! later first: the headers, then what stands before them. Whatever doesn't hold although it should
-//! is looked at again; only the judge of opening may call it damage.
+//! The first look reads the whole state, as opening does. Later looks read the changes.
+//!
+//! The writer neither waits for the reader nor knows of it. This is safe because of the order in
+//! which the writer writes. A unit is written before the claim that commits it. All units of a
+//! segment are written before the header of the next segment. The units of a new epoch are written
+//! before the header of its first segment. So a look reads in the opposite order: the headers
+//! first, then the units before them. If something is invalid that should be valid, the look is
+//! repeated. Only the judge of opening decides that bytes are damaged.
 
 use std::{io, sync::Arc, time::Duration};
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     format::{
         frame::Seed,
-        header::{ParsedHeader, VERSION},
-        scan::{Place, Stop, to_usize},
+        header::ParsedHeader,
+        scan::{self, Stop, to_usize},
     },
     inspect::Frozen,
     lsn::Lsn,
     options::Config,
+    reader::listed::Listed,
     recovery::{
-        Chain, Member, RecoveryReport, first_told_by, link_up, list, look, read_header,
-        refuse_foreign,
+        Chain, Member, RecoveryReport, assess, first_recorded_in, link_up, list, read_header,
+        refuse_foreign, refuse_unsupported,
     },
     replay::damage,
+    sabotage::{self, Sabotage},
     segments::{Chunk, SegmentFile, SegmentReader, Sequence},
-    storage::Storage,
+    storage::{Place, Storage},
     turn::pause,
 };
 
-/// What looks damaged beside a writer may be a write on its way: worth another look, so often.
+/// The number of looks before damage counts, because it may be a write in progress.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(3);
-/// How often files may be gone between listing and opening, before all is looked at anew.
+/// The number of attempts with a missing file before the log is judged again.
 const ATTEMPTS: u32 = 4;
-/// So many looks in a row find the same doubtful bytes before the judge is asked.
+/// The number of consecutive looks with the same doubtful bytes before the first judgement.
 const DOUBTFUL_LOOKS_MIN: u64 = 4;
-/// It is asked again after twice as many, and after these at the latest.
+/// The maximum number of looks between two judgements. The number doubles up to this value.
 const DOUBTFUL_LOOKS_MAX: u64 = 512;
 const CHUNK_BYTES: u64 = 256 << 10;
+/// The bytes that are read of a log that has not grown.
+const GLANCE_BYTES: u64 = 4 << 10;
 
-/// A log, as far as a reader knows it.
+/// The knowledge of a reader about a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
-    /// Its segments, oldest first; none if there is no log yet.
-    pub(super) members: Vec<Member>,
+    /// The segments, oldest first. Empty if there is no log yet.
+    pub(super) members: Arc<Vec<Member>>,
     pub(super) first: Lsn,
-    /// The first place where no valid unit stands.
+    /// The first position without a valid unit.
     pub(super) end: Lsn,
-    /// The highest position that anything before `end` claims was synced.
+    /// The highest position that a header or a frame before `end` claims was synced.
     pub(super) committed: Lsn,
 }
 
-/// Reads and judges as opening does, and again for as long as what is wrong may be a race.
+impl View {
+    /// Returns the end of what a reader shows.
+    pub(super) fn shown_end(&self, shows_written: bool) -> Lsn {
+        let is_all = shows_written || sabotage::is_on(Sabotage::FollowUnsynced);
+        if is_all { self.end } else { self.committed }
+    }
+}
+
+/// Judges the log as opening does. Repeats that while an error may be a race.
 pub(super) fn judge(storage: &Arc<dyn Storage>, config: &Config) -> Result<(View, RecoveryReport)> {
     refuse_foreign(storage.as_ref())?;
     let mut look_count = 0;
     loop {
         look_count += 1;
         let names = list(storage.as_ref())?;
-        let looked = match look_count {
-            // A frozen storage costs a read of each file's end, so only where there is doubt.
-            1 => look(storage.as_ref(), config),
-            _ => Frozen::new(Arc::clone(storage)).and_then(|frozen| look(&frozen, config)),
+        let assessed = match look_count {
+            // A frozen storage costs a read of the end of each file, so it is used only from the
+            // second look on.
+            1 => assess(storage.as_ref(), config),
+            _ => Frozen::new(Arc::clone(storage)).and_then(|frozen| assess(&frozen, config)),
         };
-        match looked {
-            Ok(looked) => {
-                let chain = looked.judged.map(|judged| judged.chain).unwrap_or_default();
-                let report = looked.report;
+        match assessed {
+            Ok(assessed) => {
+                let chain = assessed.judged.map(|judged| judged.chain).unwrap_or_default();
+                let report = assessed.report;
                 let (first, end, committed) = (report.first, report.end, report.committed);
-                return Ok((View { members: chain.members, first, end, committed }, report));
+                let members = Arc::new(chain.members);
+                return Ok((View { members, first, end, committed }, report));
             }
             Err(error) if look_count == LOOKS || !may_be_a_race(&error) => {
                 let is_doubtful = error.is_corrupt();
@@ -82,13 +98,16 @@ pub(super) fn judge(storage: &Arc<dyn Storage>, config: &Config) -> Result<(View
     }
 }
 
-/// Whether one of the files isn't there any more. It may be in use again by now, and what was read in
-/// it says nothing then.
+/// Returns an error if one of the files was removed.
+///
+/// Such a file may have been reused, so its contents prove nothing.
 fn gone_since(storage: &dyn Storage, names: &[String]) -> Result<Option<Error>> {
     let now = list(storage)?;
     let gone = names.iter().find(|name| !now.contains(name));
-    let error =
-        |name: &String| Error::io("reading", name.clone(), None, io::ErrorKind::NotFound.into());
+    let error = |name: &String| {
+        let error = Error::io("reading", name.clone(), None, io::ErrorKind::NotFound.into());
+        error.in_log(&storage.location())
+    };
     Ok(gone.map(error))
 }
 
@@ -100,7 +119,7 @@ fn is_same(one: &Member, other: &Member) -> bool {
     one.sequence == other.sequence && one.header.incarnation == other.header.incarnation
 }
 
-/// From where on a cut has replaced what `old` shows.
+/// Returns the position from which on a cut has replaced records of `old`.
 fn replaced_from(old: &View, new: &View) -> Option<Lsn> {
     let newest = old.members.last()?;
     let place = |of: &Member| new.members.iter().position(|member| is_same(of, member));
@@ -110,32 +129,76 @@ fn replaced_from(old: &View, new: &View) -> Option<Lsn> {
     is_cut.then_some(next.header.base)
 }
 
-/// One who looks again and again.
+/// Polls the directory and tracks changes.
 #[derive(Clone, Debug)]
 pub(super) struct Tracker {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) config: Config,
     pub(super) view: View,
-    /// Where something stands that isn't valid, and how many looks in a row met it.
+    /// The position of doubtful bytes, and the number of consecutive looks that met them.
     doubt: (Lsn, u64),
+    listed: Listed,
 }
 
 impl Tracker {
     pub(super) fn new(storage: Arc<dyn Storage>, config: Config, view: View) -> Self {
-        Tracker { storage, config, view, doubt: (Lsn::ZERO, 0) }
+        Tracker { storage, config, view, doubt: (Lsn::ZERO, 0), listed: Listed::default() }
     }
 
-    /// Looks for what is new. Blocks. Gives the position from which on a cut has replaced what was
-    /// known before.
+    /// Reads the changes. Returns the position from which on a cut has replaced known records.
+    /// Blocking.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if what was committed is damaged; `Io`; what a later release wrote. The view is as
-    /// it was then.
+    /// `Corrupt` if a committed record is damaged; `Io`; an unsupported frame or header of a later
+    /// release. An error leaves the view unchanged.
     pub(super) fn advance(&mut self) -> Result<Option<Lsn>> {
+        let stamp = self.storage.stamp().ok().flatten();
+        if !self.listed.is_due(stamp) {
+            if let Ok(Some(done)) = self.glance() {
+                return Ok(done);
+            }
+        }
+        // If this fails, the next look lists the directory, too.
+        let listed = std::mem::take(&mut self.listed);
+        let done = self.advance_listed();
+        if done.is_ok() {
+            self.listed = listed;
+        }
+        done
+    }
+
+    /// Reads only the newest segment. The cost does not depend on the number of segments.
+    ///
+    /// Returns `None` if that is not sufficient.
+    fn glance(&mut self) -> Result<Option<Option<Lsn>>> {
+        let Some(newest) = self.view.members.last().copied() else { return Ok(None) };
+        // The next segment may have been created within the granularity of the directory's times.
+        let is_absent = match self.member(newest.sequence.next()) {
+            Ok(begun) => begun.is_none(),
+            Err(error) => error.is_not_found(),
+        };
+        let is_kept = self.storage.check_place().is_ok_and(|place| place == Place::Kept);
+        if !is_absent || !is_kept {
+            return Ok(None);
+        }
+        if self.doubt.1 == 0 && self.is_blank_at_end(&newest)? {
+            return Ok(Some(None));
+        }
+        self.walk(self.view.clone(), None).map(Some)
+    }
+
+    /// Returns whether nothing was written after the known end.
+    fn is_blank_at_end(&self, newest: &Member) -> Result<bool> {
+        let reader = reader_of(&self.storage, &self.config, newest, None)?;
+        let room = reader.place.end.since(self.view.end).min(GLANCE_BYTES);
+        Ok(reader.read(self.view.end, room)?.iter().all(|&byte| byte == 0))
+    }
+
+    fn advance_listed(&mut self) -> Result<Option<Lsn>> {
         for _ in 0..ATTEMPTS {
             match self.try_advance() {
-                // Removed since it was listed: by now there is something else in its place.
+                // The file was removed after the listing, so the names have changed.
                 Err(error) if error.is_not_found() => {}
                 done => return done,
             }
@@ -143,12 +206,12 @@ impl Tracker {
         self.rejudge()
     }
 
-    /// Looks at all of it, as opening does.
+    /// Judges the whole log, as opening does.
     pub(super) fn rejudge(&mut self) -> Result<Option<Lsn>> {
         let (mut view, _) = judge(&self.storage, &self.config)?;
         let id = |view: &View| view.members.last().map(|member| member.header.log_id);
         if id(&self.view).is_some_and(|old| id(&view) != Some(old)) {
-            return Err(Error::Closed { reason: "another log stands in the directory" });
+            return Err(Error::Closed { by: ClosedBy::Replaced });
         }
         let replaced = replaced_from(&self.view, &view);
         let known = self.view.committed.min(replaced.unwrap_or(self.view.committed));
@@ -168,7 +231,7 @@ impl Tracker {
         }
         sequences.retain(|sequence| *sequence > newest.sequence);
         let mut found = Vec::new();
-        // The newest first: where it is, those before it are.
+        // The newest first: if its header exists, all earlier headers exist, too.
         for sequence in sequences.into_iter().rev() {
             found.extend(self.member(sequence)?);
         }
@@ -178,12 +241,14 @@ impl Tracker {
         }
         let candidates = [self.view.members.as_slice(), &found].concat();
         let chain = link_up(&candidates, self.view.first);
-        if chain.broken.is_some() {
-            // Segments came and went since the last look, or what a crash has left hangs there.
-            let is_due = self.is_to_be_judged(self.view.end, true);
+        if chain.gap.is_some() {
+            // Segments were created and removed since the last look, or a crash left segments above
+            // a gap.
+            let is_due = self.is_judgement_due(self.view.end, true);
             return if is_due { self.rejudge() } else { Ok(None) };
         }
-        let mut view = View { members: chain.members, first: chain.first, ..self.view.clone() };
+        let (members, first) = (Arc::new(chain.members), chain.first);
+        let mut view = View { members, first, ..self.view.clone() };
         let replaced = replaced_from(&self.view, &view);
         if let Some(from) = replaced {
             view.end = view.end.min(from);
@@ -192,34 +257,23 @@ impl Tracker {
         self.walk(view, replaced)
     }
 
-    /// The segment with this number, if it has been begun. One whose header is being written right
-    /// now hasn't.
+    /// Returns the segment with this number, if its header is complete.
     fn member(&self, sequence: Sequence) -> Result<Option<Member>> {
         let file = SegmentFile::open(self.storage.as_ref(), sequence)?;
         match read_header(&file)?.parsed {
             ParsedHeader::Valid(header) => {
                 Ok(Some(Member { sequence, header, bytes: file.bytes()? }))
             }
-            ParsedHeader::Blank | ParsedHeader::Damaged => Ok(None),
-            ParsedHeader::Newer { version } => Err(Error::UnsupportedVersion {
-                segment: file.name().to_owned(),
-                version,
-                supported: VERSION,
-            }),
-            ParsedHeader::UnknownFlags { flags } => Err(Error::UnsupportedFrame {
-                segment: file.name().to_owned(),
-                offset: 0,
-                lsn: Lsn::ZERO,
-                kind: 0,
-                flags,
-            }),
+            other => refuse_unsupported(file.name(), &other).map(|()| None),
         }
     }
 
-    /// Goes on from the view's end, which is a boundary of units.
+    /// Walks from the view's end, which is a boundary of units.
     fn walk(&mut self, mut view: View, replaced: Option<Lsn>) -> Result<Option<Lsn>> {
         let mut claimed = view.committed;
-        for member in &view.members {
+        let is_known = Arc::ptr_eq(&view.members, &self.view.members);
+        // The claims of known headers are included in `committed` already.
+        for member in view.members.iter().filter(|_| !is_known) {
             claimed = claimed.max(member.header.synced);
         }
         let holding = view.members.partition_point(|member| member.header.base <= view.end);
@@ -236,9 +290,9 @@ impl Tracker {
             let is_settled = successor.is_none()
                 && claimed <= view.end
                 && (stop == Stop::SegmentEnd || (stop == Stop::Blank && is_blank));
-            // A header was there before its segment was read, and so were the units before it.
+            // The header was read before the segments below it, so all their units exist.
             let is_late = successor.is_some() || claimed > view.end;
-            if !is_settled && self.is_to_be_judged(view.end, is_late) {
+            if !is_settled && self.is_judgement_due(view.end, is_late) {
                 return self.rejudge();
             }
             if is_settled {
@@ -247,20 +301,25 @@ impl Tracker {
             break;
         }
         if claimed > view.end {
-            // Judged before: above the damage nothing is shown.
+            // The log was judged before. Nothing above the damage is shown.
             return Ok(None);
         }
         view.committed = claimed;
-        let mut chain = Chain { members: view.members, first: view.first, ..Chain::default() };
-        chain.begin_at(view.first);
-        view.members = chain.members;
+        if !is_known || view.first > self.view.first {
+            let (members, first) = (view.members.to_vec(), view.first);
+            let mut chain = Chain { members, first, ..Chain::default() };
+            chain.begin_at(first);
+            view.members = Arc::new(chain.members);
+        }
         self.view = view;
         Ok(replaced)
     }
 
-    /// Whether doubtful bytes have stood there for so many looks that the judge is to be asked: at
-    /// once if no race explains them, and ever less often.
-    fn is_to_be_judged(&mut self, at: Lsn, is_late: bool) -> bool {
+    /// Counts a look that met doubtful bytes, and returns whether the log must be judged.
+    ///
+    /// The first judgement is due immediately if no race explains the bytes. Later ones become
+    /// rarer.
+    fn is_judgement_due(&mut self, at: Lsn, is_late: bool) -> bool {
         let (place, count) = &mut self.doubt;
         *count = if *place == at { count.saturating_add(1) } else { 1 };
         *place = at;
@@ -279,16 +338,22 @@ pub(super) fn reader_of(
     Ok(SegmentReader { file, base: member.header.base, place: place_of(member, successor, config) })
 }
 
-pub(super) fn place_of(member: &Member, successor: Option<Lsn>, config: &Config) -> Place {
+pub(super) fn place_of(
+    member: &Member,
+    successor: Option<Lsn>,
+    config: &Config,
+) -> scan::WalkBounds {
     let file_end = member.file_end();
-    Place {
+    scan::WalkBounds {
         seed: Seed::new(member.header.log_id, member.header.epoch),
         end: successor.map_or(file_end, |next| next.min(file_end)),
         record_bytes_max: config.record_bytes_max,
     }
 }
 
-/// Walks to where no valid unit stands, and says whether all that was read behind it is zero.
+/// Walks to the first position without a valid unit.
+///
+/// Returns the reason for the stop, and whether all bytes read after the position are zero.
 fn walk_segment(
     reader: &SegmentReader,
     view: &mut View,
@@ -299,14 +364,14 @@ fn walk_segment(
         let chunk = reader.read_chunk(from, reader.place.end, CHUNK_BYTES)?;
         for frame in &chunk.frames {
             *claimed = (*claimed).max(frame.commitment.unwrap_or_default());
-            view.first = view.first.max(first_told_by(frame));
+            view.first = view.first.max(first_recorded_in(frame));
         }
         view.end = chunk.next;
         match chunk.stop {
             None => {}
             Some(stop @ (Stop::Unsupported { .. } | Stop::AboveLimit { .. })) => {
                 let error = damage(reader, view.end, stop, *claimed);
-                // Whole, and not to be had; or not whole yet.
+                // An intact frame that cannot be read is an error. Otherwise it may be incomplete.
                 return if error.is_corrupt() { Ok((stop, false)) } else { Err(error) };
             }
             Some(stop) => return Ok((stop, is_blank_behind(&chunk, from))),

@@ -1,225 +1,210 @@
-//! Segments whose header can't be read, neither it nor its copy: prepared and never begun, begun by
-//! a recovery that was interrupted, or damaged. What they hold is searched all the same, as their
-//! base follows from their neighbours.
-
-use std::sync::Arc;
+//! Classifies segments without a readable header, in either copy.
+//!
+//! Such a segment was prepared and never begun, or was begun by a recovery that was interrupted, or
+//! is damaged. The base of such a segment follows from its neighbours, so its frames can still be
+//! found.
 
 use crate::{
     error::{Error, Result},
     format::{
-        frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Seed},
-        header::{FILE_BYTES_MAX, SEGMENT_HEADER_BYTES},
-        scan::{Place, Stop},
+        frame::{FRAME_ALIGN, Seed},
+        sealed_at::Unplaced,
     },
     lsn::Lsn,
     recovery::{
         chain::{Chain, Member},
         scan::{Scan, search_frames},
-        survey::Found,
+        survey::{Survey, SurveyedSegment},
     },
-    segments::{SegmentFile, SegmentReader},
 };
 
-/// How many epochs above the highest known one a segment without a header may be of.
+/// The number of epochs above the highest known one that a search tries.
 pub(super) const EPOCHS_TRIED: u64 = 256;
 
-/// How far below S a truncation of the end is looked for whose header is gone, and how many positions
-/// and epochs are tried together: seconds, at worst.
+/// The distance below S that is searched for a truncation whose header is unreadable.
 const CUT_SOUGHT_BYTES: u64 = 1 << 30;
+
+/// The maximum number of pairs of position and epoch tried for such a truncation.
+///
+/// A frame of another place matches one pair in 2^32 by chance, so more attempts could report a
+/// false cut.
 const CUT_CHECKS_MAX: u64 = 1 << 28;
 
-impl Scan<'_> {
-    pub(super) fn all_zero(&self, unplaced: &[&Found]) -> Result<bool> {
-        for found in unplaced {
-            if !found.is_blank || self.used_bytes(found)? > 0 {
-                return Ok(false);
-            }
+/// Returns whether all bytes of the segments are zero.
+pub(super) fn are_blank(scan: &Scan<'_>, headless: &[&SurveyedSegment]) -> Result<bool> {
+    for segment in headless {
+        if !segment.is_blank || scan.used_bytes(segment)? > 0 {
+            return Ok(false);
         }
-        Ok(true)
     }
+    Ok(true)
+}
 
-    /// The bytes behind the header's block, up to the last that isn't zero.
-    pub(super) fn used_bytes(&self, found: &Found) -> Result<u64> {
-        let reader = self.reader_at(found, Lsn::ZERO, Seed::new([0; 16], 0))?;
-        Ok(reader.used_end(Lsn::ZERO, reader.place.end)?.as_u64())
-    }
+/// The search of the headless segments, with all that determines their base and epoch.
+pub(super) struct HeadlessSearch<'s, 'a> {
+    pub(super) scan: &'s mut Scan<'a>,
+    pub(super) chain: &'s Chain,
+    /// Segments with a header that a gap separates from the chain.
+    pub(super) above_gap: &'s [Member],
+    pub(super) survey: &'s Survey,
+}
 
-    fn reader_at(&self, found: &Found, base: Lsn, seed: Seed) -> Result<SegmentReader> {
-        let bytes = found.bytes.min(FILE_BYTES_MAX).saturating_sub(SEGMENT_HEADER_BYTES);
-        let record_bytes_max = self.config.record_bytes_max;
-        let place = Place { seed, end: base.plus(bytes), record_bytes_max };
-        let file = Arc::new(SegmentFile::open(self.storage, found.sequence)?);
-        Ok(SegmentReader { file, base, place })
-    }
-
-    /// Finds out what each segment without a header is. Refuses if one of them was committed.
-    pub(super) fn search_unplaced(
-        &mut self,
-        unplaced: &[&Found],
-        chain: &Chain,
-        hanging: &[Member],
-    ) -> Result<()> {
+impl HeadlessSearch<'_, '_> {
+    /// Adds the contents of the segments to the evidence. Fails if one of them was committed.
+    pub(super) fn search(mut self, headless: &[&SurveyedSegment]) -> Result<()> {
         let mut unknown = Vec::new();
-        for found in unplaced {
-            let used_bytes = self.used_bytes(found)?;
-            if used_bytes > 0 && !self.search_rotated(found, used_bytes, chain, hanging)? {
-                unknown.push((found, used_bytes));
+        for segment in headless {
+            let used_bytes = self.scan.used_bytes(segment)?;
+            if used_bytes > 0 && !self.search_rotated(segment, used_bytes)? {
+                unknown.push((segment, used_bytes));
             }
         }
-        // Last, as it takes the highest commitment of all the others.
-        for (found, used_bytes) in unknown {
-            self.search_interrupted(found, used_bytes, chain)?;
+        // Last, because this search needs the highest commitment of all other segments.
+        for (segment, used_bytes) in unknown {
+            self.search_interrupted(segment, used_bytes)?;
         }
         Ok(())
     }
 
-    /// A segment that was rotated into: its frames have its predecessor's epoch and go on where that
-    /// ends. Says whether it holds any.
-    fn search_rotated(
-        &mut self,
-        found: &Found,
-        used_bytes: u64,
-        chain: &Chain,
-        hanging: &[Member],
-    ) -> Result<bool> {
-        let before = chain.members.iter().rfind(|member| member.sequence < found.sequence);
-        let Some(before) = before.or(chain.members.first()) else { return Ok(false) };
+    /// Searches a segment that a rotation began. Returns whether the segment holds frames.
+    ///
+    /// The frames continue those of the predecessor, in the same epoch.
+    fn search_rotated(&mut self, segment: &SurveyedSegment, used_bytes: u64) -> Result<bool> {
+        let members = &self.chain.members;
+        let before = members.iter().rfind(|member| member.sequence < segment.sequence);
+        let Some(before) = before.or(members.first()) else { return Ok(false) };
         let seed = Seed::new(before.header.log_id, before.header.epoch);
-        let successors = hanging.iter().filter(|member| member.sequence > found.sequence);
+        let successors = self.above_gap.iter().filter(|next| next.sequence > segment.sequence);
         let successor = successors.min_by_key(|member| member.sequence);
         let named = successor.and_then(|member| member.header.previous);
         let base = match named {
             Some(link) => link.base,
-            None => self.find_base(found, seed, before)?.unwrap_or(self.end),
+            None => self.find_base(segment, seed, before)?.unwrap_or(self.scan.found().walk.end),
         };
-        let reader = self.reader_at(found, base, seed)?;
+        let reader = self.scan.headless_reader(segment, base, seed)?;
         let frames = search_frames(&reader, base, base.plus(used_bytes))?;
         if frames.count == 0 {
             return Ok(false);
         }
-        self.valid_after_count += frames.count;
-        self.record_after_count += frames.record_count;
-        self.commit(frames.commitment);
-        self.keep(found, used_bytes);
-        if self.commitment > base {
-            // Something in it was synced, so its header had been.
-            self.stop = Stop::BadHeader;
+        self.scan.note_frames(&frames);
+        self.scan.note_bytes(segment.sequence, used_bytes);
+        if self.scan.found().commitment > base {
+            // Part of the segment was synced, so its header was synced before.
+            self.scan.stop_at_bad_header();
         }
         Ok(true)
     }
 
-    /// A recovery that was interrupted: frames of the next epoch, written anew from the commitment
-    /// on, none of which claims more than that. What they hold is still where it was. If one does
-    /// claim more, the epoch had been committed.
-    fn search_interrupted(&mut self, found: &Found, used_bytes: u64, chain: &Chain) -> Result<()> {
-        let base = self.commitment;
-        let log_id = chain.members.last().map_or([0; 16], |member| member.header.log_id);
-        let next = Seed::new(log_id, self.epoch_max.saturating_add(1));
-        let mut reader = self.reader_at(found, base, next)?;
-        let mut is_placed = false;
-        for epoch in self.epochs_tried(EPOCHS_TRIED) {
-            let place = Place { seed: Seed::new(log_id, epoch), ..reader.place };
-            let candidate = SegmentReader { place, ..reader.clone() };
-            if candidate.is_intact(base)? {
-                (reader, is_placed) = (candidate, true);
-                break;
+    /// Searches a segment that an interrupted recovery began.
+    ///
+    /// Its frames are of the next epoch, written again from the commitment on, and none claims more
+    /// than the commitment. The originals are still in place. If a frame claims more, the epoch had
+    /// been committed, so the log is refused.
+    fn search_interrupted(&mut self, segment: &SurveyedSegment, used_bytes: u64) -> Result<()> {
+        let base = self.scan.found().commitment;
+        let log_id = self.chain.members.last().map_or([0; 16], |member| member.header.log_id);
+        let next = Seed::new(log_id, self.survey.epoch_max.saturating_add(1));
+        let mut reader = self.scan.headless_reader(segment, base, next)?;
+        if let Some(frame) = reader.first_frame()? {
+            let mut seeds = self.seeds_tried(log_id, EPOCHS_TRIED);
+            match seeds.find(|seed| frame.holds_at(*seed, base)) {
+                Some(seed) => reader.place.seed = seed,
+                None if self.is_uncommitted_cut(segment, log_id, &frame, used_bytes)? => {
+                    self.scan.note_interrupted();
+                    if !segment.is_blank {
+                        self.scan.note_bytes(segment.sequence, used_bytes);
+                    }
+                    return Ok(());
+                }
+                None => {}
             }
-        }
-        if !is_placed {
-            self.refuse_cut(found, chain, log_id)?;
         }
         let frames = search_frames(&reader, base, base.plus(used_bytes))?;
         if frames.commitment > base {
             return Err(Error::Corrupt {
+                directory: String::new(),
                 lsn: base,
-                segment: found.sequence.file_name(),
+                segment: segment.sequence.file_name(),
                 offset: 0,
                 synced: frames.commitment,
                 reason: "neither the segment's header nor its copy is readable".to_owned(),
             });
         }
-        if frames.count == 0 || !found.is_blank {
-            self.keep(found, used_bytes);
+        if frames.count > 0 {
+            self.scan.note_interrupted();
+        }
+        if frames.count == 0 || !segment.is_blank {
+            self.scan.note_bytes(segment.sequence, used_bytes);
         }
         Ok(())
     }
 
-    /// So many epochs above those that are known: usually it is the next one; more if later recoveries
-    /// or cuts replaced what earlier ones had begun. Above those of the segments too, as what an
-    /// earlier cut left may name any.
-    fn epochs_tried(&self, count: u64) -> impl Iterator<Item = u64> + use<> {
-        let (own, all) = (self.own_epoch_max, self.epoch_max);
+    /// Returns the seeds of `count` epochs above the known ones.
+    ///
+    /// Usually the next epoch is the right one. More are needed if later recoveries or cuts
+    /// replaced what earlier ones had begun. The epochs above those of the segments are tried, too,
+    /// because the files that an earlier cut set aside may have any epoch.
+    fn seeds_tried(&self, log_id: [u8; 16], count: u64) -> impl Iterator<Item = Seed> + use<> {
+        let (own, all) = (self.survey.header_epoch_max(), self.survey.epoch_max);
         let from = [Some(all), Some(own).filter(|own| *own != all)];
         let above = move |from: u64| (1..=count).map(move |by| from.saturating_add(by));
-        from.into_iter().flatten().flat_map(above)
+        from.into_iter().flatten().flat_map(above).map(move |epoch| Seed::new(log_id, epoch))
     }
 
-    /// Refuses if the first frame belongs below S in a higher epoch: a recovery begins at S, so that
-    /// is a truncation of the end, which was committed before anything was appended behind it.
-    fn refuse_cut(&self, found: &Found, chain: &Chain, log_id: [u8; 16]) -> Result<()> {
-        let committed = self.commitment.as_u64();
-        let lowest = chain.first.as_u64().max(committed.saturating_sub(CUT_SOUGHT_BYTES));
-        let mut reader = self.reader_at(found, Lsn::new(lowest), Seed::new(log_id, 0))?;
-        let capacity = reader.place.end.since(reader.base);
-        let header = reader.read(reader.base, FRAME_HEADER_BYTES_U64)?;
-        let Some(header) = header.first_chunk() else { return Ok(()) };
-        let header = FrameHeader::parse(*header);
-        if header.frame_bytes() > capacity {
-            return Ok(());
-        }
-        let positions = committed.saturating_sub(lowest) / 8;
-        let epochs = (CUT_CHECKS_MAX / positions.max(1)).clamp(1, EPOCHS_TRIED);
-        for epoch in self.epochs_tried(epochs) {
-            let seed = Seed::new(log_id, epoch);
-            for base in (0..positions).map(|position| Lsn::new(lowest + position * 8)) {
-                if !header.header_holds(seed, base) {
-                    continue;
-                }
-                // The file's end moves along with its base.
-                let place = Place { seed, end: base.plus(capacity), ..reader.place };
-                reader = SegmentReader { base, place, ..reader };
-                if reader.is_intact(base)? {
-                    return Err(Error::Corrupt {
-                        lsn: base,
-                        segment: found.sequence.file_name(),
-                        offset: 0,
-                        synced: self.commitment,
-                        reason: "the log was truncated to here, and neither this segment's header \
-                                 nor its copy is readable"
-                            .to_owned(),
-                    });
-                }
+    /// Returns whether the first frame belongs below S, in a higher epoch, and no frame claims
+    /// anything: a truncation of the end had written slots, and was not committed.
+    ///
+    /// Fails if a frame there has a claim. It proves a truncation of the end, because a recovery
+    /// begins at S, and the truncation was committed before anything was appended after it.
+    fn is_uncommitted_cut(
+        &self,
+        segment: &SurveyedSegment,
+        log_id: [u8; 16],
+        frame: &Unplaced,
+        used_bytes: u64,
+    ) -> Result<bool> {
+        let commitment = self.scan.found().commitment;
+        let committed = commitment.as_u64();
+        let lowest = self.chain.first.as_u64().max(committed.saturating_sub(CUT_SOUGHT_BYTES));
+        let positions = committed.saturating_sub(lowest) / FRAME_ALIGN;
+        let Some(last) = positions.checked_sub(1) else { return Ok(false) };
+        let (lowest, highest) = (Lsn::new(lowest), Lsn::new(lowest + last * FRAME_ALIGN));
+        let epochs = (CUT_CHECKS_MAX / positions).clamp(1, EPOCHS_TRIED);
+        let mut seeds = self.seeds_tried(log_id, epochs);
+        let placed = seeds.find_map(|seed| Some((seed, frame.within(seed, lowest, highest)?)));
+        let Some((seed, base)) = placed else { return Ok(false) };
+        if !frame.has_claim() {
+            let reader = self.scan.headless_reader(segment, base, seed)?;
+            let frames = search_frames(&reader, base, base.plus(used_bytes))?;
+            if frames.claim_count == 0 {
+                return Ok(true);
             }
         }
-        Ok(())
+        Err(Error::Corrupt {
+            directory: String::new(),
+            lsn: base,
+            segment: segment.sequence.file_name(),
+            offset: 0,
+            synced: commitment,
+            reason: "the log was truncated to here, and neither this segment's header nor its \
+                     copy is readable"
+                .to_owned(),
+        })
     }
 
-    pub(super) fn keep(&mut self, found: &Found, used_bytes: u64) {
-        self.cut_bytes += used_bytes;
-        self.scanned_bytes += used_bytes;
-        self.kept_in.push(found.sequence);
-    }
-
-    /// The base of the newest segment, if its first frame is intact: the end of what comes before,
-    /// or, if that is damaged too, whichever position the frame was sealed for.
-    fn find_base(&self, found: &Found, seed: Seed, before: &Member) -> Result<Option<Lsn>> {
-        let mut base = self.end;
-        let mut reader = self.reader_at(found, base, seed)?;
-        let header = reader.read(base, FRAME_HEADER_BYTES_U64)?;
-        let Some(header) = header.first_chunk() else { return Ok(None) };
-        let header = FrameHeader::parse(*header);
-        let capacity = reader.place.end.since(base);
-        while base <= before.file_end() {
-            if header.header_holds(seed, base) && header.frame_bytes() <= capacity {
-                // The file's end moves along with its base.
-                let place = Place { end: base.plus(capacity), ..reader.place };
-                reader = SegmentReader { base, place, ..reader };
-                if reader.is_intact(base)? {
-                    return Ok(Some(base));
-                }
-            }
-            base = base.plus(8);
-        }
-        Ok(None)
+    /// Returns the base of the newest segment if its first frame is intact.
+    ///
+    /// That is the end of the walk, or, if the walk stopped early, the position in the
+    /// predecessor's file for which the frame was sealed.
+    fn find_base(
+        &self,
+        segment: &SurveyedSegment,
+        seed: Seed,
+        before: &Member,
+    ) -> Result<Option<Lsn>> {
+        let end = self.scan.found().walk.end;
+        let frame = self.scan.headless_reader(segment, end, seed)?.first_frame()?;
+        let lowest = end.max(before.header.base);
+        Ok(frame.and_then(|frame| frame.within(seed, lowest, before.file_end())))
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the unsynced end of the log and gathers the evidence on which it is judged.
+//! Reads the unsynced end of a log and collects the evidence for the verdict.
 
 use std::sync::Arc;
 
@@ -6,129 +6,250 @@ use crate::{
     error::Result,
     format::{
         control::Control,
-        frame::{Kind, Seed, frame_bytes},
-        scan::{FrameAt, Place, Stop},
-        search::{Found as FoundFrame, search},
+        extension::TimeMark,
+        frame::{CONTROL_FRAME_BYTES, FIRST_FRAME_BYTES, Kind, Seed},
+        header::{FILE_BYTES_MAX, file_end},
+        scan::{FrameAt, Stop, WalkBounds},
+        search::{FoundFrame, search},
+        slots::{self, Entry},
     },
     lsn::Lsn,
     options::Config,
-    pipeline::{CONTROL_FRAME_BYTES, FIRST_FRAME_BYTES},
-    recovery::chain::{Chain, Member},
+    recovery::{
+        chain::{Chain, Member},
+        survey::SurveyedSegment,
+    },
     replay::damage,
-    segments::{Region, SegmentFile, SegmentReader, Sequence},
+    segments::{Chunk, Region, SegmentFile, SegmentReader, Sequence},
     storage::Storage,
 };
 
 pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 
-/// What a search came upon.
-pub(super) struct Frames {
+/// The intact frames that a search found.
+pub(super) struct IntactFrames {
     pub(super) count: u64,
     /// Records among them.
     pub(super) record_count: u64,
+    /// Frames among them that claim anything.
+    pub(super) claim_count: u64,
     /// The highest position that any of them claims was synced.
     pub(super) commitment: Lsn,
+    /// The end of the last of them.
+    pub(super) end: Lsn,
 }
 
-/// The intact frames that begin in `from..used_end`.
-pub(super) fn search_frames(reader: &SegmentReader, from: Lsn, used_end: Lsn) -> Result<Frames> {
-    let mut frames = Frames { count: 0, record_count: 0, commitment: Lsn::ZERO };
+/// Searches for intact frames that begin in `from..used_end`.
+pub(super) fn search_frames(
+    reader: &SegmentReader,
+    from: Lsn,
+    used_end: Lsn,
+) -> Result<IntactFrames> {
+    let (count, record_count, claim_count) = (0, 0, 0);
+    let mut frames =
+        IntactFrames { count, record_count, claim_count, commitment: Lsn::ZERO, end: from };
     let region = (used_end.since(from), reader.place.end.since(from));
     let mut source = Region { reader, start: from };
     search(&mut source, from, region, reader.place.seed, &mut |found: FoundFrame| {
         frames.count += 1;
         frames.record_count += u64::from(found.is_record);
+        frames.claim_count += u64::from(found.commitment.is_some());
         frames.commitment = frames.commitment.max(found.commitment.unwrap_or(Lsn::ZERO));
+        frames.end = frames.end.max(found.end);
     })?;
     Ok(frames)
 }
 
-/// A close vouches for all before it, and for nothing less.
+/// Returns whether the frame is a close that claims that everything before it is synced.
 fn is_clean_close(frame: &FrameAt) -> bool {
     frame.control == Some(Control::Close) && frame.commitment == Some(frame.lsn)
 }
 
-/// What the control record right before a close says of the beginning of the log, if it is one that
-/// does: a log that is closed notes it there unless its newest header knows.
+/// Returns the `first` in the control record before a close, or zero without one.
+///
+/// Closing a log writes that record unless the newest header has the same `first`.
 fn first_before(reader: &SegmentReader, close: Lsn) -> Result<Lsn> {
     let at = Lsn::new(close.as_u64().saturating_sub(FIRST_FRAME_BYTES));
     if at < reader.base {
         return Ok(Lsn::ZERO);
     }
     let frame = reader.read_frame(at, close, FIRST_FRAME_BYTES)?;
-    Ok(frame.map_or(Lsn::ZERO, |(frame, _)| first_told_by(&frame)))
+    Ok(frame.map_or(Lsn::ZERO, |(frame, _)| first_recorded_in(&frame)))
 }
 
-/// Where a frame says that the log begins: never above what it knows to be synced.
-pub(crate) fn first_told_by(frame: &FrameAt) -> Lsn {
+/// Returns the `first` that a control record holds, or zero for any other frame.
+///
+/// A `first` above the frame's own commitment does not count.
+pub(crate) fn first_recorded_in(frame: &FrameAt) -> Lsn {
     match frame.control {
         Some(Control::First(first)) if frame.commitment >= Some(first) => first,
         _ => Lsn::ZERO,
     }
 }
 
-/// What has been read so far, and what it says.
-pub(super) struct Scan<'a> {
-    pub(super) storage: &'a dyn Storage,
-    pub(super) config: &'a Config,
-    pub(super) commitment: Lsn,
-    /// The highest first LSN that a control record tells.
-    pub(super) first: Lsn,
-    /// Where the walk began, and where it is.
+/// A slots record that the walk has met.
+#[derive(Clone, Debug)]
+pub(super) struct SlotsAt {
+    pub(super) lsn: Lsn,
+    pub(super) end: Lsn,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Returns the newest time mark of a chunk.
+pub(super) fn time_in(chunk: &Chunk) -> Option<TimeMark> {
+    chunk.frames.iter().rev().find_map(|frame| match frame.control {
+        Some(Control::Time(unix_ms)) => Some(TimeMark { unix_ms, lsn: frame.lsn }),
+        _ => None,
+    })
+}
+
+/// Returns the slots records of a chunk.
+pub(super) fn slots_in(chunk: &Chunk) -> impl Iterator<Item = SlotsAt> {
+    let records = chunk.frames.iter().filter(|frame| frame.control == Some(Control::Slots));
+    records.filter_map(|frame| {
+        let payload_end = frame.payload_start + frame.payload_bytes;
+        let payload = chunk.bytes.get(frame.payload_start..payload_end)?;
+        let (entries, _) = slots::parse(payload)?;
+        Some(SlotsAt { lsn: frame.lsn, end: frame.end(), entries })
+    })
+}
+
+/// The start and the stop of the walk over the frames of the chain.
+pub(super) struct ChainWalk {
     pub(super) start: Lsn,
+    /// The first position without a valid unit (X).
     pub(super) end: Lsn,
     pub(super) stop: Stop,
+    /// `None` if the walk reached the end of the chain.
     pub(super) stopped_in: Option<SegmentReader>,
-    /// The walk stopped where a file has lost its end.
+    /// True if the walk stopped in a file that has lost its end.
     pub(super) is_cut_short: bool,
     /// The end of the last record or batch.
     pub(super) records_end: Lsn,
-    pub(super) closed: bool,
-    pub(super) valid_after_count: u64,
-    pub(super) record_after_count: u64,
-    /// Bytes past the end that aren't zero, and the files that hold them.
-    pub(super) cut_bytes: u64,
-    pub(super) kept_in: Vec<Sequence>,
-    pub(super) dirty_padding_count: u64,
-    pub(super) scanned_bytes: u64,
-    /// The highest epoch that any file names, those that are kept of earlier cuts included.
-    pub(super) epoch_max: u64,
-    /// The highest that a segment's header names.
-    pub(super) own_epoch_max: u64,
+    /// True if the last frame is a clean close.
+    pub(super) is_closed: bool,
 }
 
-impl<'a> Scan<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, config: &'a Config) -> Self {
-        Scan {
-            storage,
-            config,
-            commitment: Lsn::ZERO,
-            first: Lsn::ZERO,
-            start: Lsn::ZERO,
-            end: Lsn::ZERO,
+impl ChainWalk {
+    fn from(start: Lsn) -> Self {
+        ChainWalk {
+            start,
+            end: start,
             stop: Stop::Blank,
             stopped_in: None,
             is_cut_short: false,
             records_end: Lsn::ZERO,
-            closed: false,
-            valid_after_count: 0,
-            record_after_count: 0,
-            cut_bytes: 0,
-            kept_in: Vec::new(),
-            dirty_padding_count: 0,
-            scanned_bytes: 0,
-            epoch_max: 0,
-            own_epoch_max: 0,
+            is_closed: false,
         }
     }
+}
 
+/// The bytes past the end of the walk.
+#[derive(Default)]
+pub(super) struct PastEnd {
+    /// The bytes that are not zero, and those between them.
+    pub(super) bytes: u64,
+    /// Intact frames.
+    pub(super) frame_count: u64,
+    /// Intact records among them.
+    pub(super) record_count: u64,
+    /// The segments that hold the bytes.
+    pub(super) segments: Vec<Sequence>,
+}
+
+/// The evidence that a scan has collected.
+pub(super) struct Findings {
+    /// The highest position that any header, frame or note claims was synced (S).
+    pub(super) commitment: Lsn,
+    /// The highest `first` that a control record holds.
+    pub(super) first: Lsn,
+    pub(super) walk: ChainWalk,
+    pub(super) past_end: PastEnd,
+    pub(super) scanned_bytes: u64,
+    pub(super) dirty_padding_count: u64,
+    /// True if a file without a header holds frames of a recovery that was interrupted.
+    pub(super) has_interrupted: bool,
+    /// The slots records that the walk has met.
+    pub(super) slots: Vec<SlotsAt>,
+    /// The newest time mark that the walk has met.
+    pub(super) time: Option<TimeMark>,
+}
+
+/// Reads a log and collects evidence. Only the methods in this file change the evidence.
+pub(super) struct Scan<'a> {
+    storage: &'a dyn Storage,
+    config: &'a Config,
+    found: Findings,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(storage: &'a dyn Storage, config: &'a Config) -> Self {
+        let found = Findings {
+            commitment: Lsn::ZERO,
+            first: Lsn::ZERO,
+            walk: ChainWalk::from(Lsn::ZERO),
+            past_end: PastEnd::default(),
+            scanned_bytes: 0,
+            dirty_padding_count: 0,
+            has_interrupted: false,
+            slots: Vec::new(),
+            time: None,
+        };
+        Scan { storage, config, found }
+    }
+
+    /// Returns the evidence so far.
+    pub(super) fn found(&self) -> &Findings {
+        &self.found
+    }
+
+    /// Ends the scan and returns its evidence.
+    pub(super) fn finish(self) -> Findings {
+        self.found
+    }
+
+    /// Notes that something claims that the log was synced up to `synced`.
     pub(super) fn commit(&mut self, synced: Lsn) {
-        self.commitment = self.commitment.max(synced);
+        self.found.commitment = self.found.commitment.max(synced);
+    }
+
+    /// Replaces the end of the walk by `end`.
+    pub(super) fn end_at(&mut self, end: Lsn) {
+        self.found.walk.end = end;
+    }
+
+    /// Notes that a segment's missing header is the reason why the walk stopped.
+    pub(super) fn stop_at_bad_header(&mut self) {
+        self.found.walk.stop = Stop::BadHeader;
+    }
+
+    /// Notes that a headless file holds frames of a recovery that was interrupted.
+    pub(super) fn note_interrupted(&mut self) {
+        self.found.has_interrupted = true;
+    }
+
+    /// Notes that a segment holds bytes past the end, without counting the bytes.
+    pub(super) fn note_segment(&mut self, sequence: Sequence) {
+        self.found.past_end.segments.push(sequence);
+    }
+
+    /// Notes that a segment holds `bytes` past the end.
+    pub(super) fn note_bytes(&mut self, sequence: Sequence, bytes: u64) {
+        self.found.past_end.bytes += bytes;
+        self.found.scanned_bytes += bytes;
+        self.note_segment(sequence);
+    }
+
+    /// Counts intact frames past the end, and notes their commitment.
+    pub(super) fn note_frames(&mut self, frames: &IntactFrames) {
+        self.found.past_end.frame_count += frames.count;
+        self.found.past_end.record_count += frames.record_count;
+        self.commit(frames.commitment);
     }
 
     pub(super) fn reader(&self, member: &Member, end: Option<Lsn>) -> Result<SegmentReader> {
         let file_end = member.file_end();
-        let place = Place {
+        let place = WalkBounds {
             seed: Seed::new(member.header.log_id, member.header.epoch),
             end: end.map_or(file_end, |end| end.min(file_end)),
             record_bytes_max: self.config.record_bytes_max,
@@ -137,8 +258,30 @@ impl<'a> Scan<'a> {
         Ok(SegmentReader { file, base: member.header.base, place })
     }
 
-    /// The end of a log whose last bytes are a clean close: found by reading back over the zeros
-    /// behind it, without a look at what comes before, which the close says is synced.
+    /// Returns a reader of a segment without a header, for an assumed base and epoch.
+    pub(super) fn headless_reader(
+        &self,
+        segment: &SurveyedSegment,
+        base: Lsn,
+        seed: Seed,
+    ) -> Result<SegmentReader> {
+        let end = file_end(base, segment.bytes.min(FILE_BYTES_MAX));
+        let record_bytes_max = self.config.record_bytes_max;
+        let place = WalkBounds { seed, end, record_bytes_max };
+        let file = Arc::new(SegmentFile::open(self.storage, segment.sequence)?);
+        Ok(SegmentReader { file, base, place })
+    }
+
+    /// Returns the number of bytes after the header block, without the zeros at the end.
+    pub(super) fn used_bytes(&self, segment: &SurveyedSegment) -> Result<u64> {
+        let reader = self.headless_reader(segment, Lsn::ZERO, Seed::new([0; 16], 0))?;
+        Ok(reader.used_end(Lsn::ZERO, reader.place.end)?.as_u64())
+    }
+
+    /// Returns the end of the log if its last bytes are a clean close.
+    ///
+    /// Skips the zeros at the end of the file. Reads at most one control record before the close,
+    /// because the close claims that all earlier bytes are synced.
     pub(super) fn clean_end(&mut self, newest: &Member) -> Result<Option<Lsn>> {
         let reader = self.reader(newest, None)?;
         let used_end = reader.used_end(reader.base, reader.place.end)?;
@@ -152,39 +295,40 @@ impl<'a> Scan<'a> {
         let is_close = frame.is_ok_and(|(frame, _)| is_clean_close(&frame));
         if is_close {
             self.commit(close);
-            self.scanned_bytes += CONTROL_FRAME_BYTES;
-            self.first = self.first.max(first_before(&reader, close)?);
+            self.found.scanned_bytes += CONTROL_FRAME_BYTES;
+            self.found.first = self.found.first.max(first_before(&reader, close)?);
         }
         Ok(is_close.then_some(used_end))
     }
 
-    /// Where control records say that the log of these members begins.
-    pub(super) fn told_first(&self, chain: &Chain) -> Result<Lsn> {
+    /// Returns the highest `first` that the control records of a chain hold. Changes no evidence.
+    pub(super) fn recorded_first(&self, chain: &Chain) -> Result<Lsn> {
         let mut ahead = Scan::new(self.storage, self.config);
         if let Some(newest) = chain.members.last() {
             if ahead.clean_end(newest)?.is_none() {
                 ahead.walk_members(chain)?;
             }
         }
-        Ok(ahead.first)
+        Ok(ahead.found.first)
     }
 
-    /// Walks the members from the newest header's synced mark on, and searches past where the walk
-    /// stops.
+    /// Walks the members from the newest header's `synced` on.
+    ///
+    /// Then searches the bytes after the stop for intact frames.
     pub(super) fn walk_members(&mut self, chain: &Chain) -> Result<()> {
         let oldest = chain.members.first().map_or(Lsn::ZERO, |member| member.header.base);
         let newest = chain.members.last().map_or(Lsn::ZERO, |member| member.header.synced);
         self.walk_from(chain, newest.max(oldest).max(chain.first))
     }
 
-    /// As [`walk_members`](Scan::walk_members), from a place of one's own.
+    /// As [`walk_members`](Scan::walk_members), from `start` on.
     pub(super) fn walk_from(&mut self, chain: &Chain, start: Lsn) -> Result<()> {
-        self.end = start;
-        self.start = start;
+        self.found.walk = ChainWalk::from(start);
+        self.found.slots.clear();
         let successors = chain.members.iter().skip(1).map(|next| Some(next.header.base));
         let mut is_past = false;
         for (member, successor) in chain.members.iter().zip(successors.chain([None])) {
-            if successor.is_some_and(|next| next <= self.end) && !is_past {
+            if successor.is_some_and(|next| next <= self.found.walk.end) && !is_past {
                 continue;
             }
             let reader = self.reader(member, successor)?;
@@ -193,39 +337,43 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let stop = self.walk(&reader)?;
-            if stop != Stop::SegmentEnd || successor != Some(self.end) {
+            if stop != Stop::SegmentEnd || successor != Some(self.found.walk.end) {
                 is_past = true;
-                self.stop = stop;
-                self.is_cut_short = member.is_cut_short() && stop != Stop::Blank;
-                self.search_region(&reader, self.end)?;
-                self.stopped_in = Some(reader);
+                self.found.walk.stop = stop;
+                self.found.walk.is_cut_short = member.is_cut_short() && stop != Stop::Blank;
+                self.search_region(&reader, self.found.walk.end)?;
+                self.found.walk.stopped_in = Some(reader);
             }
         }
         Ok(())
     }
 
     fn walk(&mut self, reader: &SegmentReader) -> Result<Stop> {
-        self.closed = false;
+        let found = &mut self.found;
+        found.walk.is_closed = false;
         loop {
-            let chunk = reader.read_chunk(self.end, reader.place.end, CHUNK_BYTES)?;
-            self.scanned_bytes += chunk.next.since(self.end);
-            self.dirty_padding_count += chunk.dirty_padding_count;
+            let chunk = reader.read_chunk(found.walk.end, reader.place.end, CHUNK_BYTES)?;
+            found.scanned_bytes += chunk.next.since(found.walk.end);
+            found.dirty_padding_count += chunk.dirty_padding_count;
+            found.slots.extend(slots_in(&chunk));
+            found.time = time_in(&chunk).or(found.time);
             for frame in &chunk.frames {
-                self.commitment = self.commitment.max(frame.commitment.unwrap_or(Lsn::ZERO));
-                self.first = self.first.max(first_told_by(frame));
+                found.commitment = found.commitment.max(frame.commitment.unwrap_or(Lsn::ZERO));
+                found.first = found.first.max(first_recorded_in(frame));
                 if frame.kind != Kind::Control {
-                    self.records_end = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
+                    found.walk.records_end = frame.end();
                 }
             }
             if let Some(last) = chunk.frames.last() {
-                self.closed = is_clean_close(last);
+                found.walk.is_closed = is_clean_close(last);
             }
-            self.end = chunk.next;
+            found.walk.end = chunk.next;
             match chunk.stop {
                 None => {}
                 Some(stop @ (Stop::Unsupported { .. } | Stop::AboveLimit { .. })) => {
-                    let error = damage(reader, self.end, stop, self.commitment);
-                    // Whole, and still not to be had: refused. Damaged: judged like all damage.
+                    let error = damage(reader, found.walk.end, stop, found.commitment);
+                    // An intact frame that this release or these options cannot read is refused.
+                    // A damaged one is judged like any other damage.
                     return if error.is_corrupt() { Ok(Stop::BadChecksum) } else { Err(error) };
                 }
                 Some(stop) => return Ok(stop),
@@ -233,25 +381,28 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Whether a unit begins at the commitment, from which on all is written anew: no release claims
-    /// any other position.
+    /// Returns whether a unit begins at the commitment. Recovery writes all frames from there on
+    /// again.
+    ///
+    /// No release claims any other position.
     pub(super) fn commitment_is_boundary(&self, chain: &Chain) -> Result<bool> {
-        let lsn = self.commitment;
-        if lsn == self.start || lsn >= self.end {
+        let Findings { commitment: lsn, walk, .. } = &self.found;
+        let lsn = *lsn;
+        if lsn == walk.start || lsn >= walk.end {
             return Ok(true);
         }
         let after = chain.members.partition_point(|member| member.header.base <= lsn);
         let Some(member) = after.checked_sub(1).and_then(|at| chain.members.get(at)) else {
             return Ok(false);
         };
-        let end = chain.members.get(after).map_or(self.end, |next| next.header.base);
+        let end = chain.members.get(after).map_or(walk.end, |next| next.header.base);
         let reader = self.reader(member, Some(end))?;
         match reader.read_frame(lsn, end, CONTROL_FRAME_BYTES)? {
             Ok((frame, _)) if !matches!(frame.kind, Kind::BatchPart | Kind::BatchEnd) => Ok(true),
             Err(_) => Ok(false),
-            // The first of its batch, or one of the others?
+            // Only a walk can show whether the frame is the first of its batch.
             Ok(_) => {
-                let mut at = self.start.max(reader.base);
+                let mut at = walk.start.max(reader.base);
                 while at < lsn {
                     let chunk = reader.read_chunk(at, lsn, CHUNK_BYTES)?;
                     if chunk.next == at {
@@ -264,28 +415,15 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Looks for intact frames, and whatever else isn't zero, from `from` to the segment's end.
+    /// Searches for intact frames and nonzero bytes, from `from` to the segment's end.
     pub(super) fn search_region(&mut self, reader: &SegmentReader, from: Lsn) -> Result<()> {
         let used_end = reader.used_end(from, reader.place.end)?;
         let region_bytes = used_end.since(from);
         if region_bytes == 0 {
             return Ok(());
         }
-        self.cut_bytes += region_bytes;
-        self.scanned_bytes += region_bytes;
-        self.kept_in.push(reader.file.sequence());
-        let found = search_frames(reader, from, used_end)?;
-        self.valid_after_count += found.count;
-        self.record_after_count += found.record_count;
-        self.commit(found.commitment);
-        Ok(())
-    }
-
-    pub(super) fn search_members(&mut self, hanging: &[Member]) -> Result<()> {
-        for member in hanging {
-            let reader = self.reader(member, None)?;
-            self.search_region(&reader, reader.base)?;
-        }
+        self.note_bytes(reader.file.sequence(), region_bytes);
+        self.note_frames(&search_frames(reader, from, used_end)?);
         Ok(())
     }
 }

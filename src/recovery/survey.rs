@@ -1,46 +1,97 @@
-//! Lists the directory and reads the header of each segment: the only reading that grows with the
-//! log, one small read per segment.
+//! Lists the directory and reads the header of each segment.
+//!
+//! The cost of this step grows with the log: one small read per segment.
 
 use crate::{
     error::{Error, Result},
     format::{
         header::{HeaderBlock, ParsedHeader, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION},
+        last_close::LastClose,
         scan::to_usize,
     },
     lsn::Lsn,
-    recovery::report::Warning,
-    segments::{SegmentFile, Sequence, is_recycled},
+    recovery::{
+        chain::{Chain, Member},
+        report::Warning,
+    },
+    segments::{LAST_CLOSE, SegmentFile, Sequence, is_recycled, read_last_close},
     storage::{Storage, read_full},
 };
 
-/// A segment file as it was found.
+/// A segment file and its header.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct SurveyedSegment {
     pub(crate) sequence: Sequence,
+    /// The length of the file.
     pub(crate) bytes: u64,
-    /// `None` if it is blank or damaged.
+    /// `None` if the header is blank, damaged or misplaced.
     pub(crate) header: Option<SegmentHeader>,
+    /// An intact header that belongs to a file with another number.
+    pub(crate) misplaced: Option<SegmentHeader>,
+    /// True if the header is blank.
     pub(crate) is_blank: bool,
 }
 
-/// What is in the directory.
+impl SurveyedSegment {
+    /// Returns the segment as a candidate for the chain; `None` without a valid header.
+    pub(super) fn member(&self) -> Option<Member> {
+        let (sequence, bytes) = (self.sequence, self.bytes);
+        self.header.map(|header| Member { sequence, header, bytes })
+    }
+
+    /// Returns whether the file has the header of another segment of the chain.
+    ///
+    /// A file system may show the old contents of blocks in a file that was being prepared. These
+    /// contents are old, because the current ones are in the segment itself.
+    pub(super) fn is_old_copy(&self, chain: &Chain) -> bool {
+        let Some(header) = &self.misplaced else { return false };
+        chain.members.iter().any(|member| member.header == *header)
+    }
+}
+
+/// The contents of the directory.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    /// In the order of their sequence.
-    pub(crate) segments: Vec<Found>,
+    /// The segments, in the order of their sequence.
+    pub(crate) segments: Vec<SurveyedSegment>,
     pub(crate) foreign: Vec<String>,
-    /// Files that waited to be segments again.
+    /// The note of the last close, if it is intact.
+    pub(crate) last_close: Option<LastClose>,
+    /// Files that waited to be reused as segments.
     pub(crate) recycled: Vec<String>,
-    /// All names.
+    /// The names of all files.
     pub(crate) names: Vec<String>,
-    /// The highest sequence number that a file has, or that something kept of a cut has.
+    /// The highest sequence number of all segments and of files set aside by cuts.
     pub(crate) sequence_max: Sequence,
-    /// The highest epoch that any header tells, also of segments that a cut set aside.
+    /// The highest epoch in any header, including those of segments that a cut set aside.
     pub(crate) epoch_max: u64,
+    /// The highest epoch of segments set aside by cuts, or 0 without such segments.
+    pub(crate) set_aside_epoch_max: u64,
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// The names of all files, sorted.
+impl Survey {
+    /// Returns the highest epoch in the header of a segment of the directory.
+    pub(super) fn header_epoch_max(&self) -> u64 {
+        let headers = self.segments.iter().filter_map(|segment| segment.header);
+        headers.map(|header| header.epoch).max().unwrap_or(0)
+    }
+
+    /// Reserves the number and the epoch in the note of the last close.
+    ///
+    /// Neither is used again, even if the segment that had them is gone.
+    fn reserve_last_close(&mut self) {
+        let Some(closed) = self.last_close else { return };
+        let is_ours =
+            |segment: &SurveyedSegment| segment.header.is_some_and(|it| it.log_id == closed.log_id);
+        if self.segments.iter().any(is_ours) {
+            self.epoch_max = self.epoch_max.max(closed.epoch);
+            self.sequence_max = self.sequence_max.max(Sequence(closed.sequence));
+        }
+    }
+}
+
+/// Returns the names of all files, sorted.
 pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<String>> {
     let listed = storage.list();
     let mut names =
@@ -49,45 +100,60 @@ pub(crate) fn list(storage: &dyn Storage) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Reads the directory and the header of each segment. Blocking.
+///
+/// Refuses a segment of a later release.
 pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
     let names = list(storage)?;
     let mut survey = Survey {
         segments: Vec::new(),
         foreign: Vec::new(),
+        last_close: None,
         recycled: Vec::new(),
         names: names.clone(),
         sequence_max: Sequence(0),
         epoch_max: 0,
+        set_aside_epoch_max: 0,
         warnings: Vec::new(),
     };
     for name in names {
         if let Some(sequence) = Sequence::parse(&name) {
             survey.sequence_max = survey.sequence_max.max(sequence);
-            let found = look(storage, sequence)?;
-            let epoch = found.header.map_or(0, |header| header.epoch);
+            let segment = survey_segment(storage, sequence)?;
+            let epoch = segment.header.map_or(0, |header| header.epoch);
             survey.epoch_max = survey.epoch_max.max(epoch);
-            survey.segments.push(found);
+            survey.segments.push(segment);
         } else if let Some(sequence) = Sequence::parse_kept(&name) {
-            // Neither its number nor its epoch is given out again, though it is no part of the log.
+            // The number and the epoch of a file that was set aside are not used again.
             survey.sequence_max = survey.sequence_max.max(sequence);
-            survey.epoch_max = survey.epoch_max.max(kept_epoch(storage, &name));
+            let epoch = set_aside_epoch(storage, &name);
+            survey.set_aside_epoch_max = survey.set_aside_epoch_max.max(epoch);
+            survey.epoch_max = survey.epoch_max.max(epoch);
             survey.warnings.push(Warning::KeptCut { name });
+        } else if name == LAST_CLOSE {
+            match read_last_close(storage) {
+                Ok(note) => survey.last_close = note,
+                // An unreadable note loses no record.
+                Err(error) => survey
+                    .warnings
+                    .push(Warning::UnreadableNote { name, reason: format!("{error:#}") }),
+            }
         } else if is_recycled(&name) {
             survey.recycled.push(name);
         } else {
             survey.foreign.push(name);
         }
     }
-    for found in &survey.segments {
-        if let Some(header) = found.header.filter(|header| header.file_bytes != found.bytes) {
-            survey.warnings.push(Warning::UnexpectedLength {
-                name: found.sequence.file_name(),
-                bytes: found.bytes,
-                expected_bytes: header.file_bytes,
+    survey.reserve_last_close();
+    for segment in &survey.segments {
+        if let Some(header) = &segment.misplaced {
+            survey.warnings.push(Warning::MisplacedHeader {
+                name: segment.sequence.file_name(),
+                belongs_to: Sequence(header.sequence).file_name(),
             });
         }
     }
-    let what = "it waited to be used again";
+    let what = "it waited to be reused";
     let recycled =
         survey.recycled.iter().map(|name| Warning::Leftover { name: name.clone(), what });
     survey.warnings.extend(recycled);
@@ -96,39 +162,67 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
     Ok(survey)
 }
 
-/// The epoch of a segment that a cut set aside; 0 if that can't be told, which keeps nobody from
-/// opening the log.
-fn kept_epoch(storage: &dyn Storage, name: &str) -> u64 {
+/// Returns the epoch of a segment set aside by a cut, or 0 if unreadable.
+///
+/// An unreadable header does not prevent opening.
+fn set_aside_epoch(storage: &dyn Storage, name: &str) -> u64 {
     let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
     let read = storage.open(name).and_then(|file| read_full(file.as_ref(), &mut block, 0));
     let Ok(read) = read else { return 0 };
-    match HeaderBlock::parse(block.get(..read).unwrap_or_default()).parsed {
-        ParsedHeader::Valid(header) => header.epoch,
+    let sequence = Sequence::parse_kept(name).map_or(0, |sequence| sequence.0);
+    match HeaderBlock::parse(block.get(..read).unwrap_or_default(), sequence).parsed {
+        ParsedHeader::Valid(header) | ParsedHeader::Misplaced(header) => header.epoch,
         _ => 0,
     }
 }
 
-/// What stands at the beginning of a segment file.
+/// Reads and parses the header block of a segment file.
 pub(crate) fn read_header(file: &SegmentFile) -> Result<HeaderBlock> {
     let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
     let read = file.read_at(&mut block, 0)?;
-    Ok(HeaderBlock::parse(block.get(..read).unwrap_or_default()))
+    Ok(HeaderBlock::parse(block.get(..read).unwrap_or_default(), file.sequence().0))
 }
 
-fn look(storage: &dyn Storage, sequence: Sequence) -> Result<Found> {
-    let file = SegmentFile::open(storage, sequence)?;
-    let segment = file.name().to_owned();
-    let (header, is_blank) = match read_header(&file)?.parsed {
-        ParsedHeader::Valid(header) => (Some(header), false),
-        ParsedHeader::Blank => (None, true),
-        ParsedHeader::Damaged => (None, false),
-        ParsedHeader::Newer { version } => {
-            return Err(Error::UnsupportedVersion { segment, version, supported: VERSION });
-        }
+/// Refuses an intact header that this release cannot use.
+pub(crate) fn refuse_unsupported(segment: &str, parsed: &ParsedHeader) -> Result<()> {
+    let segment = segment.to_owned();
+    match *parsed {
+        ParsedHeader::Newer { version } => Err(Error::UnsupportedVersion {
+            directory: String::new(),
+            segment,
+            version,
+            supported: VERSION,
+        }),
         ParsedHeader::UnknownFlags { flags } => {
             let lsn = Lsn::ZERO;
-            return Err(Error::UnsupportedFrame { segment, offset: 0, lsn, kind: 0, flags });
+            Err(Error::UnsupportedFrame {
+                directory: String::new(),
+                segment,
+                offset: 0,
+                lsn,
+                kind: 0,
+                flags,
+            })
         }
+        ParsedHeader::UnknownExtension { code } => {
+            Err(Error::UnsupportedExtension { directory: String::new(), segment, code })
+        }
+        ParsedHeader::Valid(_)
+        | ParsedHeader::Misplaced(_)
+        | ParsedHeader::Blank
+        | ParsedHeader::Damaged => Ok(()),
+    }
+}
+
+fn survey_segment(storage: &dyn Storage, sequence: Sequence) -> Result<SurveyedSegment> {
+    let file = SegmentFile::open(storage, sequence)?;
+    let parsed = read_header(&file)?.parsed;
+    refuse_unsupported(file.name(), &parsed)?;
+    let (header, misplaced) = match parsed {
+        ParsedHeader::Valid(header) => (Some(header), None),
+        ParsedHeader::Misplaced(header) => (None, Some(header)),
+        _ => (None, None),
     };
-    Ok(Found { sequence, bytes: file.bytes()?, header, is_blank })
+    let is_blank = parsed == ParsedHeader::Blank;
+    Ok(SurveyedSegment { sequence, bytes: file.bytes()?, header, misplaced, is_blank })
 }

@@ -1,83 +1,85 @@
-//! Chunks read ahead of whoever takes them: by one job at a time, which goes on while there is room.
+//! Reads chunks ahead of the consumer, one job at a time.
 //!
-//! A trip to the pool costs as much as reading a chunk that is cached. So the job doesn't end with
-//! each chunk, it fills a window; the window begins with one chunk, for those who want no more, and
-//! doubles with each that is taken. Buffers that nobody holds any more are read into again: fresh
-//! ones would be zeroed first, and their pages touched for the first time.
+//! Starting a job costs as much as reading a cached chunk. So a job does not end with each chunk,
+//! but fills a window. The window begins with one chunk, because some consumers need no more, and
+//! doubles with each chunk that is taken. Buffers are reused when no record refers to them any
+//! more. A fresh buffer costs more, because it must be zeroed and its pages are touched for the
+//! first time.
 
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::Executor,
     lsn::Lsn,
-    replay::{CHUNK_BYTES, ChunkSource, read_chunk},
+    pipeline::wake_each,
+    replay::source::{CHUNK_BYTES, ChunkSource, read_chunk},
     segments::{Buffers, Chunk},
-    sync::{Mutex, MutexGuard},
+    sync::{LockAlways, Mutex, MutexGuard},
 };
 
-/// So much is read ahead at most, and a chunk whatever its size.
+/// The maximum number of bytes that are read ahead. One chunk of any size is always allowed.
 const WINDOW_BYTES_MAX: u64 = 3 * CHUNK_BYTES;
 
-/// After so many chunks a job hands over to a new one, so that it never holds up a shutdown.
+/// The number of chunks after which a job starts a new one. A longer job would delay a shutdown.
 const CHUNKS_PER_JOB: u32 = 32;
 
-/// So many buffers that were given back are kept: those of a window, and the reader's own.
+/// The maximum number of buffers kept for reuse: those of a window, and the consumer's.
 const SPARES_MAX: usize = 5;
 
-/// Larger ones aren't kept.
+/// The largest buffer that is kept for reuse.
 const SPARE_BYTES_MAX: u64 = 2 * CHUNK_BYTES;
 
-/// The chunks of a range, in order.
+/// Yields the chunks of a range in order.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     source: Arc<dyn ChunkSource>,
     executor: Arc<dyn Executor>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedWindow>,
 }
 
 #[derive(Debug)]
-struct Shared(Mutex<State>);
+struct SharedWindow(Mutex<WindowState>);
 
 #[derive(Debug)]
-struct State {
-    /// Where the next read begins, and where the last one ends.
+struct WindowState {
+    /// The next read begins at `next`, and the last one ends at `until`.
     next: Lsn,
     until: Lsn,
-    /// What begins here or later isn't wanted, so nothing is read for it.
+    /// Records that begin here or later are not needed, so nothing is read for them.
     stop_at: Lsn,
     ready: VecDeque<Result<Chunk>>,
     ready_bytes: u64,
     window_bytes: u64,
-    /// Whether a job is at it.
+    /// The "job is running" flag.
     is_reading: bool,
     waker: Option<Waker>,
     spares: Vec<Buffers>,
 }
 
-impl State {
-    /// Whether a job would find something to read and room for it.
+impl WindowState {
+    /// Returns whether the range has unread bytes and the window has room.
     fn wants_reading(&self) -> bool {
         let has_room = self.ready.is_empty() || self.ready_bytes < self.window_bytes;
         self.next < self.until.min(self.stop_at) && has_room
     }
 
-    /// Buffers of which nobody has a part any more, or new ones.
+    /// Returns buffers to which no record refers any more, or new ones.
     fn take_buffers(&mut self) -> Buffers {
         let free = self.spares.iter().position(|spare| spare.bytes.is_unique());
         free.map(|place| self.spares.swap_remove(place)).unwrap_or_default()
     }
 }
 
-impl Shared {
-    /// No user code and no I/O runs under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedWindow {
+    /// No user code and no I/O may run under this lock.
+    fn state(&self) -> MutexGuard<'_, WindowState> {
+        self.0.lock_always()
     }
 }
 
@@ -88,7 +90,7 @@ impl ReadAhead {
         from: Lsn,
         until: Lsn,
     ) -> Self {
-        let state = State {
+        let state = WindowState {
             next: from,
             until,
             stop_at: Lsn::new(u64::MAX),
@@ -99,7 +101,7 @@ impl ReadAhead {
             waker: None,
             spares: Vec::new(),
         };
-        ReadAhead { source, executor, shared: Arc::new(Shared(Mutex::new(state))) }
+        ReadAhead { source, executor, shared: Arc::new(SharedWindow(Mutex::new(state))) }
     }
 
     pub(super) fn source(&self) -> &Arc<dyn ChunkSource> {
@@ -110,24 +112,24 @@ impl ReadAhead {
         self.executor.as_ref()
     }
 
-    /// Where it ends.
+    /// Returns the end of the range.
     pub(super) fn until(&self) -> Lsn {
         self.shared.state().until
     }
 
-    /// Goes on with another range, once the one before has been taken.
-    pub(super) fn go_on(&self, from: Lsn, until: Lsn) {
+    /// Continues with another range. All chunks of the previous one must have been taken.
+    pub(super) fn continue_with(&self, from: Lsn, until: Lsn) {
         let mut state = self.shared.state();
         state.next = from;
         state.until = until;
     }
 
-    /// Records that begin here or later aren't wanted.
+    /// Prevents reads for records that begin at `lsn` or later.
     pub(super) fn stop_at(&self, lsn: Lsn) {
         self.shared.state().stop_at = lsn;
     }
 
-    /// Ends it: what was read is dropped, and nothing more is.
+    /// Drops all chunks that were read ahead, and reads no more.
     pub(super) fn stop(&self) {
         let mut state = self.shared.state();
         state.next = state.until;
@@ -137,23 +139,28 @@ impl ReadAhead {
         drop(unwanted);
     }
 
-    /// Takes back a chunk whose records have been yielded; some of them may still be held. A large one
-    /// isn't kept: it would be much to hold for nothing, and a small record in it would hold all of it.
+    /// Takes back a chunk whose records were yielded, to reuse its buffers.
+    ///
+    /// Records may still refer to the buffers. A large buffer is not kept, because a small record
+    /// would keep the whole buffer in memory.
     pub(super) fn give_back(&self, chunk: Chunk) {
         if chunk.bytes.len() as u64 > SPARE_BYTES_MAX {
             return;
         }
+        // The segment's file may be user code, so it is closed without the lock.
+        let buffers = chunk.into_buffers();
         let mut state = self.shared.state();
-        if state.spares.len() == SPARES_MAX {
-            // Held for longer than all the others: by somebody who keeps records.
-            drop(state.spares.remove(0));
-        }
-        state.spares.push(chunk.into_buffers());
+        // The consumer probably keeps records of the oldest buffer.
+        let oldest = (state.spares.len() == SPARES_MAX).then(|| state.spares.remove(0));
+        state.spares.push(buffers);
+        drop(state);
+        drop(oldest);
     }
 
-    /// The next chunk, `None` at the end. An error ends it.
+    /// Returns the next chunk, or `None` at the end. An error ends the range.
     pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk>>> {
         let mut taken = None;
+        let mut mine = None;
         loop {
             let mut state = self.shared.state();
             if taken.is_none() {
@@ -166,18 +173,27 @@ impl ReadAhead {
             if !state.is_reading && state.wants_reading() {
                 state.is_reading = true;
                 drop(state);
-                Reading::new(self).spawn(Arc::clone(&self.executor));
+                ReadJob::new(self).spawn(Arc::clone(&self.executor));
                 if taken.is_none() {
-                    // Run in place, it is there already.
+                    // A job that ran in place has read the chunk already.
                     continue;
                 }
                 return Poll::Ready(taken);
             }
             if taken.is_none() && state.is_reading {
-                match &mut state.waker {
-                    Some(waker) if waker.will_wake(context.waker()) => {}
-                    waker => *waker = Some(context.waker().clone()),
+                let known = state.waker.as_ref();
+                if known.is_some_and(|known| known.will_wake(context.waker())) {
+                    return Poll::Pending;
                 }
+                // Wakers are user code, so they are cloned and dropped without the lock.
+                let Some(mine) = mine.take() else {
+                    drop(state);
+                    mine = Some(context.waker().clone());
+                    continue;
+                };
+                let replaced = state.waker.replace(mine);
+                drop(state);
+                drop(replaced);
                 return Poll::Pending;
             }
             return Poll::Ready(taken);
@@ -191,18 +207,20 @@ impl Drop for ReadAhead {
     }
 }
 
-/// A job that reads, and a promise: if it is dropped unfinished (its runtime was shut down, it
-/// panicked), whoever waits for its chunks is told.
-struct Reading {
+/// A job that reads chunks.
+///
+/// If the job is dropped before its end (a shutdown of its runtime, a panic), the consumer gets an
+/// error.
+struct ReadJob {
     source: Arc<dyn ChunkSource>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedWindow>,
     is_done: bool,
 }
 
-impl Reading {
+impl ReadJob {
     fn new(ahead: &ReadAhead) -> Self {
         let (source, shared) = (Arc::clone(&ahead.source), Arc::clone(&ahead.shared));
-        Reading { source, shared, is_done: false }
+        ReadJob { source, shared, is_done: false }
     }
 
     fn spawn(self, executor: Arc<dyn Executor>) {
@@ -218,10 +236,10 @@ impl Reading {
                 if !state.wants_reading() {
                     state.is_reading = false;
                     self.is_done = true;
-                    // Nobody waits, but for who stopped it and asks whether there is more.
+                    // Only a consumer that called `stop` and polls again can be waiting here.
                     let waker = state.waker.take();
                     drop(state);
-                    waker.into_iter().for_each(Waker::wake);
+                    wake_each(waker);
                     return;
                 }
                 (state.next, state.until, state.take_buffers())
@@ -229,7 +247,7 @@ impl Reading {
             let chunk = read_chunk(self.source.as_ref(), from, until, buffers);
             let mut state = self.shared.state();
             if state.next != from {
-                // Stopped meanwhile: nobody wants it.
+                // The range was stopped during the read, so the chunk is dropped.
                 continue;
             }
             match &chunk {
@@ -242,32 +260,32 @@ impl Reading {
             state.ready.push_back(chunk);
             let waker = state.waker.take();
             drop(state);
-            waker.into_iter().for_each(Waker::wake);
+            wake_each(waker);
         }
         self.is_done = true;
         let (source, shared) = (Arc::clone(&self.source), Arc::clone(&self.shared));
-        Reading { source, shared, is_done: false }.spawn(executor);
+        ReadJob { source, shared, is_done: false }.spawn(executor);
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReadJob {
     fn drop(&mut self) {
         if self.is_done {
             return;
         }
         let mut state = self.shared.state();
         state.is_reading = false;
-        // Nobody misses what isn't wanted.
+        // An error is only needed if the consumer still expects a chunk.
         if state.next < state.until.min(state.stop_at) {
-            state.ready.push_back(Err(pool_is_gone()));
+            state.ready.push_back(Err(runtime_gone()));
         }
         state.next = state.until;
         let waker = state.waker.take();
         drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        wake_each(waker);
     }
 }
 
-pub(super) fn pool_is_gone() -> Error {
-    Error::Closed { reason: "the runtime that runs its I/O is gone" }
+pub(super) fn runtime_gone() -> Error {
+    Error::Closed { by: ClosedBy::RuntimeGone }
 }

@@ -1,17 +1,17 @@
-//! The open log as a source of chunks and of single records.
+//! Reads chunks and single records of an open log.
 
 use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
     format::{
-        frame::{Kind, frame_bytes},
-        scan::{Place, Stop},
+        frame::Kind,
+        scan::{Stop, WalkBounds},
     },
     lsn::Lsn,
     pipeline::{Core, Goal},
     record::Record,
-    replay::{CHUNK_BYTES, ChunkSource, damage},
+    replay::source::{CHUNK_BYTES, ChunkSource, damage},
     segments::{Chunk, SegmentReader},
 };
 
@@ -19,77 +19,91 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct LiveSource {
     core: Arc<Core>,
-    /// The position that a user named: the only one that may be no boundary.
+    /// The start position of the caller. All other positions are boundaries.
     named: Lsn,
-    /// What was cut since this is gone.
+    /// The epoch in which the read began. Records that were truncated since then are gone.
     epoch: u64,
-    /// Whether it goes on when the log was closed: what is below a mark stays where it is.
-    reads_on: bool,
+    /// True if reads continue after the log was closed.
+    survives_close: bool,
 }
 
 impl LiveSource {
     pub(super) fn new(core: &Arc<Core>, named: Lsn, epoch: u64) -> Self {
-        LiveSource { core: Arc::clone(core), named, epoch, reads_on: false }
+        LiveSource { core: Arc::clone(core), named, epoch, survives_close: false }
     }
 
-    /// One that `close` doesn't stop.
-    pub(crate) fn reading_on(core: &Arc<Core>, named: Lsn, epoch: u64) -> Self {
-        LiveSource { core: Arc::clone(core), named, epoch, reads_on: true }
+    /// As [`new`](LiveSource::new), but `close` does not stop the reads.
+    pub(crate) fn surviving_close(core: &Arc<Core>, named: Lsn, epoch: u64) -> Self {
+        LiveSource { core: Arc::clone(core), named, epoch, survives_close: true }
     }
 
-    /// Whether what stood at `lsn` still does.
+    /// Fails if a truncation of the end has removed the position since the read began.
     fn check_cut(&self, lsn: Lsn) -> Result<()> {
-        self.core.epochs.check(Goal { end: lsn.plus(1), epoch: self.epoch })
+        self.core.epochs().check(Goal { end: lsn.plus(1), epoch: self.epoch })
     }
 
-    /// Why a segment that was found can't be opened any more, if either end of the log has passed it
-    /// since: both move before a file goes.
+    /// Returns the error that stopped the log, if this error explains the damage.
+    ///
+    /// A flush that failed may have dropped the bytes that it should make durable. No record at or
+    /// above the synced mark was acknowledged as durable, so none of them needs to be restored.
+    fn lost_by_failure(&self, error: &Error, synced: Lsn) -> Option<Error> {
+        let is_unsynced = matches!(error, Error::Corrupt { lsn, .. } if *lsn >= synced);
+        self.core.status().check().err().filter(|stopped| is_unsynced && stopped.is_poisoned())
+    }
+
+    /// Returns the error for a segment that a truncation has removed.
+    ///
+    /// Both ends of the log move before a file is removed.
     fn gone_since(&self, lsn: Lsn) -> Option<Error> {
-        let (first, end) = (self.core.purge.readable_first(), self.core.written.get());
+        let (first, end) = (self.core.beginning().readable_first(), self.core.written().get());
         let is_purged = lsn < first;
-        self.check_cut(lsn).err().or(is_purged.then_some(Error::OutOfRange { lsn, first, end }))
+        self.check_cut(lsn).err().or(is_purged.then_some(Error::outside(lsn, first, end)))
     }
 }
 
 impl ChunkSource for LiveSource {
     fn segment_at(&self, lsn: Lsn, until: Lsn) -> Result<SegmentReader> {
         let core = &self.core;
-        if !self.reads_on {
-            core.status.check_read()?;
+        if !self.survives_close {
+            core.status().check_read()?;
         }
-        let (first, end) = (core.purge.readable_first(), core.written.get());
-        // Looked for before it is asked whether it may still be there: what was found then is there.
-        let found = core.segments.find(lsn).filter(|_| lsn >= core.purge.readable_first());
-        // The other way round: what was found is of our epoch if no cut had begun another by then.
+        let end = core.written().get();
+        // Searched before `first` is read: then a segment that was found is still part of the log.
+        let found = core.segments().find(lsn).filter(|_| lsn >= core.beginning().readable_first());
+        // Checked after the search: if no truncation came before, the segment is of this epoch.
         self.check_cut(lsn)?;
         let Some((info, successor)) = found else {
-            return Err(Error::OutOfRange { lsn, first, end });
+            // The beginning may have passed the position during the search.
+            return Err(Error::outside(lsn, core.beginning().readable_first(), end));
         };
-        let place = Place {
+        let place = WalkBounds {
             seed: info.seed,
             end: successor.unwrap_or(until),
-            record_bytes_max: core.config.record_bytes_max,
+            record_bytes_max: core.config().record_bytes_max,
         };
-        match core.segments.open(info.sequence) {
+        match core.segments().open(info.sequence) {
             Ok(file) => Ok(SegmentReader { file, base: info.base, place }),
             Err(error) => Err(self.gone_since(lsn).unwrap_or(error)),
         }
     }
 
     fn explain(&self, reader: &SegmentReader, lsn: Lsn, until: Lsn, stop: Stop) -> Error {
-        let synced = self.core.synced.get();
-        // An intact frame begins there, so a record does.
+        let synced = self.core.synced().get();
+        // A frame that cannot be expanded is intact, so a record begins there.
         let holds = matches!(stop, Stop::Unexpandable(_));
-        if lsn == self.named && !holds {
+        let error = if lsn == self.named && !holds {
             explain_named(reader, lsn, until, stop, synced).unwrap_or_else(|error| error)
         } else {
             damage(reader, lsn, stop, synced)
-        }
+        };
+        self.lost_by_failure(&error, synced).unwrap_or(error)
     }
 }
 
-/// No intact frame stands at an LSN that a user named: because none begins there, or because it is
-/// damaged? Walks there from the segment's first frame; only ever on the way to an error.
+/// Returns the error for an LSN of the caller without an intact frame.
+///
+/// Walks from the segment's first frame to see if a frame begins there and is damaged. Called only
+/// before an error is returned.
 pub(crate) fn explain_named(
     reader: &SegmentReader,
     lsn: Lsn,
@@ -112,10 +126,10 @@ pub(crate) fn explain_named(
     Ok(damage(reader, lsn, stop, synced))
 }
 
-/// Whether a unit begins at `lsn`, where something is written. Blocks.
+/// Returns whether a unit begins at `lsn`, which must be below the written mark. Blocking.
 pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<bool> {
     let source = LiveSource::new(core, lsn, epoch);
-    let until = core.written.get();
+    let until = core.written().get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, CHUNK_BYTES)? {
         Ok((frame, _)) if !matches!(frame.kind, Kind::BatchPart | Kind::BatchEnd) => Ok(true),
@@ -123,7 +137,7 @@ pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<bool
             Error::NotABoundary { .. } => Ok(false),
             damage => Err(damage),
         },
-        // The first of its batch, or one of the others?
+        // Only a walk can show whether the frame is the first of its batch.
         Ok(_) => {
             let mut at = reader.base;
             while at < lsn {
@@ -142,39 +156,38 @@ pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<bool
     }
 }
 
-/// Whether the frame at `lsn` is not within a batch that began before it.
+/// Returns whether the frame at `lsn` does not continue a batch.
 fn starts_a_unit(chunk: &Chunk, lsn: Lsn) -> bool {
     let before = chunk.frames.iter().take_while(|frame| frame.lsn < lsn).last();
     before.is_none_or(|frame| frame.kind != Kind::BatchPart)
 }
 
+/// The bytes of the first read of a record. Most frames are shorter.
 pub(super) const GUESS_BYTES: u64 = 4096;
 
-/// Where the unit ends whose last record stands at `lsn`. Blocks.
+/// Returns the end of the unit whose last record is at `lsn`. Blocking.
 pub(crate) fn end_of_unit(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Lsn> {
     let source = LiveSource::new(core, lsn, epoch);
-    let until = core.written.get();
+    let until = core.written().get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, GUESS_BYTES)? {
-        Ok((frame, _)) if matches!(frame.kind, Kind::Record | Kind::BatchEnd) => {
-            Ok(lsn.plus(frame_bytes(frame.payload_bytes as u64)))
-        }
+        Ok((frame, _)) if matches!(frame.kind, Kind::Record | Kind::BatchEnd) => Ok(frame.end()),
         Ok(_) => Err(Error::NotABoundary { lsn }),
         Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
     }
 }
 
-/// Reads the record at `lsn`. Blocks.
+/// Reads the record at `lsn`. Blocking.
 pub(crate) fn read_record(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Record> {
     let source = LiveSource::new(core, lsn, epoch);
-    let until = core.written.get();
+    let until = core.written().get();
     let reader = source.segment_at(lsn, until)?;
     match reader.read_frame(lsn, until, GUESS_BYTES)? {
         Ok((frame, bytes)) if frame.kind != Kind::Control => {
             let end = frame.payload_start + frame.payload_bytes;
             let stored = bytes.slice(frame.payload_start..end);
             match reader.payload(&frame, stored) {
-                Ok(payload) => Ok(Record { lsn, payload }),
+                Ok(payload) => Ok(Record { lsn, end: frame.end(), payload }),
                 Err(stop) => Err(source.explain(&reader, lsn, until, stop)),
             }
         }

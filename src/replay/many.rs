@@ -1,4 +1,4 @@
-//! Records that are looked up by their positions, many at once.
+//! Reads many records by their positions at once.
 
 use std::sync::Arc;
 
@@ -8,17 +8,21 @@ use crate::{
     error::{Error, Result},
     format::{
         frame::Kind,
-        scan::{Looked, Stop, frame_at, to_usize},
+        scan::{FrameCheck, Stop, frame_at, to_usize},
     },
     lsn::Lsn,
     pipeline::Core,
-    replay::{CHUNK_BYTES, ChunkSource, LiveSource, live::GUESS_BYTES},
+    replay::{
+        live::{GUESS_BYTES, LiveSource},
+        source::{CHUNK_BYTES, ChunkSource},
+    },
 };
 
-/// Reads the records at `lsns`, whose order is the caller's, with one read for those that stand near
-/// each other. Blocks.
+/// Reads the records at `lsns`, in this order. Blocking.
+///
+/// Records that are near each other share one read.
 pub(crate) fn read_records(core: &Arc<Core>, lsns: &[Lsn], epoch: u64) -> Result<Vec<Bytes>> {
-    /// What lies between two records is read along if it is less.
+    /// Two records with a smaller distance share a read.
     const NEAR_BYTES: u64 = 64 << 10;
     let mut payloads = Vec::with_capacity(lsns.len());
     let mut needed = 0;
@@ -35,7 +39,7 @@ pub(crate) fn read_records(core: &Arc<Core>, lsns: &[Lsn], epoch: u64) -> Result
             last = next;
         }
         let source = LiveSource::new(core, from, epoch);
-        let until = core.written.get();
+        let until = core.written().get();
         let reader = source.segment_at(from, until)?;
         let room = until.min(reader.place.end).since(from);
         let asked = (last.since(from) + GUESS_BYTES).max(needed).min(room);
@@ -48,7 +52,7 @@ pub(crate) fn read_records(core: &Arc<Core>, lsns: &[Lsn], epoch: u64) -> Result
             }
             let part = bytes.slice(offset..);
             let stop = match frame_at(&part, lsn, &reader.place) {
-                Looked::Frame { frame, .. } if frame.kind != Kind::Control => {
+                FrameCheck::Frame { frame, .. } if frame.kind != Kind::Control => {
                     let end = frame.payload_start + frame.payload_bytes;
                     let stored = part.slice(frame.payload_start..end);
                     match reader.payload(&frame, stored) {
@@ -59,15 +63,15 @@ pub(crate) fn read_records(core: &Arc<Core>, lsns: &[Lsn], epoch: u64) -> Result
                         Err(stop) => stop,
                     }
                 }
-                Looked::Frame { .. } => return Err(Error::NotABoundary { lsn }),
-                Looked::NeedsBytes(_) if lsn > from => break,
-                // Unless the file ends before.
-                Looked::NeedsBytes(more) if asked < more && more <= room => {
+                FrameCheck::Frame { .. } => return Err(Error::NotABoundary { lsn }),
+                FrameCheck::NeedsBytes(_) if lsn > from => break,
+                // Read again with more bytes, if the file has them.
+                FrameCheck::NeedsBytes(more) if asked < more && more <= room => {
                     needed = more;
                     break;
                 }
-                Looked::NeedsBytes(_) => Stop::PartialHeader,
-                Looked::Stop(stop) => stop,
+                FrameCheck::NeedsBytes(_) => Stop::PartialHeader,
+                FrameCheck::Stop(stop) => stop,
             };
             return Err(source.explain(&reader, lsn, until, stop));
         }

@@ -1,4 +1,4 @@
-//! The records of a range: sliced out of chunks, expanded if they are compressed.
+//! Yields the records of a range: slices them out of chunks, and expands compressed ones.
 
 use std::{
     pin::Pin,
@@ -13,40 +13,37 @@ use tokio::sync::oneshot;
 use crate::{
     error::Result,
     executor::{Executor, start},
-    format::{
-        compression::real_bytes,
-        frame::{Kind, frame_bytes},
-        scan::FrameAt,
-    },
+    format::{compression::real_bytes, frame::Kind, scan::FrameAt},
     lsn::Lsn,
     record::Record,
     replay::{
-        CHUNK_BYTES, ChunkSource,
-        ahead::{ReadAhead, pool_is_gone},
+        ahead::{ReadAhead, runtime_gone},
+        source::{CHUNK_BYTES, ChunkSource},
     },
     segments::{Chunk, SegmentReader},
 };
 
-/// Compressed records above this are expanded by the pool: a reader's thread is never busy for long.
+/// The largest record that is expanded without the pool. Expanding a larger one would keep a
+/// runtime thread busy for long.
 const EXPANDED_HERE_BYTES_MAX: u64 = CHUNK_BYTES;
 
-/// The records of a range, oldest first, read ahead.
+/// Yields the records of a range, oldest first, and reads ahead.
 pub(crate) struct Records {
     ahead: ReadAhead,
     chunk: Option<Chunk>,
     frame_index: usize,
-    /// A record that the pool expands.
+    /// The record that a job of the pool expands.
     expanding: Option<oneshot::Receiver<Result<Record>>>,
-    /// One past the frame of the record that was yielded last.
+    /// The end of the frame of the last yielded record.
     yielded_end: Lsn,
 }
 
-/// What comes next in a chunk.
-enum Next {
+/// The next item of a chunk.
+enum NextInChunk {
     Record(Record),
-    /// The pool has been asked for it.
+    /// A job of the pool expands the record.
     Expanding,
-    /// All of the chunk has been yielded.
+    /// The whole chunk was yielded.
     Nothing,
 }
 
@@ -66,28 +63,28 @@ impl Records {
         }
     }
 
-    /// One past the frame of the record that was yielded last, which its payload doesn't tell.
+    /// Returns the end of the frame of the last yielded record.
     pub(crate) fn yielded_end(&self) -> Lsn {
         self.yielded_end
     }
 
-    /// Where it ends.
+    /// Returns the end of the range.
     pub(crate) fn until(&self) -> Lsn {
         self.ahead.until()
     }
 
-    /// Goes on with another range, once the one before has been yielded.
-    pub(crate) fn go_on(&mut self, from: Lsn, until: Lsn) {
-        self.ahead.go_on(from, until);
+    /// Continues with another range. All records of the previous one must have been yielded.
+    pub(crate) fn continue_with(&mut self, from: Lsn, until: Lsn) {
+        self.ahead.continue_with(from, until);
     }
 
-    /// Records that begin here or later aren't wanted.
+    /// Prevents reads for records that begin at `lsn` or later.
     pub(super) fn stop_at(&self, lsn: Lsn) {
         self.ahead.stop_at(lsn);
     }
 
-    fn next_in_chunk(&mut self) -> Next {
-        let Some(chunk) = &self.chunk else { return Next::Nothing };
+    fn next_in_chunk(&mut self) -> NextInChunk {
+        let Some(chunk) = &self.chunk else { return NextInChunk::Nothing };
         while let Some(frame) = chunk.frames.get(self.frame_index) {
             self.frame_index += 1;
             if frame.kind == Kind::Control {
@@ -95,48 +92,58 @@ impl Records {
             }
             let end = frame.payload_start + frame.payload_bytes;
             let stored = chunk.bytes.slice(frame.payload_start..end);
-            self.yielded_end = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
+            self.yielded_end = frame.end();
             if frame.codec.is_none() {
-                return Next::Record(Record { lsn: frame.lsn, payload: stored });
+                return NextInChunk::Record(Record {
+                    lsn: frame.lsn,
+                    end: frame.end(),
+                    payload: stored,
+                });
             }
-            // One at a time: a chunk of compressed records may hold any amount.
+            // One at a time, because a chunk of compressed records may expand to any size.
             if real_bytes(&stored).is_some_and(|bytes| bytes <= EXPANDED_HERE_BYTES_MAX) {
                 if let Ok(payload) = chunk.reader.payload(frame, stored.clone()) {
-                    return Next::Record(Record { lsn: frame.lsn, payload });
+                    return NextInChunk::Record(Record {
+                        lsn: frame.lsn,
+                        end: frame.end(),
+                        payload,
+                    });
                 }
             }
             let (reader, frame) = (chunk.reader.clone(), *frame);
             self.expand_in_pool(reader, frame, stored);
-            return Next::Expanding;
+            return NextInChunk::Expanding;
         }
         self.chunk.take().into_iter().for_each(|chunk| self.ahead.give_back(chunk));
-        Next::Nothing
+        NextInChunk::Nothing
     }
 
-    /// Large ones, and those that can't be: to say why may take a look into the file.
+    /// Starts a job that expands a large record, or that explains an error.
+    ///
+    /// The explanation may read the file.
     fn expand_in_pool(&mut self, reader: SegmentReader, frame: FrameAt, stored: Bytes) {
         let (source, until) = (Arc::clone(self.ahead.source()), self.ahead.until());
         let expanding =
             start(self.ahead.executor(), move || match reader.payload(&frame, stored) {
-                Ok(payload) => Ok(Record { lsn: frame.lsn, payload }),
+                Ok(payload) => Ok(Record { lsn: frame.lsn, end: frame.end(), payload }),
                 Err(stop) => Err(source.explain(&reader, frame.lsn, until, stop)),
             });
         self.expanding = Some(expanding);
     }
 
-    /// The record that the pool expands, if it is at one.
+    /// Returns the record that a job of the pool expands; `None` without a job.
     fn poll_expanding(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Record>>> {
         let Some(expanding) = &mut self.expanding else { return Poll::Ready(None) };
         let expanded = ready!(Pin::new(expanding).poll(context));
         self.expanding = None;
-        let expanded = expanded.unwrap_or_else(|_| Err(pool_is_gone()));
+        let expanded = expanded.unwrap_or_else(|_| Err(runtime_gone()));
         if expanded.is_err() {
             self.stop();
         }
         Poll::Ready(Some(expanded))
     }
 
-    /// Ends the stream here.
+    /// Ends the stream.
     pub(super) fn stop(&mut self) {
         self.chunk = None;
         self.expanding = None;
@@ -149,9 +156,9 @@ impl Records {
                 return Poll::Ready(Some(expanded));
             }
             match self.next_in_chunk() {
-                Next::Record(record) => return Poll::Ready(Some(Ok(record))),
-                Next::Expanding => continue,
-                Next::Nothing => {}
+                NextInChunk::Record(record) => return Poll::Ready(Some(Ok(record))),
+                NextInChunk::Expanding => continue,
+                NextInChunk::Nothing => {}
             }
             match ready!(self.ahead.poll(context)) {
                 None => return Poll::Ready(None),

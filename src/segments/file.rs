@@ -1,6 +1,4 @@
-//! One open segment file: positional calls whose errors say where, and a sync that never lies.
-
-use std::sync::PoisonError;
+//! One open segment file. Its errors name the file and the offset; a failed sync stays failed.
 
 use crate::{
     error::{Error, Result},
@@ -8,18 +6,20 @@ use crate::{
     segments::name::Sequence,
     storage::{Storage, StorageFile, read_full, uninterrupted, write_full},
     sync::Mutex,
-    turn::lock_over_io,
+    turn::lock_always_over_io,
 };
 
-/// A segment file, open for as long as somebody uses it.
+/// An open segment file. It closes with its last user.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     sequence: Sequence,
     name: String,
+    /// The log's directory, for errors.
+    directory: String,
     file: Box<dyn StorageFile>,
-    /// The first failure of a sync. Held while one runs: the kernel reports a failed write-back
-    /// once per open file, so of two syncs side by side one could answer Ok for bytes that the
-    /// other has just been told are lost.
+    /// The first failure of a sync. The lock is held during a sync, because the kernel reports a
+    /// failed write-back once per open file. Of two concurrent syncs, one could return success for
+    /// bytes that the other has just reported as lost.
     sync_failure: Mutex<Option<Error>>,
 }
 
@@ -27,21 +27,27 @@ impl SegmentFile {
     pub(crate) fn create(storage: &dyn Storage, sequence: Sequence) -> Result<Self> {
         let name = sequence.file_name();
         match storage.create(&name) {
-            Ok(file) => Ok(Self::new(sequence, name, file)),
-            Err(error) => Err(Error::io("creating", name, None, error)),
+            Ok(file) => Ok(Self::new(storage, sequence, file)),
+            Err(error) => Err(Error::io("creating", name, None, error).in_log(&storage.location())),
         }
     }
 
     pub(crate) fn open(storage: &dyn Storage, sequence: Sequence) -> Result<Self> {
         let name = sequence.file_name();
         match storage.open(&name) {
-            Ok(file) => Ok(Self::new(sequence, name, file)),
-            Err(error) => Err(Error::io("opening", name, None, error)),
+            Ok(file) => Ok(Self::new(storage, sequence, file)),
+            Err(error) => Err(Error::io("opening", name, None, error).in_log(&storage.location())),
         }
     }
 
-    fn new(sequence: Sequence, name: String, file: Box<dyn StorageFile>) -> Self {
-        SegmentFile { sequence, name, file, sync_failure: Mutex::new(None) }
+    fn new(storage: &dyn Storage, sequence: Sequence, file: Box<dyn StorageFile>) -> Self {
+        let (name, directory) = (sequence.file_name(), storage.location());
+        SegmentFile { sequence, name, directory, file, sync_failure: Mutex::new(None) }
+    }
+
+    /// Returns the log's directory, for errors.
+    pub(crate) fn directory(&self) -> &str {
+        &self.directory
     }
 
     pub(crate) fn sequence(&self) -> Sequence {
@@ -53,14 +59,15 @@ impl SegmentFile {
     }
 
     pub(crate) fn bytes(&self) -> Result<u64> {
-        self.file.len().map_err(|error| Error::io("reading the length of", &self.name, None, error))
+        self.file.len().map_err(|error| self.failed("reading the length of", None, error))
     }
 
     pub(crate) fn link_count(&self) -> Result<u64> {
         match self.file.link_count() {
-            // What the log itself links is never written to, as it is never the newest.
+            // Without a count, one name is assumed. The log overwrites only its newest file, and
+            // never links that one.
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(1),
-            Err(error) => Err(Error::io("counting the names of", &self.name, None, error)),
+            Err(error) => Err(self.failed("counting the names of", None, error)),
             Ok(count) => Ok(count),
         }
     }
@@ -75,7 +82,7 @@ impl SegmentFile {
             .map_err(|error| self.failed("setting the length of", bytes, error))
     }
 
-    /// Fills `buffer` as far as the file goes and says how far that was.
+    /// Reads until `buffer` is full or the file ends, and returns the count.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         read_full(self.file.as_ref(), buffer, offset)
             .map_err(|error| self.failed("reading", offset, error))
@@ -86,9 +93,9 @@ impl SegmentFile {
             .map_err(|error| self.failed("writing", offset, error))
     }
 
-    /// Writes as much as can be without waiting, and says how much that was; `None` if the storage
-    /// can't promise not to wait. A failure counts as nothing written: whoever writes it again, and
-    /// may wait, learns of it.
+    /// Writes as much as it can without blocking, and returns the count. `None` if the storage
+    /// cannot write without blocking. A failure counts as 0 bytes, because the blocking write that
+    /// follows reports it.
     pub(crate) fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> Option<usize> {
         match self.file.write_at_nonblocking(bytes, offset) {
             Ok(count) => Some(count),
@@ -97,8 +104,8 @@ impl SegmentFile {
         }
     }
 
-    /// Makes what was written durable. After one failure it fails for good: a later Ok of the
-    /// operating system would only mean that the lost pages are no longer dirty.
+    /// Makes all written bytes durable. After one failure all later calls fail, because a later
+    /// success would only mean that the lost pages are no longer dirty.
     pub(crate) fn sync_data(&self) -> Result<()> {
         self.sync_once(|file| file.sync_data())
     }
@@ -108,12 +115,12 @@ impl SegmentFile {
     }
 
     fn sync_once(&self, sync: impl Fn(&dyn StorageFile) -> std::io::Result<()>) -> Result<()> {
-        let mut failure = lock_over_io(&self.sync_failure).unwrap_or_else(PoisonError::into_inner);
+        let mut failure = lock_always_over_io(&self.sync_failure);
         if let Some(error) = failure.as_ref() {
             return Err(error.clone());
         }
         uninterrupted(|| sync(self.file.as_ref())).or_else(|error| {
-            let error = Error::io("syncing", &self.name, None, error);
+            let error = self.failed("syncing", None, error);
             if sabotage::is_on(Sabotage::RetryFailedFlush) {
                 return sync(self.file.as_ref()).or(Err(error));
             }
@@ -125,8 +132,13 @@ impl SegmentFile {
         })
     }
 
-    fn failed(&self, operation: &'static str, offset: u64, error: std::io::Error) -> Error {
-        Error::io(operation, &self.name, Some(offset), error)
+    fn failed(
+        &self,
+        operation: &'static str,
+        offset: impl Into<Option<u64>>,
+        error: std::io::Error,
+    ) -> Error {
+        Error::io(operation, &self.name, offset.into(), error).in_log(&self.directory)
     }
 }
 
@@ -138,6 +150,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::storage::MemoryStorage;
 
     #[derive(Debug)]
     struct FailsOnce(AtomicBool);
@@ -167,11 +180,11 @@ mod tests {
         }
     }
 
-    /// As Linux does it: the second call answers Ok, the pages are gone all the same.
+    /// As on Linux: the second call succeeds although the pages are lost.
     #[test]
-    fn a_failed_sync_is_never_forgotten() {
+    fn failed_sync_fails_all_later_syncs() {
         let file = Box::new(FailsOnce(AtomicBool::new(false)));
-        let file = SegmentFile::new(Sequence(1), "1.wal".to_owned(), file);
+        let file = SegmentFile::new(&MemoryStorage::new(), Sequence(1), file);
         assert!(file.sync_data().is_err());
         assert!(file.sync_data().is_err());
         assert!(file.sync_all().is_err());

@@ -1,8 +1,14 @@
 //! The names of segment files.
 
-/// The place of a segment file in the log's order: its name, as a number.
+/// The number of a segment file. Numbers give the order of the segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Sequence(pub(crate) u64);
+
+/// The highest number of a log's file. No log counts that far, and the numbers of later segments
+/// must fit into 64 bits.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
+/// How many numbers must be left for later segments.
+const NUMBERS_LEFT_MIN: u64 = 1 << 32;
 
 const DIGITS: usize = 20;
 const SUFFIX: &str = ".wal";
@@ -15,8 +21,8 @@ impl Sequence {
         format!("{:0DIGITS$}{SUFFIX}", self.0)
     }
 
-    /// A name under which recovery keeps bytes that it cut: one that isn't among those `taken`, as
-    /// what an earlier cut kept is never replaced. The second such file of a segment is `….cut.2`.
+    /// Returns a name that is not in `taken`, for bytes that recovery cuts. A file of an earlier
+    /// cut is never replaced. The second such file of a segment is `….cut.2`.
     pub(crate) fn free_cut_name(self, taken: &[String]) -> String {
         let plain = format!("{:0DIGITS$}{CUT_SUFFIX}", self.0);
         let numbered = (2u64..).map(|number| format!("{plain}.{number}"));
@@ -24,24 +30,24 @@ impl Sequence {
         names.find(|name| !taken.contains(name)).unwrap_or(plain)
     }
 
-    /// The name of the file that tells what a cut of durable data took away, by the segment that
-    /// began the log's new end.
+    /// Returns the name of the manifest of a cut of durable data. The number is that of the segment
+    /// at the log's new end.
     pub(crate) fn manifest_name(self) -> String {
         format!("{:0DIGITS$}{MANIFEST_SUFFIX}", self.0)
     }
 
-    /// The name of a file that was this segment and waits to be another: no part of the log, whatever
-    /// is in it.
+    /// Returns the name of a dropped file that waits to be reused. It is no part of the log,
+    /// whatever it contains.
     pub(crate) fn recycled_name(self) -> String {
         format!("{:0DIGITS$}{RECYCLED_SUFFIX}", self.0)
     }
 
-    /// `None` for the name of a file that is none of the log's.
+    /// Parses the name of a segment; `None` for any other name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         number(name.strip_suffix(SUFFIX)?)
     }
 
-    /// The sequence number of bytes kept by a cut, or of what tells of it.
+    /// Parses the name of bytes that a cut kept, or of a manifest.
     pub(crate) fn parse_kept(name: &str) -> Option<Self> {
         if let Some(digits) = name.strip_suffix(MANIFEST_SUFFIX) {
             return number(digits);
@@ -51,26 +57,32 @@ impl Sequence {
         copy.bytes().all(|byte| byte.is_ascii_digit()).then(|| number(digits)).flatten()
     }
 
+    /// Returns whether enough numbers are left for later segments.
+    pub(crate) fn leaves_room(self) -> bool {
+        self.0 <= SEQUENCE_MAX - NUMBERS_LEFT_MIN
+    }
+
     pub(crate) fn next(self) -> Self {
         Sequence(self.0.saturating_add(1))
     }
 }
 
-/// The name of the file that a copy of a log has until it is whole.
+/// The name of the file that marks an unfinished copy of a log.
 pub(crate) const UNFINISHED_COPY: &str = "UNFINISHED-COPY";
 
 fn number(digits: &str) -> Option<Sequence> {
     let plain = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| digits.parse().ok().map(Sequence)).flatten()
+    let parsed = plain.then(|| digits.parse().ok()).flatten();
+    parsed.filter(|&number| number <= SEQUENCE_MAX).map(Sequence)
 }
 
-/// Whether a name is that of bytes kept by an earlier cut, which no longer belong to the log, or of
-/// what tells of them.
+/// Returns whether a file was kept by an earlier cut, or is its manifest. Such files no longer
+/// belong to the log.
 pub(crate) fn is_kept_cut(name: &str) -> bool {
     Sequence::parse_kept(name).is_some()
 }
 
-/// Whether a name is that of a file that waits to be a segment again.
+/// Returns whether a file waits to be reused as a segment.
 pub(crate) fn is_recycled(name: &str) -> bool {
     name.strip_suffix(RECYCLED_SUFFIX).and_then(number).is_some()
 }
@@ -80,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_sort_as_sequences_and_foreign_ones_are_none() {
+    fn names_round_trip_and_foreign_names_are_none() {
         let name = Sequence(42).file_name();
         assert_eq!(name, "00000000000000000042.wal");
         assert_eq!(Sequence::parse(&name), Some(Sequence(42)));
@@ -97,6 +109,13 @@ mod tests {
         let recycled = Sequence(42).recycled_name();
         assert!(is_recycled(&recycled) && !is_recycled(&name) && !is_recycled(&cut));
         assert_eq!((Sequence::parse(&recycled), Sequence::parse_kept(&recycled)), (None, None));
+        let highest = Sequence(SEQUENCE_MAX);
+        assert_eq!(Sequence::parse(&highest.file_name()), Some(highest));
+        assert!(!highest.leaves_room() && Sequence(1 << 62).leaves_room());
+        for above in [SEQUENCE_MAX + 1, u64::MAX - 1, u64::MAX].map(Sequence) {
+            assert_eq!(Sequence::parse(&above.file_name()), None);
+            assert_eq!(Sequence::parse_kept(&above.free_cut_name(&[])), None);
+        }
         for foreign in ["42.wal", "LOCK", "0000000000000000004x.wal", "99999999999999999999.wal"] {
             assert_eq!(Sequence::parse(foreign), None, "{foreign}");
         }

@@ -1,4 +1,4 @@
-//! Prepares a segment file ahead of need: allocated, filled, its directory entry durable.
+//! Prepares a segment file ahead of need: allocates it, fills it, and syncs its directory entry.
 
 use std::ops::Range;
 
@@ -6,46 +6,62 @@ use crate::{
     error::{Error, Result},
     options::Preallocation,
     sabotage::{self, Sabotage},
-    segments::{file::SegmentFile, name::Sequence},
+    segments::{file::SegmentFile, name::Sequence, place::check_place},
     storage::{Storage, uninterrupted},
 };
 
-/// Large enough for few calls. Not larger: the page cache keeps what one call brought as one piece
-/// (a large folio), and ext4 walks all blocks of a piece for each small write into it. Filled by
-/// 256 KiB, a write of 272 bytes took 840 ns with all around it, by 64 KiB 660 ns.
+/// Bytes written by one call. Fewer, larger calls would slow later writes down. The page cache
+/// keeps the bytes of one call as one large folio, and ext4 walks all blocks of a folio for each
+/// small write. A later write of 272 bytes took 840 ns after calls of 256 KiB, and 660 ns after
+/// calls of 64 KiB.
 const ZEROS_BYTES: usize = 64 << 10;
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 
-/// So much is filled between two flushes while others commit: theirs wait for the device until it has
-/// taken all that is flushed at once. With 16 MiB in one flush, 99.9 % of the commits of 64 tasks took
-/// up to 6 ms, by 256 KiB 0.75 ms.
+/// Bytes filled between two flushes while other tasks commit. A commit waits until the device has
+/// taken all bytes of one such flush. With 16 MiB per flush, 99.9 % of the commits of 64 tasks took
+/// up to 6 ms; with 256 KiB, 0.75 ms.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// Whether others commit while a file is filled.
+/// The load while a file is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beside {
-    Nobody,
+    Nothing,
     Commits,
 }
 
-/// Creates the file `sequence` with room for `bytes`, without a header, and makes it durable. A
-/// crash before the end leaves a file whose header is blank, which the next opening removes.
+/// Creates the file `sequence` of `bytes` bytes, without a header, and makes it durable. A crash
+/// leaves a file with a blank header, which the next opening removes.
 ///
 /// # Errors
 ///
-/// `NoSpace` if the device is full; the file is gone again then. `Io` for any other failure.
+/// `NoSpace` if the device is full, and the file is removed again. `Io` for any other failure.
+///
+/// `progress` is called between two calls of the storage.
 pub(crate) fn prepare(
     storage: &dyn Storage,
     sequence: Sequence,
     bytes: u64,
     preallocation: Preallocation,
     beside: Beside,
+    progress: &dyn Fn(),
 ) -> Result<SegmentFile> {
+    // In another directory the file would belong to another log, or to none.
+    check_place(storage, &[])?;
     let name = sequence.file_name();
+    // On a copy-on-write file system, zeros and the bytes that overwrite them would take space
+    // twice.
+    let preallocation = match preallocation {
+        Preallocation::Sparse => preallocation,
+        _ if storage.overwrites_in_place() => preallocation,
+        _ => Preallocation::Reserve,
+    };
     let file =
         SegmentFile::create(storage, sequence).map_err(|error| error.or_no_space(&name, bytes))?;
-    let filled = fill(&file, bytes, preallocation, beside).and_then(|()| {
+    progress();
+    let filled = fill(&file, bytes, preallocation, beside, progress).and_then(|()| {
+        progress();
         file.sync_all()?;
+        progress();
         if sabotage::is_on(Sabotage::SkipDirectoryFlush) {
             return Ok(());
         }
@@ -54,20 +70,37 @@ pub(crate) fn prepare(
     match filled {
         Ok(()) => Ok(file),
         Err(error) => {
-            // Gives back what was allocated. If that fails too, the leftover is removed at open.
+            // Frees the space. If that fails too, the next opening removes the file.
             drop(file);
             if let Err(leftover) = storage.remove(&name) {
-                tracing::warn!(name, error = %leftover, "a partly prepared segment stays for now");
+                tracing::warn!(
+                    log = storage.location(),
+                    name,
+                    error = format_args!("{leftover:#}"),
+                    "could not remove a partly prepared segment; the next opening removes it"
+                );
             }
             Err(error.or_no_space(&name, bytes))
         }
     }
 }
 
-/// Makes what happened to names durable.
+/// Makes created, renamed and removed names durable.
 pub(crate) fn sync_directory(storage: &dyn Storage) -> Result<()> {
     uninterrupted(|| storage.sync_dir())
         .map_err(|error| Error::io("syncing the directory", storage.location(), None, error))
+}
+
+/// Draws the random bytes of an id or an incarnation.
+pub(crate) fn random_bytes(storage: &dyn Storage) -> Result<[u8; 16]> {
+    let failed = |error| Error::io("drawing random bytes in", storage.location(), None, error);
+    storage.random().map_err(failed)
+}
+
+/// Draws the incarnation of a segment. It is never zero, because zero means "no segment".
+pub(crate) fn random_incarnation(storage: &dyn Storage) -> Result<u64> {
+    let [a, b, c, d, e, f, g, h, ..] = random_bytes(storage)?;
+    Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1))
 }
 
 /// Overwrites `range` of a file with zeros.
@@ -81,7 +114,7 @@ fn blank(range: Range<u64>, write: impl Fn(&[u8], u64) -> Result<()>) -> Result<
     Ok(())
 }
 
-/// As [`blank`], beside commits: flushed by the piece, all but the last one.
+/// As [`blank`], for use while other tasks commit: flushes after each piece except the last.
 pub(crate) fn blank_by_pieces(
     range: Range<u64>,
     write: impl Fn(&[u8], u64) -> Result<()>,
@@ -102,18 +135,25 @@ fn fill(
     bytes: u64,
     preallocation: Preallocation,
     beside: Beside,
+    progress: &dyn Fn(),
 ) -> Result<()> {
     match preallocation {
         Preallocation::Sparse => file.set_len(bytes),
         Preallocation::Reserve => file.reserve(bytes),
-        // Without a past to learn from.
+        // There is no earlier segment to learn from.
         Preallocation::Adaptive | Preallocation::ZeroFill => {
-            // Reserving first keeps the extents together and finds a full disk at once.
+            // Reserving first keeps extents contiguous and finds a full disk at once.
             file.reserve(bytes)?;
-            let write = |zeros: &[u8], offset| file.write_at(zeros, offset);
+            let write = |zeros: &[u8], offset| {
+                progress();
+                file.write_at(zeros, offset)
+            };
             match beside {
-                Beside::Nobody => blank(0..bytes, write),
-                Beside::Commits => blank_by_pieces(0..bytes, write, || file.sync_data()),
+                Beside::Nothing => blank(0..bytes, write),
+                Beside::Commits => blank_by_pieces(0..bytes, write, || {
+                    progress();
+                    file.sync_data()
+                }),
             }
         }
     }
@@ -127,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_cover_the_range_and_each_but_the_last_is_flushed() {
+    fn blanking_flushes_every_piece_except_the_last() {
         for (range, flush_count) in [
             (0..0, 0),
             (4096..PIECE_BYTES, 0),

@@ -1,4 +1,5 @@
-//! Reads a segment in chunks of whole units. Recovery and replay read through here alone.
+//! Reads a segment in chunks of whole units. Recovery and replay read segments only through this
+//! file.
 
 use std::sync::Arc;
 
@@ -8,31 +9,32 @@ use crate::{
     error::{Error, Result},
     format::{
         compression::expand,
-        frame::{FRAME_HEADER_BYTES_U64, FrameHeader},
-        header::SEGMENT_HEADER_BYTES,
-        scan::{FrameAt, Looked, Pause, Place, Stop, frame_at, to_usize, walk},
+        frame::{FRAME_ALIGN, FRAME_HEADER_BYTES_U64, FrameHeader, Kind, payload_lsn},
+        header::file_offset,
+        scan::{FrameAt, FrameCheck, Pause, Stop, WalkBounds, frame_at, to_usize, walk},
+        sealed_at::Unplaced,
         search::Source,
     },
     lsn::Lsn,
     segments::file::SegmentFile,
 };
 
-/// A part of the log: whole units, in one buffer that their payloads share.
+/// A part of the log: whole units in one buffer, which their payloads share.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub(crate) reader: SegmentReader,
     pub(crate) bytes: Bytes,
-    /// So many of the bytes were read; what follows is left of what the buffer held before.
+    /// How many of the bytes were read. The rest is left over from an earlier use of the buffer.
     pub(crate) read_bytes: usize,
     pub(crate) frames: Vec<FrameAt>,
-    /// Where the next chunk begins.
+    /// The start of the next chunk.
     pub(crate) next: Lsn,
-    /// Why nothing follows; `None` if more does.
+    /// The reason why no unit follows; `None` if one may.
     pub(crate) stop: Option<Stop>,
     pub(crate) dirty_padding_count: u64,
 }
 
-/// What a chunk was read into, to be used again.
+/// The buffers of a chunk, for reuse.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     pub(crate) bytes: Bytes,
@@ -45,24 +47,33 @@ impl Chunk {
     }
 }
 
-/// A segment, as its reader sees it.
+/// The last record of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastRecord {
+    At(Lsn),
+    None,
+    /// The segment can't be read to its end.
+    Unknown,
+}
+
+/// A segment that is being read.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentReader {
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) base: Lsn,
-    pub(crate) place: Place,
+    pub(crate) place: WalkBounds,
 }
 
 impl SegmentReader {
-    /// The file offset of an LSN of this segment.
+    /// Returns the file offset of an LSN of this segment.
     pub(crate) fn offset(&self, lsn: Lsn) -> u64 {
-        lsn.since(self.base).saturating_add(SEGMENT_HEADER_BYTES)
+        file_offset(self.base, lsn)
     }
 
-    /// Reads about `wanted_bytes` bytes of whole units from `from` on, more if the first unit is
+    /// Reads about `wanted_bytes` bytes of whole units from `from`. Reads more if the first unit is
     /// larger, and never past `until`.
     ///
-    /// Never allocates more than the segment still holds.
+    /// Never allocates more bytes than the segment has left.
     pub(crate) fn read_chunk(&self, from: Lsn, until: Lsn, wanted_bytes: u64) -> Result<Chunk> {
         let mut chunk = self.read_chunk_into(Buffers::default(), from, until, wanted_bytes)?;
         let end = chunk.read_bytes;
@@ -70,8 +81,26 @@ impl SegmentReader {
         Ok(chunk)
     }
 
-    /// As [`SegmentReader::read_chunk`], into buffers that were used before. Of the chunk's bytes
-    /// only the first `read_bytes` are this chunk's.
+    /// Finds the last record of the segment. Reads all of it.
+    pub(crate) fn last_record(&self) -> LastRecord {
+        const CHUNK_BYTES: u64 = 1 << 20;
+        let (mut at, mut last) = (self.base, None);
+        while at < self.place.end {
+            let Ok(chunk) = self.read_chunk(at, self.place.end, CHUNK_BYTES) else {
+                return LastRecord::Unknown;
+            };
+            let records = chunk.frames.iter().filter(|frame| frame.kind != Kind::Control);
+            last = records.map(|frame| frame.lsn).next_back().or(last);
+            if chunk.next == at {
+                return LastRecord::Unknown;
+            }
+            at = chunk.next;
+        }
+        last.map_or(LastRecord::None, LastRecord::At)
+    }
+
+    /// As [`SegmentReader::read_chunk`], but reuses buffers. Only the first `read_bytes` bytes
+    /// belong to the chunk.
     pub(crate) fn read_chunk_into(
         &self,
         buffers: Buffers,
@@ -81,14 +110,14 @@ impl SegmentReader {
     ) -> Result<Chunk> {
         let Buffers { bytes, mut frames } = buffers;
         frames.clear();
-        // No copy, as nobody else has a part of it.
+        // This conversion does not copy, because no payload shares the buffer any more.
         let mut buffer = Vec::from(bytes);
         let room = until.min(self.place.end).since(from);
         let mut count = wanted_bytes.min(room);
         loop {
             let wanted = to_usize(count);
             if buffer.len() < wanted {
-                // What it held needn't move, and what is new needn't be more than this.
+                // A new buffer saves moving the old contents and allocating more than `wanted`.
                 buffer = vec![0; wanted];
             }
             let piece = buffer.get_mut(..wanted).unwrap_or_default();
@@ -99,8 +128,8 @@ impl SegmentReader {
             let stop = match walked.pause {
                 Pause::Stop(stop) => Some(stop),
                 Pause::NeedsBytes(_) if walked.next > from => None,
-                // At a bound that isn't the segment's end a walk may pause, at the end it may not:
-                // then the file is shorter than its frames say.
+                // A walk may need more bytes at `until`. If it needs more at the end of the
+                // segment, the file is shorter than its frames claim.
                 Pause::NeedsBytes(_) if room == 0 => None,
                 Pause::NeedsBytes(_) if count >= room || file_ended => Some(Stop::PartialHeader),
                 Pause::NeedsBytes(needed) => {
@@ -120,7 +149,7 @@ impl SegmentReader {
         }
     }
 
-    /// Reads the frame at `lsn` alone, or says why there is none.
+    /// Reads the frame at `lsn`, or returns why there is no intact one.
     pub(crate) fn read_frame(
         &self,
         lsn: Lsn,
@@ -132,26 +161,25 @@ impl SegmentReader {
         loop {
             let bytes = self.read(lsn, count)?;
             match frame_at(&bytes, lsn, &self.place) {
-                Looked::Frame { frame, .. } => return Ok(Ok((frame, Bytes::from(bytes)))),
-                Looked::Stop(stop) => return Ok(Err(stop)),
-                Looked::NeedsBytes(needed) if needed <= room && bytes.len() as u64 == count => {
+                FrameCheck::Frame { frame, .. } => return Ok(Ok((frame, Bytes::from(bytes)))),
+                FrameCheck::Stop(stop) => return Ok(Err(stop)),
+                FrameCheck::NeedsBytes(needed) if needed <= room && bytes.len() as u64 == count => {
                     count = needed;
                 }
-                Looked::NeedsBytes(_) => return Ok(Err(Stop::PartialHeader)),
+                FrameCheck::NeedsBytes(_) => return Ok(Err(Stop::PartialHeader)),
             }
         }
     }
 
-    /// The payload of a frame that holds, of which this is stored.
+    /// Returns the payload of an intact frame, expanded from its stored bytes.
     pub(crate) fn payload(&self, frame: &FrameAt, stored: Bytes) -> Result<Bytes, Stop> {
         let Some(codec) = frame.codec else { return Ok(stored) };
         let payload = expand(codec, &stored, self.place.record_bytes_max);
         payload.map(Bytes::from).map_err(Stop::Unexpandable)
     }
 
-    /// Whether the frame at `lsn` is intact, however large it is: read in pieces.
+    /// Returns whether the frame at `lsn` is intact, whatever its size.
     pub(crate) fn is_intact(&self, lsn: Lsn) -> Result<bool> {
-        const PIECE_BYTES: u64 = 1 << 20;
         let Some(header) = self.read(lsn, FRAME_HEADER_BYTES_U64)?.first_chunk().copied() else {
             return Ok(false);
         };
@@ -160,18 +188,38 @@ impl SegmentReader {
         if !header.header_holds(self.place.seed, lsn) || header.frame_bytes() > room {
             return Ok(false);
         }
+        let crc = self.payload_crc(lsn, &header)?;
+        Ok(crc.is_some_and(|crc| header.payload_holds(self.place.seed, lsn, crc)))
+    }
+
+    /// Returns the first frame of the segment; `None` if it does not fit into the file. The frame's
+    /// LSN may differ from the reader's `base`.
+    pub(crate) fn first_frame(&self) -> Result<Option<Unplaced>> {
+        let header = self.read(self.base, FRAME_HEADER_BYTES_U64)?;
+        let header = header.first_chunk().map(|bytes| FrameHeader::parse(*bytes));
+        let room = self.place.end.since(self.base);
+        let fits = |header: &FrameHeader| header.kind_code != 0 && header.frame_bytes() <= room;
+        let Some(header) = header.filter(fits) else { return Ok(None) };
+        let crc = self.payload_crc(self.base, &header)?;
+        Ok(crc.map(|crc| Unplaced::new(header, crc)))
+    }
+
+    /// Computes the CRC-32C of the payload of the frame at `lsn`, in pieces. `None` if the file
+    /// ends within it.
+    fn payload_crc(&self, lsn: Lsn, header: &FrameHeader) -> Result<Option<u32>> {
+        const PIECE_BYTES: u64 = 1 << 20;
         let mut crc = 0;
-        let mut at = lsn.plus(FRAME_HEADER_BYTES_U64);
+        let mut at = payload_lsn(lsn);
         let end = at.plus(u64::from(header.payload_bytes));
         while at < end {
             let piece = self.read(at, end.since(at).min(PIECE_BYTES))?;
             if piece.is_empty() {
-                return Ok(false);
+                return Ok(None);
             }
             crc = crc32c::crc32c_append(crc, &piece);
             at = at.plus(piece.len() as u64);
         }
-        Ok(header.payload_holds(self.place.seed, lsn, crc))
+        Ok(Some(crc))
     }
 
     pub(crate) fn read(&self, from: Lsn, count: u64) -> Result<Vec<u8>> {
@@ -181,14 +229,16 @@ impl SegmentReader {
         Ok(bytes)
     }
 
-    /// The end of what isn't zero in `from..until`, on an 8-byte boundary: read backwards, so that
-    /// a segment with a short used part in front costs one pass over its zeros.
+    /// Returns the end of the non-zero bytes in `from..until`, rounded up to the alignment of
+    /// frames. Reads backwards, so that a segment with a short used part costs one pass over its
+    /// zeros.
     pub(crate) fn used_end(&self, from: Lsn, until: Lsn) -> Result<Lsn> {
         const PIECE_BYTES: u64 = 256 << 10;
         let mut buffer = vec![0; to_usize(PIECE_BYTES.min(until.since(from)))];
         let mut end = until;
         while end > from {
-            let start = from.plus(end.since(from).saturating_sub(PIECE_BYTES).next_multiple_of(8));
+            let start = from
+                .plus(end.since(from).saturating_sub(PIECE_BYTES).next_multiple_of(FRAME_ALIGN));
             let piece = buffer.get_mut(..to_usize(end.since(start))).unwrap_or_default();
             let read = self.file.read_at(piece, self.offset(start))?;
             if let Some(used) = used_bytes(piece.get(..read).unwrap_or_default()) {
@@ -200,8 +250,8 @@ impl SegmentReader {
     }
 }
 
-/// One past the last non-zero word; `None` if all are zero. Blocks first, without an early exit in
-/// them, so that the common case runs at the speed of memory.
+/// Returns the end of the last non-zero word; `None` if all bytes are zero. Tests whole blocks
+/// first, without an early exit within a block, because that runs at the speed of memory.
 fn used_bytes(bytes: &[u8]) -> Option<u64> {
     const BLOCK_BYTES: usize = 512;
     let is_used = |part: &[u8]| part.iter().fold(0, |all, byte| all | byte) != 0;
@@ -211,7 +261,7 @@ fn used_bytes(bytes: &[u8]) -> Option<u64> {
     Some((block * BLOCK_BYTES + (word + 1) * 8) as u64)
 }
 
-/// A region of a segment, for the search past damage. It reads as zeros past the file's end.
+/// A region of a segment, for the search past damage. Reads as zeros past the end of the file.
 pub(crate) struct Region<'a> {
     pub(crate) reader: &'a SegmentReader,
     pub(crate) start: Lsn,

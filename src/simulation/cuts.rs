@@ -1,20 +1,22 @@
-//! Every loss of power that a recorded run could have met.
+//! All power cuts that a recorded run could have met.
 
 use std::{fmt, sync::Mutex};
 
-use crate::simulation::{
-    disk::Disk,
-    fault::lock,
-    image::{Image, Survival},
-    random::Random,
+use crate::{
+    simulation::{
+        disk::Disk,
+        image::{Image, Survival},
+        random::Random,
+    },
+    sync::LockAlways,
 };
 
-/// One loss of power: when, and what survived it.
+/// One power cut: when it happened, and what survived it.
 #[derive(Clone, Debug)]
 pub struct PowerCut {
-    /// After so many changing operations.
+    /// The number of changing operations before the cut.
     pub operation: u64,
-    /// What survived of that which was not synced.
+    /// The unsynced changes that survived.
     pub survival: Survival,
     before: Image,
     seed: u64,
@@ -26,12 +28,15 @@ impl fmt::Display for PowerCut {
     }
 }
 
-impl PowerCut {
-    pub(super) fn all(
-        history: Vec<Image>,
-        seed: u64,
-        random_count: u64,
-    ) -> impl Iterator<Item = PowerCut> {
+impl Disk {
+    /// Returns every state that a power cut could have left of this [recorded](Disk::recording)
+    /// disk.
+    ///
+    /// A cut comes after each operation. The unsynced changes then survive not at all, completely,
+    /// or in `random_count` random selections. The call takes the recording, so a second call
+    /// returns nothing.
+    pub fn power_cuts(&self, random_count: u64) -> impl Iterator<Item = PowerCut> + use<> {
+        let (history, seed) = self.take_history();
         let mut random = Random::new(seed);
         history.into_iter().enumerate().flat_map(move |(operation, before)| {
             let survivals: Vec<_> = [Survival::Nothing, Survival::Everything]
@@ -45,21 +50,24 @@ impl PowerCut {
             })
         })
     }
+}
 
-    /// What it left.
+impl PowerCut {
+    /// Returns the contents of the disk after the cut.
     #[must_use]
     pub fn image(&self) -> Image {
         self.before.crash(self.survival)
     }
 
-    /// The disk at the next start of the system.
+    /// Returns the disk as the next start of the system finds it.
     #[must_use]
     pub fn disk(&self) -> Disk {
         Disk::with_image(self.image(), self.seed)
     }
 }
 
-/// What was promised to users of a disk, and when: what must hold after a loss of power.
+/// Notes the promises of a program to its users, and their times. A promise must hold after every
+/// later power cut.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -88,22 +96,22 @@ pub struct Promises<T> {
 }
 
 impl<T: Clone> Promises<T> {
-    /// None yet, on this disk.
+    /// Creates an empty list of promises about this disk.
     #[must_use]
     pub fn new(disk: &Disk) -> Self {
         Promises { disk: disk.clone(), made: Mutex::default() }
     }
 
-    /// Promises `what` from now on.
+    /// Notes that `what` is promised from now on.
     pub fn make(&self, what: T) {
         let now = self.disk.operation_count();
-        lock(&self.made).push((now, what));
+        self.made.lock_always().push((now, what));
     }
 
-    /// All that was promised when so many operations had been done.
+    /// Returns everything that was promised before a cut after this operation.
     #[must_use]
     pub fn made_by(&self, operation: u64) -> Vec<T> {
-        let made = lock(&self.made);
+        let made = self.made.lock_always();
         let in_time = made.iter().filter(|(when, _)| *when <= operation);
         in_time.map(|(_, what)| what.clone()).collect()
     }

@@ -1,6 +1,6 @@
-//! What was done to a storage, as a test reads it.
+//! [`Event`]: one operation of a storage, as a test reads it.
 
-/// The kinds of operations that faults are planned for.
+/// The kinds of operations that can have faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Op {
@@ -10,11 +10,11 @@ pub enum Op {
     Open,
     /// [`Storage::remove`](crate::storage::Storage::remove).
     Remove,
-    /// [`Storage::rename`](crate::storage::Storage::rename), by the name before.
+    /// [`Storage::rename`](crate::storage::Storage::rename), with the old name.
     Rename,
-    /// [`Storage::link`](crate::storage::Storage::link) and `link_from`, by the name before.
+    /// [`Storage::link`](crate::storage::Storage::link) and `link_from`, with the old name.
     Link,
-    /// [`Storage::sync_dir`](crate::storage::Storage::sync_dir); the file's name is empty.
+    /// [`Storage::sync_dir`](crate::storage::Storage::sync_dir), with an empty name.
     SyncDir,
     /// [`StorageFile::read_at`](crate::storage::StorageFile::read_at).
     Read,
@@ -28,9 +28,8 @@ pub enum Op {
     Sync,
 }
 
-/// What was done, in order. Most are recorded when they have ended, and only if they succeeded;
-/// syncs when they begin and when they end, so that the events never claim more order than there
-/// was.
+/// A completed operation. Most operations are recorded after they succeeded. Syncs are recorded
+/// when they begin and when they end, because other operations may run meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the arguments of the calls")]
@@ -76,12 +75,12 @@ pub enum Event {
         begin: usize,
         ok: bool,
     },
-    /// A planned fault made the operation fail.
+    /// A fault made the operation fail.
     Failed {
         op: Op,
         file: String,
     },
-    /// What [`Faults::note`](crate::simulation::Faults::note) was given.
+    /// The argument of [`Faults::note`](crate::simulation::Faults::note).
     Noted {
         note: u64,
     },
@@ -92,14 +91,14 @@ pub enum Event {
 pub struct Wrote {
     /// The file's name.
     pub file: String,
-    /// Where it was written, in bytes.
+    /// The offset in bytes.
     pub offset: u64,
-    /// How many bytes were.
+    /// The number of bytes written.
     pub count: usize,
-    /// The first bytes, 64 at most.
+    /// The first bytes, at most 64.
     pub head: Vec<u8>,
-    /// Whether all bytes were zero.
+    /// Set if all bytes were zero.
     pub is_blank: bool,
-    /// Whether it was a write that doesn't wait.
+    /// Set if it was a non-blocking write.
     pub is_nonblocking: bool,
 }

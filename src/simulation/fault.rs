@@ -1,9 +1,9 @@
-//! Faults: which operations fail, and how.
+//! [`Faults`]: rules by which operations fail, and how.
 
 use std::{
     fmt, io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,20 +12,18 @@ use std::{
 use crate::{
     simulation::{
         event::{Event, Op},
-        faulty::Faulty,
         gate::{Gate, GateState},
         orphan::Orphans,
         random::Random,
     },
-    storage::Storage,
+    sync::LockAlways,
     turn,
 };
 
-/// The faults of one or several storages, and the record of what was done to them.
+/// The faults of one or several storages, and the events of those storages.
 ///
-/// Clones are handles of the same. Rules are tried in the order in which they were planned, once
-/// the operation has begun: gates and delays hold it, and the first other rule that applies decides
-/// it.
+/// Clones share the same rules and events. Rules apply in the order of their creation. All gates
+/// and delays that match hold the operation. The first other rule that matches decides its result.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -89,34 +87,30 @@ enum Action {
     Gate(Arc<GateState>),
 }
 
-/// What is to become of an operation.
+/// The decision about an operation.
 pub(super) enum Verdict {
-    /// It is done, with so many bytes at most.
+    /// The operation is done, with at most this many bytes.
     Go(usize),
-    /// It is not done and answers Ok.
+    /// The operation is not done, and reports success.
     Ignore,
-    /// One bit of it is wrong: the one with this number, modulo their count.
-    FlipBit(usize),
-    /// Some of its sectors keep what they had: those whose draw says so.
+    /// The bit with this number, modulo the number of bits, is flipped.
+    FlipBit(u64),
+    /// Some sectors keep their old contents, as the generator decides.
     Stale(Random),
-    /// It goes to another place.
+    /// The write goes to another sector.
     Misdirect(Random),
-    /// It fails, and is done after so many operations more.
+    /// The write reports a failure, and is done after this many further operations.
     LandLate(u64),
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Faults {
-    /// No faults yet. Records what is done.
+    /// Creates an empty set of rules, which records events.
     #[must_use]
     pub fn new() -> Self {
         Self::with_seed(0)
     }
 
-    /// As [`Faults::new`]; what is random of them follows from the seed.
+    /// As [`Faults::new`], with a seed for all random choices.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
         Faults(Arc::new(Inner {
@@ -129,68 +123,64 @@ impl Faults {
         }))
     }
 
-    /// Decorates a storage with these faults.
-    pub fn over<S: Storage>(&self, inner: S) -> Faulty<S> {
-        Faulty::new(inner, self.clone())
-    }
-
-    /// Begins a rule: without further words, for every such operation from now on.
-    #[must_use = "a rule holds from its last word on, which says what happens"]
+    /// Begins a rule. Without further conditions it applies to every such operation from now on.
+    #[must_use = "a rule applies once its effect is set"]
     pub fn on(&self, op: Op) -> Fault {
         let file: FileMatcher = Box::new(|_| true);
         let (skip, times, one_in, afterwards) = (0, u64::MAX, 1, false);
         Fault { faults: self.clone(), op, file, skip, times, one_in, afterwards }
     }
 
-    /// Has all that is to land late land now.
+    /// Does all pending late writes now.
     pub fn land(&self) {
         self.0.orphans.land();
     }
 
-    /// Forgets all rules; what is held by a gate stays held, and what lands late still does.
+    /// Removes all rules. Operations held by a gate stay held, and late writes still land.
     pub fn heal(&self) {
-        lock(&self.0.rules).clear();
+        self.0.rules.lock_always().clear();
     }
 
-    /// How many operations have met a fault so far.
+    /// Returns how many operations have met a fault so far.
     #[must_use]
     pub fn met_count(&self) -> u64 {
         self.0.met_count.load(Ordering::Relaxed)
     }
 
-    /// What was done so far.
+    /// Returns all recorded events.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        lock(&self.0.events).clone()
+        self.0.events.lock_always().clone()
     }
 
-    /// Forgets what was recorded.
+    /// Clears the recorded events.
     pub fn clear(&self) {
-        lock(&self.0.events).clear();
+        self.0.events.lock_always().clear();
     }
 
-    /// How many recorded events are such.
+    /// Returns how many recorded events match.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Event) -> bool) -> usize {
-        lock(&self.0.events).iter().filter(|event| matches(event)).count()
+        self.0.events.lock_always().iter().filter(|event| matches(event)).count()
     }
 
-    /// Whether what is done is recorded; it is, unless the storage says otherwise.
+    /// Switches the recording of events. It is on, except for the faults of a
+    /// [`Disk`](crate::simulation::Disk).
     pub fn record(&self, records: bool) {
         self.0.is_recording.store(records, Ordering::Relaxed);
     }
 
-    /// Puts a note between the events, for a test to find: an LSN seen there, for example.
+    /// Records a note between the events, for example an LSN that a test looks for.
     pub fn note(&self, note: u64) {
         self.push(|| Event::Noted { note });
     }
 
-    /// Records an event and gives its index.
+    /// Records an event and returns its index.
     pub(super) fn push(&self, event: impl FnOnce() -> Event) -> usize {
         if !self.0.is_recording.load(Ordering::Relaxed) {
             return 0;
         }
-        let mut events = lock(&self.0.events);
+        let mut events = self.0.events.lock_always();
         events.push(event());
         events.len() - 1
     }
@@ -199,7 +189,7 @@ impl Faults {
         &self.0.orphans
     }
 
-    /// Applies the rules: waits, fails, panics, or says what becomes of the operation.
+    /// Applies the rules: waits, panics, fails, or returns the decision.
     pub(super) fn meet(&self, op: Op, file: &str) -> io::Result<Verdict> {
         turn::pass();
         self.0.orphans.step();
@@ -208,11 +198,11 @@ impl Faults {
             None | Some(Action::Gate(_) | Action::Delay(_)) => return Ok(Verdict::Go(usize::MAX)),
             Some(Action::Short(bytes)) => return Ok(Verdict::Go(bytes)),
             Some(Action::Ignore) => return Ok(Verdict::Ignore),
-            Some(Action::FlipBit) => return Ok(Verdict::FlipBit(self.draw().below(1 << 40))),
+            Some(Action::FlipBit) => return Ok(Verdict::FlipBit(self.draw().next_u64() >> 11)),
             Some(Action::Stale) => return Ok(Verdict::Stale(self.draw())),
             Some(Action::Misdirect) => return Ok(Verdict::Misdirect(self.draw())),
             Some(Action::LandLate(after)) => return Ok(Verdict::LandLate(after)),
-            Some(Action::Panic) => panic!("{op:?} of {file} panics, as was planned"),
+            Some(Action::Panic) => panic!("{op:?} of {file} panics, because a fault demands it"),
             Some(Action::Fail(kind)) => io::Error::from(kind),
             Some(Action::FailOs(code)) => io::Error::from_raw_os_error(code),
         };
@@ -220,7 +210,7 @@ impl Faults {
         Err(error)
     }
 
-    /// The operation is done: holds it back, or has it answer that it failed.
+    /// Applies the rules after a completed operation: holds it, or makes it report a failure.
     pub(super) fn leave(&self, op: Op, file: &str) -> io::Result<()> {
         turn::pass();
         let error = match self.decide(op, file, true) {
@@ -233,19 +223,19 @@ impl Faults {
     }
 
     fn draw(&self) -> Random {
-        Random::new(lock(&self.0.random).next_u64())
+        Random::new(self.0.random.lock_always().next_u64())
     }
 
-    /// Holds the operation for as long as rules say, and gives what else they say.
+    /// Holds the operation as the rules demand, and returns the deciding action.
     fn decide(&self, op: Op, file: &str, afterwards: bool) -> Option<Action> {
         let mut holds = Vec::new();
         let mut decided = None;
-        for rule in lock(&self.0.rules).iter_mut() {
+        for rule in self.0.rules.lock_always().iter_mut() {
             let is_meant = rule.op == op && rule.afterwards == afterwards && rule.times > 0;
             if !is_meant || !(rule.file)(file) {
                 continue;
             }
-            if rule.one_in > 1 && !lock(&self.0.random).one_in(rule.one_in) {
+            if rule.one_in > 1 && !self.0.random.lock_always().one_in(rule.one_in) {
                 continue;
             }
             let is_hold = matches!(rule.action, Action::Gate(_) | Action::Delay(_));
@@ -272,7 +262,7 @@ impl Faults {
     }
 }
 
-/// Whether such a fault has a meaning: one that hasn't would be planned and never seen.
+/// Returns whether an operation can have such a fault. A rule without effect would stay unnoticed.
 fn can_happen(op: Op, action: &Action, afterwards: bool) -> bool {
     let is_failure = matches!(action, Action::Fail(_) | Action::FailOs(_));
     let is_hold = matches!(action, Action::Gate(_) | Action::Delay(_));
@@ -289,15 +279,15 @@ fn can_happen(op: Op, action: &Action, afterwards: bool) -> bool {
     }
 }
 
-/// A rule being planned: which operations, then what happens to them.
+/// A rule under construction: first its conditions, then its effect.
 ///
 /// # Panics
 ///
-/// The last word of a rule panics if such an operation can't meet such a fault: only reads and
-/// writes can be short or flip a bit, only writes can be stale, misdirected or late, a file that is
-/// created or opened can't be ignored, and only writes and syncs have an afterwards, in which they
-/// can be held or fail.
-#[must_use = "a rule holds from its last word on, which says what happens"]
+/// The method that sets the effect panics if the operation cannot have it. Only reads and writes
+/// can be short or flip a bit. Only writes can be stale, misdirected or late. The creation and the
+/// opening of a file cannot be ignored. Only writes and syncs can be held or fail
+/// [afterwards](Fault::afterwards).
+#[must_use = "a rule applies once its effect is set"]
 pub struct Fault {
     faults: Faults,
     op: Op,
@@ -315,96 +305,102 @@ impl fmt::Debug for Fault {
 }
 
 impl Fault {
-    /// Only files with such a name; `SyncDir` has none and is called "".
+    /// Limits the rule to files with a matching name. The name of `SyncDir` is empty.
     pub fn file(mut self, matches: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.file = Box::new(matches);
         self
     }
 
-    /// Lets the first `count` pass.
+    /// Skips the first `count` operations.
     pub fn skip(mut self, count: u64) -> Self {
         self.skip = count;
         self
     }
 
-    /// Only so often.
+    /// Applies the rule to at most `count` operations.
     pub fn times(mut self, count: u64) -> Self {
         self.times = count;
         self
     }
 
-    /// Only once.
+    /// Applies the rule to one operation.
     pub fn once(self) -> Self {
         self.times(1)
     }
 
-    /// With a chance of one in `count` each.
+    /// Applies the rule to each operation with a chance of one in `count`.
     pub fn one_in(mut self, count: usize) -> Self {
         self.one_in = count;
         self
     }
 
-    /// It is done first: for gates, delays and failures of writes and syncs, whose effect is there
-    /// before anybody knows of it.
+    /// Applies the rule after the operation is done but before it returns. For gates, delays and
+    /// failures of writes and syncs.
     pub fn afterwards(mut self) -> Self {
         self.afterwards = true;
         self
     }
 
-    /// It fails, and nothing of it is done. `Interrupted` is a signal that came in between; a sync
-    /// of a [`Disk`](crate::simulation::Disk) that fails drops what it was to make durable.
+    /// Makes the operation fail without effect. `Interrupted` simulates a signal. A failed sync of
+    /// a [`Disk`](crate::simulation::Disk) drops the bytes that it should have made durable.
     pub fn fail(self, kind: io::ErrorKind) {
         self.end(Action::Fail(kind));
     }
 
-    /// As [`Fault::fail`], with an error of the operating system: 5 is EIO, 28 ENOSPC on Linux.
+    /// As [`Fault::fail`], with an error code of the operating system. On Linux, 5 is EIO and 28 is
+    /// ENOSPC.
     pub fn fail_os(self, code: i32) {
         self.end(Action::FailOs(code));
     }
 
-    /// Reads and writes transfer at most so many bytes; 0 is an `Ok(0)`.
+    /// Limits reads and writes to `bytes` bytes; 0 gives an `Ok(0)`.
     pub fn short(self, bytes: usize) {
         self.end(Action::Short(bytes));
     }
 
-    /// It answers Ok and is not done: a flush that a device only claims, a write that got lost.
+    /// Reports success without effect: a flush that a device only claims, or a lost write.
     pub fn ignore(self) {
         self.end(Action::Ignore);
     }
 
-    /// One random bit is wrong of what a read gives or a write leaves.
+    /// Flips one random bit of the bytes that a read returns or a write stores.
     pub fn flip_bit(self) {
         self.end(Action::FlipBit);
     }
 
-    /// Writes answer Ok, and a random choice of their sectors keeps what was there.
+    /// Writes report success, but a random choice of their sectors keeps the old contents.
     pub fn stale(self) {
         self.end(Action::Stale);
     }
 
-    /// Writes answer Ok and go to another sector of the file.
+    /// Writes report success, but go to another sector of the file.
     pub fn misdirect(self) {
         self.end(Action::Misdirect);
     }
 
-    /// Writes answer that they timed out, and are done all the same when so many further operations
-    /// have begun: the I/O of somebody who gave up, landing late. A log that is opened again before
-    /// that can't know of it; [`Faults::land`] before the opening is what a kernel does.
+    /// Writes report a timeout, but are done after `operation_count` further operations have begun.
+    /// So the I/O of a caller that gave up lands late, and a log that is opened before that cannot
+    /// know of it. A kernel finishes such writes before the opening. Call [`Faults::land`] to do
+    /// the same.
     pub fn land_late(self, operation_count: u64) {
         self.end(Action::LandLate(operation_count));
     }
 
-    /// It panics.
+    /// Makes the operation panic.
     pub fn panic(self) {
         self.end(Action::Panic);
     }
 
-    /// It takes so much longer; in a [`Simulation`](crate::simulation::Simulation), some turns.
+    /// Delays the operation by `time`; in a [`Simulation`](crate::simulation::Simulation), by some
+    /// turns.
     pub fn delay(self, time: Duration) {
         self.end(Action::Delay(time));
     }
 
-    /// It waits until the gate lets it pass.
+    /// Holds the operation until the returned gate lets it pass; it lands then.
+    ///
+    /// This is a disk that hangs. In a [`Simulation`](crate::simulation::Simulation),
+    /// [`pass_time`](crate::simulation::pass_time) makes the log notice it.
     pub fn gate(self) -> Gate {
         let state = Arc::new(GateState::default());
         self.end(Action::Gate(Arc::clone(&state)));
@@ -413,8 +409,8 @@ impl Fault {
 
     fn end(self, action: Action) {
         let Fault { faults, op, file, skip, times, one_in, afterwards } = self;
-        assert!(can_happen(op, &action, afterwards), "no such fault of {op:?}: {action:?}");
+        assert!(can_happen(op, &action, afterwards), "{op:?} cannot have the fault {action:?}");
         let rule = Rule { op, file, skip, times, one_in, afterwards, action };
-        lock(&faults.0.rules).push(rule);
+        faults.0.rules.lock_always().push(rule);
     }
 }

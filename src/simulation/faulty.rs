@@ -1,4 +1,4 @@
-//! The decorator that makes a storage's faults happen.
+//! [`Faulty`]: the decorator that applies faults to a storage.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
@@ -9,24 +9,27 @@ use crate::{
         image::SECTOR_BYTES,
         random::Random,
     },
-    storage::{Locking, Storage, StorageFile},
+    storage::{Locking, Place, Storage, StorageFile},
     turn,
 };
 
-/// A storage, in memory or on real files, whose operations meet [`Faults`]; made by
-/// [`Faults::over`].
+/// A storage whose operations meet [`Faults`]. Created by [`Faults::over`], over memory or real
+/// files.
 pub struct Faulty<S> {
     inner: S,
     faults: Faults,
     is_on_pool: bool,
 }
 
-impl<S> Faulty<S> {
-    pub(super) fn new(inner: S, faults: Faults) -> Self {
-        Faulty { inner, faults, is_on_pool: false }
+impl Faults {
+    /// Returns a storage that behaves as `inner`, except for these faults.
+    pub fn over<S: Storage>(&self, inner: S) -> Faulty<S> {
+        Faulty { inner, faults: self.clone(), is_on_pool: false }
     }
+}
 
-    /// Has the log run its I/O on the runtime's pool, whatever the storage says.
+impl<S> Faulty<S> {
+    /// Makes the log run its I/O on the runtime's pool, even if the storage never blocks.
     #[must_use]
     pub fn on_pool(mut self) -> Self {
         self.is_on_pool = true;
@@ -45,8 +48,8 @@ impl<S: Storage> Storage for Faulty<S> {
         self.inner.location()
     }
 
-    /// In a simulation every operation is a point at which others may run, so the log's I/O gets
-    /// threads.
+    /// Returns `false` in a simulation, so that I/O runs on threads and another thread may run at
+    /// every operation.
     fn is_nonblocking(&self) -> bool {
         self.inner.is_nonblocking() && !self.is_on_pool && turn::simulated().is_none()
     }
@@ -113,6 +116,14 @@ impl<S: Storage> Storage for Faulty<S> {
         self.inner.path_of(name)
     }
 
+    fn check_place(&self) -> io::Result<Place> {
+        self.inner.check_place()
+    }
+
+    fn overwrites_in_place(&self) -> bool {
+        self.inner.overwrites_in_place()
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         let begin = self.faults.push(|| Event::SyncDirBegan);
         let done = match self.faults.meet(Op::SyncDir, "") {
@@ -134,7 +145,7 @@ impl<S: Storage> Storage for Faulty<S> {
     }
 }
 
-/// Called when a fault fails a sync: what the file does then.
+/// Called when a fault fails a sync. Simulates the effect on the file.
 pub(super) type OnFailedSync = Box<dyn Fn() + Send + Sync>;
 
 pub(super) struct FaultyFile {
@@ -193,7 +204,7 @@ impl FaultyFile {
         done
     }
 
-    /// A write of either kind: what meets it, what it does, and the note of it.
+    /// Runs a write of either kind: applies faults and records it.
     fn write(
         &self,
         op: Op,
@@ -221,7 +232,7 @@ impl FaultyFile {
         Ok(count)
     }
 
-    /// Does a write in the way that was decided, and says how many bytes it claims to have written.
+    /// Does a write with a fault, and returns how many bytes it claims to have written.
     fn write_wrongly(
         &self,
         op: Op,
@@ -273,9 +284,9 @@ impl FaultyFile {
     }
 }
 
-fn flip_bit(bytes: &mut [u8], bit: usize) {
-    let index = bit / 8 % bytes.len().max(1);
-    if let Some(byte) = bytes.get_mut(index) {
+fn flip_bit(bytes: &mut [u8], bit: u64) {
+    let index = bit / 8 % (bytes.len() as u64).max(1);
+    if let Some(byte) = usize::try_from(index).ok().and_then(|index| bytes.get_mut(index)) {
         *byte ^= 1 << (bit % 8);
     }
 }

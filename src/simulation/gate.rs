@@ -8,9 +8,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{simulation::fault::lock, turn};
+use crate::{sync::LockAlways, turn};
 
-/// A test that failed leaves its gate behind; its runtime must still be able to stop.
+/// The longest time for which a gate holds an operation. A failed test may leave its gate closed,
+/// and its runtime must still be able to stop.
 const HELD_AT_MOST: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Default)]
@@ -24,11 +25,11 @@ impl GateState {
     pub(super) fn pass(&self) {
         self.arrived.send_modify(|count| *count += 1);
         if let Some(turns) = turn::simulated() {
-            // Nothing is held when the simulation is over.
+            // The gate holds nothing once the simulation is over.
             while !self.take() && turns.wait() {}
             return;
         }
-        let allowed = lock(&self.allowed);
+        let allowed = self.allowed.lock_always();
         let waited = self.opened.wait_timeout_while(allowed, HELD_AT_MOST, |allowed| *allowed == 0);
         if let Ok((mut allowed, _)) = waited {
             use_up_one(&mut allowed);
@@ -36,7 +37,7 @@ impl GateState {
     }
 
     fn take(&self) -> bool {
-        let mut allowed = lock(&self.allowed);
+        let mut allowed = self.allowed.lock_always();
         let is_open = *allowed > 0;
         use_up_one(&mut allowed);
         is_open
@@ -49,8 +50,8 @@ fn use_up_one(allowed: &mut u64) {
     }
 }
 
-/// Holds operations; opens for good when it is dropped. Nothing is held longer than 20 seconds, or
-/// than the simulation runs.
+/// Holds operations until it is opened or dropped. It holds nothing longer than 20 seconds, or past
+/// the end of the simulation.
 pub struct Gate(Arc<GateState>);
 
 impl Gate {
@@ -58,25 +59,25 @@ impl Gate {
         Gate(state)
     }
 
-    /// Waits until `count` operations have arrived here since it was made.
+    /// Waits until `count` operations have arrived since the gate was created.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future only ends the waiting.
     pub async fn reached(&self, count: u64) {
         let mut arrived = self.0.arrived.subscribe();
-        // Its sender lives as long as the gate.
+        // The sender lives as long as the gate.
         let _ = arrived.wait_for(|&seen| seen >= count).await;
     }
 
-    /// Lets `count` operations pass, now or later.
+    /// Lets `count` operations pass: held ones, and then later ones.
     pub fn allow(&self, count: u64) {
-        let mut allowed = lock(&self.0.allowed);
+        let mut allowed = self.0.allowed.lock_always();
         *allowed = allowed.saturating_add(count);
         self.0.opened.notify_all();
     }
 
-    /// Lets all pass from now on.
+    /// Lets all operations pass from now on.
     pub fn open(&self) {
         self.allow(u64::MAX);
     }

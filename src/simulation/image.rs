@@ -1,40 +1,39 @@
-//! What is on a simulated disk, and what of it a loss of power leaves.
+//! [`Image`]: the contents of a simulated disk, before and after a power cut.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     sync::Arc,
 };
 
 use crate::simulation::random::Random;
 
-/// What a disk writes whole or not at all, in bytes. (A sector on its way may still be torn, as a
-/// disk that is worse than most does it.)
+/// The bytes that a disk writes whole or not at all. A [`Survival::Random`] may still tear a
+/// sector, because some disks do.
 pub const SECTOR_BYTES: usize = 512;
 
-/// How much of what was not synced survives a loss of power.
+/// The unsynced changes that survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Survival {
-    /// Only what was synced.
+    /// No unsynced change survives.
     Nothing,
-    /// All of it: the power went, and everything had just been written back.
+    /// All unsynced changes survive, as if they had just been written back.
     Everything,
-    /// Each sector, length and directory entry by itself, as the seed decides; some sectors torn.
+    /// The seed decides separately for each sector, length and directory entry. Some sectors are
+    /// torn.
     Random(u64),
 }
 
-/// Everything on a disk at one moment: for each file what is on the medium and what is only in the
-/// page cache, and the directory entries apart from both.
+/// The contents of a disk at one moment: the durable and the cached bytes and directory entries.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     inodes: Vec<Inode>,
     entries: Entries,
     durable_entries: Entries,
-    /// Changes of the directory since it was synced.
-    changes: Vec<Change>,
+    /// Changes of the directory since its last sync.
+    changes: Vec<EntryChange>,
 }
 
-/// The number of a file, which it keeps whatever its name is.
+/// The number of a file. It stays the same when the name changes.
 pub(super) type InodeNumber = usize;
 
 type Entries = BTreeMap<String, InodeNumber>;
@@ -43,38 +42,38 @@ type Entries = BTreeMap<String, InodeNumber>;
 struct Inode {
     durable: Arc<Vec<u8>>,
     volatile: Arc<Vec<u8>>,
-    /// Sectors whose content in the page cache is not on the medium.
+    /// Sectors with newer contents in the page cache than on the medium.
     dirty: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(super) enum EntryChange {
     Create(String, InodeNumber),
     Remove(String),
     Rename(String, String),
 }
 
 impl Image {
-    /// An empty disk.
+    /// Creates an empty image.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The names of all files, as the running system sees them.
+    /// Returns the names of all files, as the running system sees them.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.entries.keys().cloned().collect()
     }
 
-    /// The bytes of a file, as the running system sees them.
+    /// Returns the bytes of a file, as the running system sees them.
     #[must_use]
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         let inode = self.inodes.get(*self.entries.get(name)?)?;
         Some(inode.volatile.as_slice())
     }
 
-    /// Puts a file there, durably, in place of any with that name: for damage done by hand.
+    /// Writes a file durably, and replaces a file with the same name. Use it to damage a file.
     pub fn put(&mut self, name: &str, bytes: Vec<u8>) {
         let bytes = Arc::new(bytes);
         let inode = Inode { durable: Arc::clone(&bytes), volatile: bytes, dirty: BTreeSet::new() };
@@ -83,13 +82,13 @@ impl Image {
         self.sync_entries();
     }
 
-    /// Takes a file away, durably.
+    /// Removes a file durably.
     pub fn delete(&mut self, name: &str) {
         self.entries.remove(name);
         self.sync_entries();
     }
 
-    /// What a loss of power leaves of this, as the next start of the system finds it.
+    /// Returns the contents after a power cut, as the next start of the system finds them.
     #[must_use]
     pub fn crash(&self, survival: Survival) -> Image {
         let mut fate = Fate::new(survival);
@@ -112,7 +111,7 @@ impl Image {
         self.inodes.len() - 1
     }
 
-    pub(super) fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: EntryChange) {
         apply(&mut self.entries, &change);
         self.changes.push(change);
     }
@@ -126,7 +125,7 @@ impl Image {
         self.inodes.get(number).map_or(&[], |inode| inode.volatile.as_slice())
     }
 
-    /// The bytes of all files that have a name or had one: what is open takes space too.
+    /// Returns the bytes of all files with a name.
     pub(super) fn used_bytes(&self) -> u64 {
         let numbers: BTreeSet<_> = self.entries.values().collect();
         numbers.into_iter().map(|&number| self.file(number).len() as u64).sum()
@@ -153,12 +152,12 @@ impl Image {
         let Some(inode) = self.inodes.get_mut(number) else { return };
         let before = inode.volatile.len();
         Arc::make_mut(&mut inode.volatile).resize(length, 0);
-        // What is cut off may be read again, as zeros, once the file is longer.
+        // Cut sectors are dirty, because they read as zeros if the file grows again.
         inode.dirty.extend(length / SECTOR_BYTES..before.div_ceil(SECTOR_BYTES));
     }
 
-    /// Writes a file's length and dirty sectors back, those that `is_kept` lets through; nothing is
-    /// dirty then.
+    /// Writes back a file's length and its dirty sectors, each if `is_kept` returns true. All
+    /// sectors are clean afterwards.
     pub(super) fn write_back(&mut self, number: InodeNumber, mut is_kept: impl FnMut() -> bool) {
         let Some(inode) = self.inodes.get_mut(number) else { return };
         let volatile = Arc::clone(&inode.volatile);
@@ -188,7 +187,7 @@ impl Inode {
     }
 }
 
-/// The front of a torn sector is new, the rest is old.
+/// Copies the first `count` bytes of a sector. The rest of a torn sector stays old.
 fn copy_sector(to: &mut [u8], from: &[u8], sector: usize, count: usize) {
     let start = sector * SECTOR_BYTES;
     let end = (start + count).min(to.len()).min(from.len());
@@ -197,11 +196,11 @@ fn copy_sector(to: &mut [u8], from: &[u8], sector: usize, count: usize) {
     }
 }
 
-fn apply(entries: &mut Entries, change: &Change) {
+fn apply(entries: &mut Entries, change: &EntryChange) {
     match change {
-        Change::Create(name, inode) => drop(entries.insert(name.clone(), *inode)),
-        Change::Remove(name) => drop(entries.remove(name)),
-        Change::Rename(from, to) => {
+        EntryChange::Create(name, inode) => drop(entries.insert(name.clone(), *inode)),
+        EntryChange::Remove(name) => drop(entries.remove(name)),
+        EntryChange::Rename(from, to) => {
             if let Some(inode) = entries.remove(from) {
                 entries.insert(to.clone(), inode);
             }
@@ -209,7 +208,7 @@ fn apply(entries: &mut Entries, change: &Change) {
     }
 }
 
-/// Draws what survives. In some crashes most of it does, in others little.
+/// Decides which changes survive. In some crashes most of them do, in others few.
 struct Fate {
     survival: Survival,
     random: Random,
@@ -232,7 +231,7 @@ impl Fate {
         }
     }
 
-    /// How many bytes of a sector arrived.
+    /// Returns how many bytes of a sector reached the medium.
     fn sector_bytes(&mut self) -> usize {
         if matches!(self.survival, Survival::Random(_)) && self.random.one_in(10) {
             return self.random.below(SECTOR_BYTES);
@@ -240,7 +239,7 @@ impl Fate {
         if self.is_kept() { SECTOR_BYTES } else { 0 }
     }
 
-    /// A length on its way: the old one, the new one, or one between them.
+    /// Returns the length that reached the medium: the old one, the new one, or one between them.
     fn length(&mut self, old: usize, new: usize) -> usize {
         if matches!(self.survival, Survival::Random(_)) && self.random.one_in(6) {
             let (low, high) = (old.min(new), old.max(new));
@@ -248,8 +247,4 @@ impl Fate {
         }
         if self.is_kept() { new } else { old }
     }
-}
-
-pub(super) fn to_usize(value: u64) -> io::Result<usize> {
-    usize::try_from(value).map_err(|_| io::ErrorKind::StorageFull.into())
 }

@@ -1,21 +1,25 @@
-//! A crash-test kit: what shows that this log keeps its contract, for those who build on it.
+//! A crash-test kit for this log, and for programs that are built on this log.
 //!
-//! - [`Disk`] is a storage that loses, on a power cut, what a real one may lose.
-//!   [`Disk::power_cuts`] gives every state in which a cut could have left it, [`Promises`] says
-//!   what must hold there.
-//! - [`Faults`] fail, shorten, delay, hold, misdirect or corrupt operations, by their number, by
-//!   file or by chance, on a `Disk` or any other storage.
-//! - [`WriteBack`] keeps unsynced bytes of real files in the process: killing it is a power cut.
-//! - [`Simulation`] runs tasks, and the log's own work between each two storage operations, in an
+//! - [`Disk`] is a storage that loses at a power cut what a real disk may lose.
+//!   [`Disk::power_cuts`] returns every state that a cut could have left; [`Promises`] lists the
+//!   promises that must hold in it.
+//! - [`Faults`] fail, shorten, delay, hold, misdirect or corrupt operations: by number, by file or
+//!   by chance, on a `Disk` or any other storage.
+//! - [`WriteBack`] keeps the unsynced bytes of real files in the process, so that killing the
+//!   process is a power cut.
+//! - [`Simulation`] runs tasks and the log's background work between storage operations, in an
 //!   order that a seed decides.
-//! - [`for_each_seed`] prints the command that replays the seed which failed.
+//! - [`pass_time`] lets time pass for operations that a fault holds: the disk hangs.
+//! - [`for_each_seed`] prints the command that replays a failed seed.
 //!
-//! Everything follows from its seed: there is no clock and nothing runs in the background.
+//! A [`Simulation`] on a [`Disk`] follows from its seed, because there is no clock, and one thread
+//! runs at a time.
 //!
 //! # A crash test
 //!
-//! Run a workload once on a [recording](Disk::recording) disk, note what was promised when, and
-//! look at what each cut leaves (`examples/crash_test.rs` is the long form):
+//! Run a workload once on a [recording](Disk::recording) disk, and note each promise with its time.
+//! Then check the state that each cut leaves. `examples/crash_test.rs` is a longer version of this
+//! test:
 //!
 //! ```
 //! use highwater::{Wal, simulation::{self, Disk, Promises, Simulation}};
@@ -50,9 +54,12 @@ mod gate;
 mod image;
 mod orphan;
 mod random;
+mod raw_disk;
+mod schedule;
 mod scheduler;
 mod seeds;
 mod tasks;
+mod threads;
 mod worker;
 mod write_back;
 
@@ -65,7 +72,8 @@ pub use gate::Gate;
 pub use image::{Image, SECTOR_BYTES, Survival};
 pub use random::Random;
 pub use scheduler::Simulation;
-pub(crate) use scheduler::current_executor;
 pub use seeds::for_each_seed;
 pub use tasks::{Task, spawn, yield_now};
+pub(crate) use threads::current_executor;
+pub use threads::pass_time;
 pub use write_back::WriteBack;

@@ -1,8 +1,8 @@
-//! Writes whose caller gave up on them, and that are done all the same, later.
+//! Late writes: their caller got a failure, but they are done later.
 
 use std::sync::{Arc, Mutex};
 
-use crate::{simulation::fault::lock, storage::StorageFile};
+use crate::{storage::StorageFile, sync::LockAlways};
 
 #[derive(Default)]
 pub(super) struct Orphans(Mutex<Vec<Orphan>>);
@@ -23,17 +23,17 @@ impl Orphans {
         operations_left: u64,
     ) {
         let (file, bytes) = (Arc::clone(file), bytes.to_vec());
-        lock(&self.0).push(Orphan { operations_left, file, bytes, offset });
+        self.0.lock_always().push(Orphan { operations_left, file, bytes, offset });
     }
 
-    /// All of them land now.
+    /// Does all late writes now.
     pub(super) fn land(&self) {
-        lock(&self.0).drain(..).for_each(Orphan::land);
+        self.0.lock_always().drain(..).for_each(Orphan::land);
     }
 
-    /// One more operation has begun: those whose time has come land.
+    /// Counts an operation, and does the writes that are due.
     pub(super) fn step(&self) {
-        let mut orphans = lock(&self.0);
+        let mut orphans = self.0.lock_always();
         if orphans.is_empty() {
             return;
         }
@@ -50,7 +50,7 @@ impl Orphan {
     }
 
     fn land(self) {
-        // Nobody is left to hear of an error.
+        // There is no caller left for the error.
         let _ = self.file.write_at(&self.bytes, self.offset);
     }
 }

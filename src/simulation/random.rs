@@ -1,7 +1,7 @@
-//! Numbers that a seed decides.
+//! [`Random`]: numbers that follow from a seed.
 
-/// A generator whose numbers follow from its seed alone, on every machine and in every release:
-/// a seed that a test printed years ago still replays it.
+/// A generator whose numbers follow from its seed, on every machine and in every release. So a seed
+/// that a test once printed replays that test in later releases, too.
 ///
 /// It is xorshift64* (S. Vigna, *An experimental exploration of Marsaglia's xorshift generators,
 /// scrambled*, 2016). Not for secrets.
@@ -15,7 +15,7 @@
 pub struct Random(u64);
 
 impl Random {
-    /// The generator of `seed`; near seeds give far sequences.
+    /// Creates the generator of `seed`. Neighbouring seeds give unrelated sequences.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mixed = (seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Random {
         random
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -34,13 +34,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number from 0 to `end - 1`; 0 if `end` is 0.
+    /// Returns a number from 0 to `end - 1`; 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         let drawn = (self.next_u64() >> 11) % (end as u64).max(1);
         usize::try_from(drawn).unwrap_or(usize::MAX)
     }
 
-    /// Whether a chance of one in `count` came true; always, if `count` is 0 or 1.
+    /// Returns `true` with a chance of one in `count`; always if `count` is 0 or 1.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }

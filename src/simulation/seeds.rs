@@ -1,18 +1,18 @@
-//! Runs that a seed decides, and the command that replays one of them.
+//! Runs a test for many seeds, and prints the command that replays one.
 
 use std::env;
 
-/// The seed that is replayed, alone.
+/// The only seed to run.
 const SEED: &str = "HIGHWATER_SEED";
 
 /// Multiplies the number of seeds.
 const FACTOR: &str = "HIGHWATER_SEEDS";
 
-/// Runs `run` for `count` seeds, from 0 on. If it panics, the command that replays the seed is
-/// printed to standard error.
+/// Runs `run` for the seeds from 0 to `count - 1`. If `run` panics, prints to standard error the
+/// command that replays the seed.
 ///
-/// The environment decides instead if it says so: `HIGHWATER_SEED` replays one seed,
-/// `HIGHWATER_SEEDS` multiplies `count`.
+/// Two environment variables override this. `HIGHWATER_SEED` runs one seed only; `HIGHWATER_SEEDS`
+/// multiplies `count`.
 ///
 /// ```
 /// use highwater::simulation::{self, Random};
@@ -33,7 +33,7 @@ pub fn for_each_seed(count: u64, mut run: impl FnMut(u64)) {
     }
 }
 
-/// Says how to replay a seed, if it is dropped by a panic.
+/// Prints how to replay a seed, if it is dropped by a panic.
 struct Replay(u64);
 
 impl Drop for Replay {
@@ -47,7 +47,7 @@ impl Drop for Replay {
 fn command(seed: u64) -> String {
     let program = env::current_exe().ok();
     let stem = program.as_ref().and_then(|path| path.file_stem()).and_then(|stem| stem.to_str());
-    // Test programs are called by their target, with a hash behind; test threads by their test.
+    // A test program is named after its target and a hash, a test thread after its test.
     let target = stem.and_then(|stem| stem.rsplit_once('-')).map_or("", |(target, _)| target);
     let thread = std::thread::current();
     let test = thread.name().filter(|name| *name != "main").unwrap_or_default();

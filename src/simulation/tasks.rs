@@ -12,18 +12,19 @@ use std::{
 use futures::future::{AbortHandle, LocalBoxFuture, abortable};
 use tokio::sync::oneshot;
 
-/// The first is the future that [`Simulation::run`](crate::simulation::Simulation::run) was given.
+/// The number of a task. The first is the future given to
+/// [`Simulation::run`](crate::simulation::Simulation::run).
 pub(super) type TaskId = u64;
 
 pub(super) const MAIN: TaskId = 0;
 
-/// Tasks that are not polled right now.
+/// The tasks that are not being polled.
 #[derive(Default)]
 pub(super) struct Tasks {
     waiting: BTreeMap<TaskId, LocalBoxFuture<'static, ()>>,
 }
 
-/// Tasks that were spawned and not taken over yet, and the next one's number.
+/// Spawned tasks that were not taken over yet, and the number of tasks so far.
 #[derive(Default)]
 struct Spawned {
     new: Vec<(TaskId, LocalBoxFuture<'static, ()>)>,
@@ -34,7 +35,7 @@ thread_local! {
     static SPAWNED: RefCell<Option<Rc<RefCell<Spawned>>>> = const { RefCell::new(None) };
 }
 
-/// Lets the caller's thread spawn tasks until it is dropped.
+/// Lets the calling thread spawn tasks until this value is dropped.
 pub(super) struct Spawning(());
 
 impl Spawning {
@@ -51,7 +52,7 @@ impl Drop for Spawning {
 }
 
 impl Tasks {
-    /// Takes over what was spawned since, and gives its numbers.
+    /// Takes over the newly spawned tasks, and returns their numbers.
     pub(super) fn take_over(&mut self) -> Vec<TaskId> {
         let spawned = SPAWNED.with(|spawned| spawned.borrow().clone());
         let new = spawned.map(|spawned| std::mem::take(&mut spawned.borrow_mut().new));
@@ -64,7 +65,7 @@ impl Tasks {
     }
 
     pub(super) fn poll(&mut self, id: TaskId, context: &mut Context<'_>) {
-        // One that has ended may be woken once more.
+        // A task that has ended may be woken once more.
         let Some(mut task) = self.waiting.remove(&id) else { return };
         if task.as_mut().poll(context).is_pending() {
             self.waiting.insert(id, task);
@@ -72,7 +73,7 @@ impl Tasks {
     }
 }
 
-/// Runs a future as a task of its own in the simulation that polls the caller.
+/// Spawns a future as a new task of the simulation that polls the caller.
 ///
 /// # Panics
 ///
@@ -87,11 +88,11 @@ where
         panic!("simulation::spawn was called outside of Simulation::run");
     };
     let (future, abort) = abortable(future);
-    let (answer, receive) = oneshot::channel();
+    let (send, receive) = oneshot::channel();
     let task = async move {
         if let Ok(output) = future.await {
-            // Nobody may be waiting for it.
-            let _ = answer.send(output);
+            // The handle may have been dropped.
+            let _ = send.send(output);
         }
     };
     let mut spawned = spawned.borrow_mut();
@@ -101,8 +102,8 @@ where
     Task { abort, receive }
 }
 
-/// A task that was spawned: a future of its output, `None` if it was aborted. Dropping it leaves
-/// the task running.
+/// The handle of a spawned task. It is a future of the task's output, `None` if the task was
+/// aborted. Dropping the handle leaves the task running.
 #[derive(Debug)]
 pub struct Task<T> {
     abort: AbortHandle,
@@ -110,7 +111,7 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    /// Drops the task's future where it stands, at its next turn.
+    /// Drops the task's future at the task's next turn.
     pub fn abort(&self) {
         self.abort.abort();
     }

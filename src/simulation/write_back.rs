@@ -1,4 +1,4 @@
-//! [`WriteBack`]: a page cache of the process's own, so that killing the process is a power cut.
+//! [`WriteBack`]: a page cache in the process, so that killing the process is a power cut.
 
 mod cached;
 mod directory;
@@ -8,46 +8,50 @@ mod tests;
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use self::{
-    cached::{CachedFile, Opened},
-    directory::{Change, Directory, TEMPORARY_PREFIX, not_found},
+    cached::{CachedFile, CachedHandle},
+    directory::{Directory, NameChange, TEMPORARY_PREFIX},
     early::Early,
 };
-use crate::storage::{Locking, Storage, StorageFile};
+use crate::{
+    storage::{Locking, Place, Storage, StorageFile, not_found},
+    sync::LockAlways,
+};
 
-/// A storage that keeps what isn't synced in the memory of the process, as a kernel keeps it in its
-/// page cache, and hands it to the storage within at a sync only. What a `SIGKILL` leaves there is
-/// what a power cut would have left on the device: no root, no virtual machine, no special device.
+/// A storage that keeps unsynced changes in memory, as a kernel keeps them in its page cache. It
+/// writes them back to the inner storage only at a sync. So a `SIGKILL` leaves what a power cut
+/// would leave on the device, without root, a virtual machine or a special device.
 ///
-/// - Written bytes (by sectors of 512) and changes of length reach the storage within at
-///   [`sync_data`](StorageFile::sync_data) or [`sync_all`](StorageFile::sync_all) of their file.
-///   A sync covers every write that had returned when it began; those that run beside it, or not.
-/// - A creation, renaming or removal reaches it at [`sync_dir`](Storage::sync_dir), in the order in
-///   which they were made. A file whose creation isn't synced can be read, written and synced all
-///   the same; within, it has a name that begins with `.unsynced-`, and it is lost under that name.
-///   What an earlier process lost so is never listed, and removed when the lock is taken; before the
-///   storage within is opened plainly, [`discard_lost`](WriteBack::discard_lost) does it.
-/// - Everybody in the process sees the newest bytes and names, through any handle of any clone.
+/// - Written bytes (in sectors of 512) and changes of length are written back by
+///   [`sync_data`](StorageFile::sync_data) or [`sync_all`](StorageFile::sync_all) of their file. A
+///   sync covers every write that had returned when it began. It may cover concurrent writes.
+/// - Created, renamed and removed names are written back by [`sync_dir`](Storage::sync_dir), in
+///   their order. A file with an unsynced name can be read, written and synced. Its inner name
+///   begins with `.unsynced-`. A kill leaves the file under that name, so it is lost. Such
+///   leftovers are never listed, and they are removed when the lock is taken. Before the inner
+///   storage is opened directly, call [`discard_lost`](WriteBack::discard_lost).
+/// - All handles and clones in the process see the newest bytes and names.
 ///
-/// With [`with_early_write_back`](WriteBack::with_early_write_back) some of it goes ahead of its
-/// sync, at random, as a kernel may do at any time: a kill then leaves *any* part of the unsynced
-/// sectors, and not just none of them.
+/// With [`with_early_write_back`](WriteBack::with_early_write_back) some changes are written back
+/// before their sync, at random, as a kernel may do at any time. A kill then leaves *any* part of
+/// the unsynced sectors, not just none.
 ///
-/// Dropping it writes nothing: in one process, drop it and open the storage within again.
+/// Dropping a `WriteBack` writes nothing. So a test in one process simulates a kill: it drops the
+/// `WriteBack` and opens the inner storage again.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
 /// use futures::TryStreamExt;
 /// use highwater::{Wal, simulation::WriteBack, storage::MemoryStorage};
 ///
-/// let disk = MemoryStorage::new(); // a `FileStorage`, for a process that is to be killed
+/// let disk = MemoryStorage::new(); // use a `FileStorage` if the process is killed
 /// let wal = Wal::options().open_with(WriteBack::new(disk.clone())).await?;
 /// let kept = wal.append_and_sync(b"on stable storage").await?;
 /// wal.append(b"in the page cache").await?;
-/// drop(wal); // the power goes
+/// drop(wal); // a power cut
 ///
 /// let wal = Wal::options().open_with(disk).await?;
 /// let records: Vec<_> = wal.replay(..).try_collect().await?;
@@ -56,50 +60,56 @@ use crate::storage::{Locking, Storage, StorageFile};
 /// # wal.close().await }
 /// ```
 ///
-/// # What it doesn't simulate
+/// # Limits
 ///
-/// - A device that lies, fails or rots: what the storage within has been given counts as durable. A
-///   sync fails only if that storage does: if it refuses bytes, they stay unsynced here, while a
-///   kernel might have marked them clean.
-/// - Torn sectors: each is handed over whole, with what it held at that moment. Without early
-///   write-back a kill in the midst of a sync leaves the first sectors of it.
-/// - Directory changes out of their order: a kill leaves some of the first of them.
-/// - Space: [`reserve`](StorageFile::reserve) only makes the file longer, so a full device is met at
-///   the sync. What isn't synced takes as much memory as it takes; nothing limits it.
-/// - Anybody else who changes the directory within while this is in use.
+/// A `WriteBack` does not simulate:
+///
+/// - A device that lies, fails or rots: bytes in the inner storage count as durable. A sync fails
+///   only if the inner storage fails. Refused bytes then stay unsynced here, while a kernel might
+///   mark them clean.
+/// - Torn sectors: each is written back whole, with its contents at that moment. Without early
+///   write-back, a kill during a sync leaves the first sectors.
+/// - Directory changes out of order: a kill leaves some of the first changes.
+/// - Space: [`reserve`](StorageFile::reserve) only extends the file, so a full device is found by
+///   the sync. The memory for unsynced bytes is not limited.
+/// - Other users of the inner directory while this is in use.
 pub struct WriteBack<S: Storage> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<CachedStorage<S>>,
     early: Option<Arc<Early>>,
 }
 
-struct Shared<S> {
+struct CachedStorage<S> {
     inner: S,
-    /// Taken before a file's own lock, never after it.
+    /// Locked before a file's own lock, never after it.
     directory: Mutex<Directory>,
 }
 
 impl<S: Storage> WriteBack<S> {
-    /// Puts a page cache in front of a storage.
+    /// Adds a page cache to a storage.
     #[must_use]
     pub fn new(inner: S) -> Self {
-        WriteBack { shared: Arc::new(Shared { inner, directory: Mutex::default() }), early: None }
+        WriteBack {
+            shared: Arc::new(CachedStorage { inner, directory: Mutex::default() }),
+            early: None,
+        }
     }
 
-    /// Lets some of it be handed over before its sync: for each sector that is written, one time in
-    /// `one_in`, some unsynced sector of the same file; after each change of the directory, one time
-    /// in `one_in`, some of the first of the unsynced changes. A sync then hands its sectors over in
-    /// any order. 1 is always, 0 never.
+    /// Writes some changes back before their sync. Each written sector writes back, with a chance
+    /// of one in `one_in`, some unsynced sector of the same file. Each change of the directory
+    /// writes back, with the same chance, some of the first unsynced changes. A sync then writes
+    /// its sectors in any order. 1 means always, 0 means never.
     ///
-    /// What is chosen depends on `seed` and on the order of the calls: one thread gets the same
-    /// again. It holds for what is done through this handle and through clones made of it later.
+    /// The choice depends on `seed` and on the order of the calls, so a single thread can repeat
+    /// it. The setting applies to this handle and to its later clones.
     #[must_use]
     pub fn with_early_write_back(mut self, seed: u64, one_in: u32) -> Self {
         self.early = (one_in > 0).then(|| Arc::new(Early::new(seed, one_in)));
         self
     }
 
-    /// Removes the files that a killed process had created and whose names it hadn't synced: no
-    /// device would have them. For opening the storage within plainly; nobody may have it in use.
+    /// Removes files whose names a killed process had not synced, because no device would have
+    /// them. Call it before the inner storage is opened directly, while no `WriteBack` uses that
+    /// storage.
     ///
     /// ```
     /// use highwater::{simulation::WriteBack, storage::{MemoryStorage, Storage}};
@@ -114,33 +124,33 @@ impl<S: Storage> WriteBack<S> {
     ///
     /// # Errors
     ///
-    /// What the storage answers.
+    /// The storage's error.
     pub fn discard_lost(inner: &S) -> io::Result<()> {
         Directory::default().discard_lost(inner)
     }
 
-    /// No user code runs under this lock but the storage within; if that panics, what is kept here
-    /// is as it was before or after a whole step.
+    /// Only the inner storage runs under this lock. If the inner storage panics, the directory is
+    /// as it was before or after a whole step.
     fn directory(&self) -> MutexGuard<'_, Directory> {
-        self.shared.directory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.directory.lock_always()
     }
 
     fn opened(&self, file: Arc<CachedFile>) -> Box<dyn StorageFile> {
-        Box::new(Opened { file, early: self.early.clone() })
+        Box::new(CachedHandle { file, early: self.early.clone() })
     }
 
-    fn change(&self, directory: &mut Directory, change: Change) {
+    fn change(&self, directory: &mut Directory, change: NameChange) {
         directory.push(change);
         if let Some(early) = self.early.as_ref().filter(|early| early.hits()) {
             let count = early.below(directory.unsynced_count() + 1);
-            // A failure is met again, and told, at the sync.
-            let _ = directory.hand_over(&self.shared.inner, count);
+            // The sync repeats the attempt, and reports a failure.
+            let _ = directory.write_back(&self.shared.inner, count);
         }
     }
 }
 
 impl<S: Storage> Clone for WriteBack<S> {
-    /// Another handle of the same cache: for opening a log again without a loss of power between.
+    /// Returns another handle of the same cache, to open a log again without a power cut.
     fn clone(&self) -> Self {
         WriteBack { shared: Arc::clone(&self.shared), early: self.early.clone() }
     }
@@ -161,9 +171,17 @@ impl<S: Storage> Storage for WriteBack<S> {
         self.shared.inner.is_nonblocking()
     }
 
+    fn check_place(&self) -> io::Result<Place> {
+        self.shared.inner.check_place()
+    }
+
+    fn overwrites_in_place(&self) -> bool {
+        self.shared.inner.overwrites_in_place()
+    }
+
     fn lock(&self) -> io::Result<Locking> {
         let locking = self.shared.inner.lock()?;
-        // Not before it is held: until then they may be the unsynced files of a process that lives.
+        // Only with the lock held, because the leftovers may belong to a live process.
         if matches!(locking, Locking::Held(_)) {
             self.directory().discard_lost(&self.shared.inner)?;
         }
@@ -181,7 +199,7 @@ impl<S: Storage> Storage for WriteBack<S> {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let (temporary, file) = directory.create_temporary(&self.shared.inner)?;
-        self.change(&mut directory, Change::Create { temporary, name: name.to_owned() });
+        self.change(&mut directory, NameChange::Create { temporary, name: name.to_owned() });
         Ok(self.opened(file))
     }
 
@@ -197,7 +215,7 @@ impl<S: Storage> Storage for WriteBack<S> {
         if !directory.view(&self.shared.inner)?.contains_key(name) {
             return Err(not_found());
         }
-        self.change(&mut directory, Change::Remove { name: name.to_owned() });
+        self.change(&mut directory, NameChange::Remove { name: name.to_owned() });
         Ok(())
     }
 
@@ -207,13 +225,17 @@ impl<S: Storage> Storage for WriteBack<S> {
         if !directory.view(&self.shared.inner)?.contains_key(from) {
             return Err(not_found());
         }
-        self.change(&mut directory, Change::Rename { from: from.to_owned(), to: to.to_owned() });
+        self.change(
+            &mut directory,
+            NameChange::Rename { from: from.to_owned(), to: to.to_owned() },
+        );
         Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.directory().hand_over(&self.shared.inner, u64::MAX)?;
-        // Without the lock, as a flush takes its time: what was handed over is covered by it.
+        self.directory().write_back(&self.shared.inner, u64::MAX)?;
+        // Without the lock, because a flush takes long. The flush covers everything that was
+        // written back.
         self.shared.inner.sync_dir()
     }
 
@@ -230,7 +252,7 @@ fn refuse_reserved(name: &str) -> io::Result<()> {
     if name.starts_with(TEMPORARY_PREFIX) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the name is one of those of files whose creation isn't synced",
+            "names with this prefix are reserved for files whose creation isn't synced",
         ));
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! Where a log keeps its bytes: a small blocking trait, and the storages that implement it.
+//! The storage of a log: a small blocking trait, and the types that implement it.
 //!
-//! A storage knows names and bytes and nothing of records. Everything the log does to a disk goes
-//! through here, so a decorator sees (and can delay, fail or drop) all of it.
+//! A storage knows names and bytes, and nothing of records. The log does all its I/O through this
+//! trait. So a decorator sees all of it, and can delay it, fail it or drop it.
 
 mod file;
 mod memory;
@@ -11,121 +11,162 @@ use std::{any::Any, fmt, io, path::PathBuf};
 
 pub use file::FileStorage;
 pub(crate) use file::ReadOnlyDirectory;
+#[cfg(feature = "simulation")]
+pub(crate) use memory::LockFlag;
 pub use memory::MemoryStorage;
-pub(crate) use rw::{read_full, uninterrupted, write_full};
+pub(crate) use rw::{copy_out, not_found, read_full, to_usize, uninterrupted, write_full};
 
-/// The directory of one log.
+use crate::lock_owner::LockOwner;
+
+/// The directory of one log: files by name.
 ///
-/// Calls block; the log makes them from its runtime's blocking pool, or in place if
+/// Calls block. The log makes them on its runtime's blocking pool, or in place if
 /// [`is_nonblocking`](Storage::is_nonblocking).
 ///
 /// # To ensure correctness
 ///
-/// - What `sync_data` or `sync_all` of a file covered survives a loss of power, with the length.
-/// - A creation, link, renaming or removal survives a loss of power once a later `sync_dir` returned.
-/// - New bytes of a file that was made longer read as zeros.
-/// - A read error is an error, never a short read; a short read is the end of the file or a
-///   shorter transfer, and 0 bytes mean the end.
+/// - The log calls a storage under its own locks. So neither a call nor the drop of a file or lock
+///   may call the log, or wait for something that does.
+/// - Bytes that `sync_data` or `sync_all` of a file covered survive a loss of power. So does the
+///   file's length.
+/// - A created, linked, renamed or removed name survives a loss of power once a later `sync_dir`
+///   has returned.
+/// - The new bytes of a file that was made longer read as zeros.
+/// - A read error is returned as an error, never as a short read. A short read means the end of the
+///   file or a shorter transfer; 0 bytes mean the end.
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
-    /// The place as error messages name it.
+    /// Returns the location for error messages.
     fn location(&self) -> String;
 
-    /// Whether no call ever waits for a device. The log then runs its I/O in place, on the task
-    /// that asks for it, which makes it deterministic.
+    /// Returns whether calls never wait for a device. The log then runs its I/O in place, on the
+    /// task that needs it, which makes the log deterministic.
     fn is_nonblocking(&self) -> bool {
         false
     }
 
-    /// Takes the lock that keeps a second writer out, or says who has it.
+    /// Takes the lock that excludes a second writer, or returns its owner.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn lock(&self) -> io::Result<Locking>;
 
-    /// The names of all files.
+    /// Returns the names of all files.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Creates a file that must not exist yet.
+    /// Returns a value that changes when a file is created, renamed or removed.
+    ///
+    /// A follower of the log lists the files when the value changes, and otherwise looks at the
+    /// newest file only. Two changes within two seconds may give the same value. With `None`, the
+    /// default, a follower lists the files at each poll.
     ///
     /// # Errors
     ///
-    /// What the device answers; `AlreadyExists` if the name is taken.
+    /// The device's error.
+    fn stamp(&self) -> io::Result<Option<u128>> {
+        Ok(None)
+    }
+
+    /// Creates a file. The name must not be taken.
+    ///
+    /// # Errors
+    ///
+    /// The device's error; `AlreadyExists` if the name is taken.
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
 
-    /// Opens a file that exists, for reading and writing.
+    /// Opens an existing file for reading and writing.
     ///
     /// # Errors
     ///
-    /// What the device answers; `NotFound` if there is no such file.
+    /// The device's error; `NotFound` if there is no such file.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>>;
 
     /// Removes a file.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Gives a file another name, replacing what has it.
+    /// Renames a file. A file that has the new name is replaced.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Gives a file a second name, which must not be taken; both are the same bytes from then on.
-    /// A log never writes to a file that it has linked.
+    /// Gives a file a second name for the same bytes. The name must not be taken. A log never
+    /// writes to a file that it has linked.
     ///
     /// # Errors
     ///
-    /// What the device answers; `Unsupported` where files can't have two names, which is what this
-    /// does unless it is implemented: the log copies then.
+    /// The device's error; `Unsupported` if files cannot have two names. The log then copies the
+    /// file. This is what the default implementation returns.
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         let _ = (from, to);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Gives a file of another storage a second name here, the same as it has there.
+    /// Gives a file of another storage a second name in this one. The name stays the same.
     ///
     /// # Errors
     ///
-    /// As [`link`](Storage::link); what the device answers, for instance if the two are not on one
-    /// file system.
+    /// As [`link`](Storage::link). The device's error, for instance if the storages are on two file
+    /// systems.
     fn link_from(&self, source: &dyn Storage, name: &str) -> io::Result<()> {
         let _ = (source, name);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Where a file stands in the file system, if that is where this storage keeps its files.
+    /// Returns the absolute path of a file, if the files are in the file system.
     fn path_of(&self, name: &str) -> Option<PathBuf> {
         let _ = name;
         None
     }
 
-    /// Makes creations, links, renamings and removals so far durable.
+    /// Returns whether the directory was removed, renamed or replaced since it was opened.
+    ///
+    /// The log checks this before each new segment and when it is closed. It stops if the result is
+    /// not [`Place::Kept`].
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The operating system's error, if the check fails.
+    fn check_place(&self) -> io::Result<Place> {
+        Ok(Place::Kept)
+    }
+
+    /// Returns whether overwritten bytes keep their place on the device.
+    ///
+    /// If not (btrfs, ZFS), zeros that are written ahead of need would take space twice. The log
+    /// then only reserves the space of its segments, and reuses no file.
+    fn overwrites_in_place(&self) -> bool {
+        true
+    }
+
+    /// Makes all creations, links, renames and removals so far durable.
+    ///
+    /// # Errors
+    ///
+    /// The device's error.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// Sixteen random bytes, for the ids of logs and segments.
+    /// Returns 16 random bytes, for the ids of logs and segments.
     ///
     /// # Errors
     ///
-    /// If the system has no source of randomness.
+    /// The system's error, if it has no source of randomness.
     fn random(&self) -> io::Result<[u8; 16]> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
         Ok(bytes)
     }
 
-    /// The time, for people who look at a segment's header.
+    /// Returns the time in ms since 1970, for people who read a segment's header.
     fn unix_ms(&self) -> u64 {
         std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -133,86 +174,86 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// One open file. Positional calls only, from any thread.
+/// An open file. All calls are positional, and may come from any thread.
 pub trait StorageFile: fmt::Debug + Send + Sync {
-    /// Reads at `offset`; may be short; 0 at the end of the file.
+    /// Reads at `offset` and returns the count. The count may be short; it is 0 at the end of the
+    /// file.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes at `offset`; may be short.
+    /// Writes at `offset` and returns the count, which may be short.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
-    /// As [`write_at`](StorageFile::write_at), without waiting for the device, for memory or for
-    /// anybody: short or `WouldBlock` instead. An append then writes on its own thread, and only what
-    /// is left goes to the blocking pool.
+    /// As [`write_at`](StorageFile::write_at), but never waits for the device, memory or a lock. It
+    /// returns a short count or `WouldBlock` instead. An append then writes on its own thread, and
+    /// only the rest goes to the blocking pool.
     ///
     /// # Errors
     ///
-    /// `WouldBlock`; `Unsupported` if that can't be promised, which is what this answers unless it is
-    /// implemented, and which is taken to be so for good; what the device answers.
+    /// `WouldBlock`; `Unsupported` if the file cannot guarantee that, which is the default. An open
+    /// log then never calls this method again. Else the device's error.
     fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let _ = (bytes, offset);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The length of the file.
+    /// Returns the length of the file in bytes.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn len(&self) -> io::Result<u64>;
 
-    /// How many names the file has. A log doesn't write in place to one that has more than one.
+    /// Returns how many names the file has. A log does not overwrite a file that has more than one.
     ///
     /// # Errors
     ///
-    /// What the device answers; `Unsupported` where that can't be told, and then
-    /// [`recycle_segments`](crate::Options::recycle_segments) recycles none.
+    /// The device's error; `Unsupported` if the count is unknown. Then
+    /// [`recycle_segments`](crate::Options::recycle_segments) recycles no segment.
     fn link_count(&self) -> io::Result<u64> {
         Ok(1)
     }
 
-    /// Whether the file has no bytes.
+    /// Returns whether the file has no bytes.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
-    /// Cuts the file or makes it longer, with zeros.
+    /// Shortens the file, or extends it with zeros.
     ///
     /// # Errors
     ///
-    /// What the device answers.
+    /// The device's error.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
 
-    /// Makes the file this long and reserves the space, where the platform can; elsewhere only
-    /// makes it this long.
+    /// Sets the length and reserves the space, if the platform can. Otherwise only sets the length.
     ///
     /// # Errors
     ///
-    /// `StorageFull` if the space isn't there; what the device answers.
+    /// `StorageFull` if there is too little space; else the device's error.
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
     }
 
-    /// Makes the file's bytes, and what of its metadata is needed to read them, durable.
+    /// Makes the file's bytes durable, with the metadata that is needed to read them.
     ///
     /// # Errors
     ///
-    /// What the device answers. After a failure nothing may be assumed of unsynced bytes.
+    /// The device's error. After a failure the state of unsynced bytes is unknown.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// As [`sync_data`](StorageFile::sync_data), with all metadata.
+    /// As [`sync_data`](StorageFile::sync_data), with all of the metadata.
     ///
     /// # Errors
     ///
@@ -220,14 +261,43 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     fn sync_all(&self) -> io::Result<()>;
 }
 
-/// The answer of [`Storage::lock`].
+/// The result of [`Storage::lock`].
 #[derive(Debug)]
 pub enum Locking {
     /// The lock is held until the value is dropped.
     Held(Box<dyn Any + Send + Sync>),
-    /// Somebody else has it: the process with this id, if it could be read.
+    /// Another process or handle has the lock.
     Busy {
-        /// The owner's process id.
-        owner_pid: Option<u32>,
+        /// The owner, if it is known.
+        owner: LockOwner,
     },
+}
+
+/// The result of [`Storage::check_place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The directory is unchanged since the storage was opened.
+    Kept,
+    /// The directory was removed.
+    Removed,
+    /// The directory was renamed, and its path does not exist.
+    Moved,
+    /// Another directory is at its path.
+    Replaced,
+    /// The file `LOCK`, which is the only lock here, was removed or replaced. A second writer may
+    /// exist.
+    Unlocked,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Place::Kept => "the directory is in its place",
+            Place::Removed => "the directory was removed",
+            Place::Moved => "the directory was renamed",
+            Place::Replaced => "another directory is at the log's path",
+            Place::Unlocked => "the file LOCK, the only lock here, was removed or replaced",
+        })
+    }
 }

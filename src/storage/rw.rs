@@ -1,10 +1,11 @@
-//! Whole transfers out of partial ones: the one place that knows `Interrupted` and short counts.
+//! Repeats partial transfers until they are whole. Only this file handles `Interrupted` and short
+//! counts.
 
 use std::io;
 
 use super::StorageFile;
 
-/// Repeats a call for as long as a signal interrupts it.
+/// Repeats a call while a signal interrupts it.
 pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -14,7 +15,7 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
-/// Reads until `buffer` is full or the file ends, and says how many bytes there were.
+/// Reads until `buffer` is full or the file ends, and returns the count.
 pub(crate) fn read_full(
     file: &dyn StorageFile,
     buffer: &mut [u8],
@@ -30,7 +31,7 @@ pub(crate) fn read_full(
     Ok(done)
 }
 
-/// Writes all of `bytes`. A count of 0 is an error: nothing would ever change.
+/// Writes all of `bytes`. A count of 0 is an error, because a repeated call would not help.
 pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
@@ -40,4 +41,24 @@ pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> i
         }
     }
     Ok(())
+}
+
+/// Returns the error for a name that no file has.
+pub(crate) fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+/// Converts an offset or length; `StorageFull` if it exceeds the address space.
+pub(crate) fn to_usize(value: u64) -> io::Result<usize> {
+    usize::try_from(value).map_err(|_| io::ErrorKind::StorageFull.into())
+}
+
+/// Copies bytes from `offset` on to `buffer`, and returns the count.
+pub(crate) fn copy_out(bytes: &[u8], buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let from = bytes.get(to_usize(offset)?..).unwrap_or_default();
+    let count = from.len().min(buffer.len());
+    if let (Some(to), Some(from)) = (buffer.get_mut(..count), from.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    Ok(count)
 }

@@ -1,36 +1,36 @@
-//! A ready codec for the log of a map: put, delete, nothing.
+//! A codec for the changes of a map: put, delete, no-op.
 
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// A change of a map from keys to values, both of bytes.
+/// A change of a map from byte keys to byte values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// The key has this value from now on.
+    /// Sets the value of a key.
     Put {
-        /// Any bytes, also none; up to 4 GiB less one.
+        /// The key: 0 to 2^32 - 1 bytes.
         key: Bytes,
-        /// Any bytes, also none.
+        /// The value: any number of bytes, also 0.
         value: Bytes,
     },
-    /// The key has no value from now on.
+    /// Removes a key.
     Delete {
-        /// Any bytes, also none.
+        /// The key: any number of bytes, also 0.
         key: Bytes,
     },
-    /// Nothing changes: for a record that is wanted for its place alone, as a leader's first.
+    /// Changes nothing. For a record that only needs a position, such as the first of a new leader.
     NoOp,
 }
 
 impl Change {
-    /// A [`Change::Put`].
+    /// Returns a [`Change::Put`].
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Change::Put { key: key.into(), value: value.into() }
     }
 
-    /// A [`Change::Delete`].
+    /// Returns a [`Change::Delete`].
     pub fn delete(key: impl Into<Bytes>) -> Self {
         Change::Delete { key: key.into() }
     }
@@ -40,36 +40,36 @@ const NO_OP: u8 = 0;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
-/// The codec of [`Change`]s. Its format stays as it is:
+/// Encodes a [`Change`]. The format is stable:
 ///
 /// | change | bytes |
 /// |---|---|
 /// | no-op | `00` |
-/// | put | `01`, the key's length as 4 bytes, little-endian, the key, the value |
+/// | put | `01`, the length of the key (4 bytes, little-endian), the key, the value |
 /// | delete | `02`, the key |
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyValue;
 
-/// A record is no [`Change`], or a key is too long to be one.
+/// The reason why a record is not a [`Change`], or a change cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MalformedChange {
-    /// The first byte tells no change that this release knows.
-    #[error("no change of a map: it begins with byte {0:#04x}")]
+    /// The first byte is not a kind of change that this release knows.
+    #[error("not a change of a map: the first byte is {0:#04x}")]
     UnknownKind(u8),
-    /// A put that ends within its key.
-    #[error("a put that ends within its key: {missing_bytes} bytes are missing")]
+    /// The record of a put ends before the end of its key.
+    #[error("a put ends before the end of its key: {missing_bytes} bytes are missing")]
     Short {
-        /// How many bytes are missing.
+        /// The number of missing bytes.
         missing_bytes: usize,
     },
-    /// A no-op with something behind it.
-    #[error("a no-op with {0} bytes behind it")]
+    /// Bytes follow a no-op.
+    #[error("{0} bytes follow a no-op")]
     Trailing(usize),
-    /// The length of a key doesn't fit into 32 bits.
-    #[error("a key of {0} bytes; at most 4 GiB less one will do")]
+    /// The length of the key does not fit into 32 bits.
+    #[error("a key of {0} bytes is too long; the maximum is 4294967295")]
     KeyTooLong(usize),
-    /// What reading failed with, for a codec used over something other than a log.
+    /// The read error, if the codec is used over something other than a log.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -111,7 +111,7 @@ impl Decoder for KeyValue {
     type Item = Change;
     type Error = MalformedChange;
 
-    /// A record is a change: only its end says how long the change is, so this waits for it.
+    /// Returns `None`, because a change ends where its record ends.
     fn decode(&mut self, _: &mut BytesMut) -> Result<Option<Change>, MalformedChange> {
         Ok(None)
     }
@@ -154,9 +154,9 @@ mod tests {
         bytes
     }
 
-    /// Logs in this format exist: it doesn't change.
+    /// The format must not change, because logs in it exist.
     #[test]
-    fn the_format_is_the_documented_one() {
+    fn format_matches_the_documentation() {
         assert_eq!(encoded(&Change::NoOp)[..], [0]);
         assert_eq!(encoded(&Change::put("ab", "c"))[..], *b"\x01\x02\0\0\0abc");
         assert_eq!(encoded(&Change::delete("ab"))[..], *b"\x02ab");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_change_is_refused() {
+    fn malformed_change_is_rejected() {
         assert_eq!(KeyValue.decode_eof(&mut BytesMut::new()).unwrap(), None);
         let hostile: [&[u8]; 5] =
             [b"\x03", b"\0x", b"\x01\0\0\0", b"\x01\x02\0\0\0a", b"\x01\xff\xff\xff\xffabc"];

@@ -1,4 +1,4 @@
-//! A ready codec for whatever serde can write.
+//! A codec for every type that serde can serialize.
 
 use std::marker::PhantomData;
 
@@ -7,14 +7,15 @@ use bytes::{Buf, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The codec of any type that serde can write and read, in the format
-/// [postcard](https://postcard.jamesmunns.com): compact, with a stable specification, and *not*
-/// self-describing. A record carries no names, so a field that is added, removed or moved makes the
-/// records before unreadable, or readable as something else: put what may change into an enum, and
-/// add variants at its end.
+/// Encodes every type that serde can serialize and deserialize as
+/// [postcard](https://postcard.jamesmunns.com).
+///
+/// The format is compact, has a stable specification and is *not* self-describing: a record
+/// contains no field names. If you add, remove or move a field, older records become unreadable or
+/// decode to wrong values. Use an enum for types that may change, and add variants at its end.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::typed::Result<()> {
 /// use highwater::typed::Postcard;
 /// use serde::{Deserialize, Serialize};
 ///
@@ -30,16 +31,20 @@ use tokio_util::codec::{Decoder, Encoder};
 /// assert_eq!(events.read(lsn).await?, Event::Paid { account: 7, cents: 250 });
 /// # Ok(()) }
 /// ```
+///
+/// Postcard does not limit the nesting depth. A record of a few megabytes of a recursive type may
+/// overflow the stack when it is decoded. Do not use recursive types if untrusted programs can
+/// write to the log's directory.
 pub struct Postcard<T>(PhantomData<fn() -> T>);
 
-/// Why postcard could not write or read an item.
+/// The reason why postcard cannot encode or decode an item.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostcardError {
-    /// What postcard answered.
+    /// The error of postcard.
     #[error(transparent)]
     Postcard(#[from] Error),
-    /// What reading failed with, for a codec used over something other than a log.
+    /// The read error, if the codec is used over something other than a log.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -77,7 +82,7 @@ impl<T: DeserializeOwned> Decoder for Postcard<T> {
         }
     }
 
-    /// An item may take no bytes at all, as `()` does.
+    /// Decodes an item even from zero bytes, because `()` takes none.
     fn decode_eof(&mut self, from: &mut BytesMut) -> Result<Option<T>, PostcardError> {
         match self.decode(from)? {
             Some(item) => Ok(Some(item)),

@@ -1,46 +1,52 @@
-//! What an append is asked for, and what it tells.
+//! [`Wal::append_with`]: an append with a chosen durability that returns the place of the record.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     error::{Error, Result},
-    format::header::SEGMENT_HEADER_BYTES,
+    format::header::file_offset,
     lsn::Lsn,
-    pipeline::Payload,
+    pipeline::{
+        Payload,
+        append::{Placed, place, place_now},
+        dispatch,
+    },
     segments::Sequence,
     wal::handle::Wal,
 };
 
-/// How far a record has come when [`Wal::append_with`] resolves.
+/// When [`Wal::append_with`] resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Durability {
-    /// With the operating system: survives the end of the process, as [`Wal::append`].
+    /// When the record survives the end of the process, as with [`Wal::append`].
     Written,
-    /// On stable storage: survives a loss of power, as [`Wal::append_and_sync`].
+    /// When the record survives a power loss, as with [`Wal::append_and_sync`].
     Synced,
 }
 
-/// Where a record is, and how far it has come: the answer of [`Wal::append_with`].
+/// The place and the state of a record; returned by [`Wal::append_with`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
-    /// The record's position in the log.
+    /// The position of the record in the log.
     pub lsn: Lsn,
-    /// The number of the segment that holds it; its file is [`Appended::segment_name`].
+    /// The number of the segment that holds the record. [`Appended::segment_name`] is its file.
     pub segment: u64,
-    /// Where its frame begins in that file, in bytes from the file's start.
+    /// The offset of the record's frame in that file, in bytes.
     pub offset: u64,
-    /// Whether it was on stable storage when the call resolved. With [`Durability::Written`] it
-    /// may be, if somebody else's flush has covered it.
+    /// True if the record was on stable storage when the call resolved.
+    ///
+    /// It may be `true` with [`Durability::Written`] if another task's flush covered the record.
     pub synced: bool,
-    /// How long the call waited for the sync, the write on its way included; `None` if it asked
-    /// for none. The wait for room, before the record was ordered, is no part of it.
+    /// How long the call waited for the write and the sync; `None` with [`Durability::Written`].
+    ///
+    /// The wait for room, before the record got its LSN, does not count.
     pub sync_time: Option<Duration>,
 }
 
 impl Appended {
-    /// The name of the segment's file in the log's directory.
+    /// Returns the name of the segment's file in the log's directory.
     #[must_use]
     pub fn segment_name(&self) -> String {
         Sequence(self.segment).file_name()
@@ -48,13 +54,14 @@ impl Appended {
 }
 
 impl Wal {
-    /// Appends a record, resolves when it has come as far as `durability` says, and tells where it
-    /// is: for those who choose by record, keep an index of files, or measure.
+    /// Appends a record with the given durability, and returns where the record is.
+    ///
+    /// Use it to choose the durability per record, to keep an index of files, or to measure syncs.
     ///
     /// # Errors
     ///
-    /// As [`Wal::append`], and [`Error::OutOfRange`] if the log's beginning was truncated past the
-    /// record before the call resolved.
+    /// Those of [`Wal::append`], and [`Error::BelowFirst`] if the record was truncated from the
+    /// beginning of the log before the call resolved.
     ///
     /// # Cancel safety
     ///
@@ -80,30 +87,35 @@ impl Wal {
         durability: Durability,
     ) -> Result<Appended> {
         let core = self.core();
-        let span = core.reserve_record(payload.into()).await?;
+        let commit = core.measures().instruments.commit();
+        let span = match place_now(core, payload.into())? {
+            Placed::Now(span) => span,
+            Placed::Waits(record) => place(core, record).await?,
+        };
         let sync_time = match durability {
             Durability::Written => {
-                core.write_and_reach(span.goal).await?;
+                dispatch::write(core, span).await?;
                 None
             }
             Durability::Synced => {
                 let began = Instant::now();
-                core.wait_synced(span.goal).await?;
+                dispatch::sync(core, span).await?;
+                commit.done();
                 Some(began.elapsed())
             }
         };
-        // Its segment is in the set since before `written` passed the segment's base.
-        let found = core.segments.find(span.lsn);
-        core.epochs.check(span.goal)?;
+        // The segment was added to the set before `written` passed its base.
+        let found = core.segments().find(span.lsn);
+        core.epochs().check(span.goal)?;
         let Some((segment, _)) = found else {
-            let (first, end) = (core.purge.readable_first(), core.records_end());
-            return Err(Error::OutOfRange { lsn: span.lsn, first, end });
+            let (first, end) = (core.beginning().readable_first(), core.records_end());
+            return Err(Error::outside(span.lsn, first, end));
         };
         Ok(Appended {
             lsn: span.lsn,
             segment: segment.sequence.0,
-            offset: span.lsn.since(segment.base) + SEGMENT_HEADER_BYTES,
-            synced: core.synced.get() >= span.goal.end,
+            offset: file_offset(segment.base, span.lsn),
+            synced: core.synced().get() >= span.goal.end,
             sync_time,
         })
     }

@@ -1,4 +1,4 @@
-//! What a [`Wal`] does for archives and backups.
+//! Archives and backups of a log: [`Wal::sealed_segments`] and [`Wal::copy_to`].
 
 use std::{path::Path, sync::Arc};
 
@@ -14,17 +14,20 @@ use crate::{
 };
 
 impl Wal {
-    /// Streams the segments that are sealed and durable and hold something at or after `from`:
-    /// those there are, and then each as soon as it is. For archives that copy or link whole files.
+    /// Streams the sealed and durable segments from `from` on, and then each new one.
     ///
-    /// `from` is any position of the log, or where an earlier stream of the log
-    /// [went on](SealedSegments::position). No file that it has yet to yield is removed meanwhile;
-    /// an item holds its own for as long as it lives.
+    /// Use it for archives that copy or link whole files. `from` is any position of the log, or the
+    /// [`position`](SealedSegments::position) of an earlier stream. The files that the stream has
+    /// not yielded yet are not removed. Each item keeps its own file while the item lives.
     ///
     /// # Errors
     ///
-    /// As the stream's only item: [`Error::OutOfRange`](crate::Error::OutOfRange) if `from` can't be
-    /// read any more, or lies above the end; [`Error::Closed`](crate::Error::Closed).
+    /// As the only item of the stream:
+    ///
+    /// - [`Error::BelowFirst`](crate::Error::BelowFirst) if `from` was truncated,
+    ///   [`Error::AboveEnd`](crate::Error::AboveEnd) if it is above the
+    ///   end.
+    /// - [`Error::Closed`](crate::Error::Closed).
     ///
     /// # Example
     ///
@@ -53,27 +56,34 @@ impl Wal {
         SealedSegments::new(self.core(), from)
     }
 
-    /// Copies the log to a directory that is empty or not there yet, beside appends and all else:
-    /// what was durable at the call, as a log that opens. Resolves when the copy is durable.
+    /// Copies the durable part of the log to another directory.
     ///
-    /// Sealed segments get a second name there, and take no space; where that can't be (another file
-    /// system), they are copied, as the newest always is. Neither log ever writes to a file that it
-    /// shares. While it copies, truncations of the log's beginning free no space.
+    /// Resolves when the copy is durable.
     ///
-    /// It goes in steps of 4 MiB at most on the log's pool, so it delays flushes hardly more than
-    /// replays do. An interrupted copy is told apart: opening it fails with
+    /// The directory must be empty or not exist. The copy holds all records that are durable at the
+    /// call and opens as a log. Appends and all other calls may run during the copy.
+    ///
+    /// Sealed segments are linked and take no space. If they cannot be linked (another file
+    /// system), they are copied. The newest segment is always copied. Neither log ever writes to a
+    /// shared file. During the copy, truncations of the log's beginning free no space.
+    ///
+    /// The copy is made in steps of at most 4 MiB on the log's pool, so it delays flushes about as
+    /// much as a replay. Opening an interrupted copy fails with
     /// [`Error::UnfinishedCopy`](crate::Error::UnfinishedCopy).
     ///
     /// # Errors
     ///
-    /// [`Error::NotEmpty`](crate::Error::NotEmpty) and [`Error::Locked`](crate::Error::Locked):
-    /// nothing was copied. [`Error::NoSpace`](crate::Error::NoSpace),
-    /// [`Error::Io`](crate::Error::Io), [`Error::Closed`](crate::Error::Closed) if the log is closed
-    /// meanwhile: an unfinished copy is left, to be removed. The log itself is as it was.
+    /// The log itself is unchanged after each of them.
+    ///
+    /// - [`Error::NotEmpty`](crate::Error::NotEmpty), [`Error::Locked`](crate::Error::Locked):
+    ///   nothing was copied.
+    /// - [`Error::NoSpace`](crate::Error::NoSpace), [`Error::Io`](crate::Error::Io), or
+    ///   [`Error::Closed`](crate::Error::Closed) if the log is closed during the copy: an
+    ///   unfinished copy stays and must be removed.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves an unfinished copy; the step at hand ends by itself.
+    /// Dropping the future leaves an unfinished copy. The running step ends by itself.
     ///
     /// # Example
     ///
@@ -91,10 +101,11 @@ impl Wal {
     /// # Ok(()) }
     /// ```
     pub async fn copy_to(&self, to: impl AsRef<Path>) -> Result<Copied> {
-        copy(self.core(), directory(to.as_ref())).await
+        let core = self.core();
+        copy(core, directory(to.as_ref(), core.config().file_mode)).await
     }
 
-    /// As [`Wal::copy_to`], to any storage.
+    /// As [`Wal::copy_to`], to a storage.
     ///
     /// # Errors
     ///

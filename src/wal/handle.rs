@@ -1,52 +1,55 @@
-//! [`Wal`]: what users call.
+//! [`Wal`]: the handle that users call.
 
 use std::{
     fmt,
     ops::{Range, RangeBounds},
-    path::Path,
     sync::Arc,
 };
 
-use tokio::sync::watch;
-
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::start,
     follow::{Below, Follow},
-    lsn::Lsn,
-    pipeline::{OpenLog, Payload},
+    format::frame::is_aligned,
+    lsn::{Lsn, Start},
+    pipeline::{
+        OpenLog, Payload, Span,
+        close::close,
+        dispatch,
+        job::request_write,
+        wait::{reach_synced, reach_written},
+    },
     record::Record,
     recovery::RecoveryReport,
     replay::{Replay, read_record},
     stats::Stats,
-    wal::{
-        options::{Options, RUNTIME_GONE},
-        recover::Recovery,
-        ticket::Ticket,
-    },
+    wal::ticket::Ticket,
     watermarks::Watermarks,
 };
 
-/// An open log. Clones are handles of the same log; all methods take `&self`, from any task.
+/// A handle of an open log.
 ///
-/// What each call promises when it has returned `Ok`:
+/// Clones are handles of the same log. All methods take `&self` and may be called from any task.
 ///
-/// | call | the process is killed | the power is lost |
+/// The promise of each call that has returned `Ok`:
+///
+/// | call | after the process is killed | after a power loss |
 /// |---|---|---|
 /// | [`append`](Wal::append) | kept | may be lost, always as a suffix of the log |
 /// | [`enqueue`](Wal::enqueue) alone | may be lost, as a suffix | may be lost, as a suffix |
 /// | [`sync`](Wal::sync), [`append_and_sync`](Wal::append_and_sync), [`Ticket::synced`] | kept | kept |
 /// | [`append_batch`](Wal::append_batch) | all kept | all or none |
 ///
-/// After a write or a sync has failed, nothing succeeds again on this log but reading: every call
-/// and every waiter gets [`Error::Poisoned`]. Reopen it to learn what survived. When the last
-/// handle is dropped without [`close`](Wal::close), what was appended is still written, and not
-/// synced, and the directory's lock is freed when that is done; tickets and replays are handles in
-/// this sense. A [`Follow`] ends then.
+/// After a write or a sync has failed, only reads succeed on this log. Every other call and every
+/// waiter gets [`Error::Poisoned`]. Reopen the log to learn which records survived.
 ///
-/// *Cancel-safe* means here: dropping a future before it resolves has either appended nothing or
-/// the whole record or batch, and leaves neither a gap nor a waiter behind. Which of the two can be
-/// told from the log alone; a record once ordered stays.
+/// If the last handle is dropped without [`close`](Wal::close), the appended records are still
+/// written, but not synced. The directory's lock is freed after that. Tickets and replays are
+/// handles in this sense. Each [`Follow`] ends then.
+///
+/// *Cancel-safe* means: a future that is dropped before it resolves has appended either nothing or
+/// the whole record or batch. It leaves neither a gap nor a waiter. Only the log shows which of the
+/// two happened. A record that has an LSN stays in the log.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -77,60 +80,43 @@ impl Wal {
         &self.core
     }
 
-    /// Opens the log in `directory` with the default settings, creating both if they aren't there.
-    ///
-    /// # Errors
-    ///
-    /// As [`Options::open`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Options::open`].
-    pub async fn open(directory: impl AsRef<Path>) -> Result<Self> {
-        Options::default().open(directory).await
-    }
-
-    /// Settings to open a log with.
-    pub fn options() -> Options {
-        Options::default()
-    }
-
-    /// Opens the log in `directory` as a stream of all it holds, which ends as the log's writer.
-    ///
-    /// # Errors
-    ///
-    /// As [`Options::open`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
-    pub async fn recover(directory: impl AsRef<Path>) -> Result<Recovery> {
-        Options::default().recover(directory).await
-    }
-
-    /// What opening found and did.
+    /// Returns the report of what opening found and did.
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.report
     }
 
-    /// Appends a record; resolves when it is with the operating system.
+    /// Appends a record, and resolves when the operating system has it.
+    ///
+    /// The log's I/O needs a free thread of its blocking pool. If all threads of that pool wait in
+    /// `block_on` for the log, they wait forever. [`Options::io_handle`](crate::Options::io_handle)
+    /// avoids that.
     ///
     /// # Errors
     ///
-    /// [`Error::RecordTooLarge`] and [`Error::NoSpace`]: nothing was appended.
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// - [`Error::RecordTooLarge`], [`Error::NoSpace`], [`Error::LsnLimit`]: nothing was appended.
+    /// - [`Error::Io`] if the next segment's file cannot be prepared: nothing was appended, and the
+    ///   next append tries again.
+    /// - While the I/O stalls, with [`OnStall::FailWaiters`](crate::OnStall::FailWaiters):
+    ///   [`Error::Indeterminate`] if the record has its place, [`Error::Stalled`] if nothing was
+    ///   appended.
+    /// - [`Error::Poisoned`], [`Error::Closed`].
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe. Dropped while it waits for room, it appends nothing; later, the record stays.
+    /// Cancel-safe. If the future is dropped while it waits for room, nothing is appended. If it is
+    /// dropped later, the record stays.
     pub async fn append<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
-        let span = self.core.reserve_record(payload.into()).await?;
-        self.core.write_and_reach(span.goal).await?;
-        Ok(span.lsn)
+        Ok(dispatch::append(&self.core, payload.into()).await?.lsn)
     }
 
-    /// Appends a record; resolves when it is on stable storage. Everybody who waits shares a flush.
+    /// Appends a record, and resolves when it is on stable storage.
+    ///
+    /// All tasks that wait at the same time share one flush.
+    ///
+    /// The log's I/O needs a free thread of its blocking pool. If all threads of that pool wait in
+    /// `block_on` for the log, they wait forever. [`Options::io_handle`](crate::Options::io_handle)
+    /// avoids that.
     ///
     /// # Errors
     ///
@@ -140,23 +126,22 @@ impl Wal {
     ///
     /// As [`Wal::append`].
     pub async fn append_and_sync<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Lsn> {
-        let span = self.core.reserve_record(payload.into()).await?;
-        // The sync job writes it on its way: one trip to the pool for both.
-        self.core.wait_synced(span.goal).await?;
-        Ok(span.lsn)
+        Ok(dispatch::append_and_sync(&self.core, payload.into()).await?.lsn)
     }
 
-    /// Appends records that are kept together: after a crash all of them are there, or none.
-    /// Resolves when they are with the operating system. The range holds their LSNs; it is empty
-    /// for an empty batch, which appends nothing.
+    /// Appends records as a batch, which a crash keeps as a whole or not at all.
+    ///
+    /// Resolves when the operating system has them. Returns the range that holds their LSNs. An
+    /// empty batch appends nothing and returns an empty range.
     ///
     /// # Errors
     ///
-    /// As [`Wal::append`], and [`Error::BatchTooLarge`]: nothing was appended.
+    /// Those of [`Wal::append`], and [`Error::BatchTooLarge`]: nothing was appended.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe. Dropped while it waits for room, it appends nothing; later, the batch stays.
+    /// Cancel-safe. If the future is dropped while it waits for room, nothing is appended. If it is
+    /// dropped later, the whole batch stays.
     ///
     /// # Example
     ///
@@ -174,14 +159,15 @@ impl Wal {
     where
         P: Into<Payload<'a>>,
     {
-        // Collected first: no code of users runs once something is reserved.
-        let unit = self.core.unit(payloads.into_iter().map(Into::into).collect())?;
-        let span = self.core.reserve_batch(unit).await?;
-        self.core.write_and_reach(span.goal).await?;
+        // Collected first, because no user code may run after the reservation.
+        let payloads = payloads.into_iter().map(Into::into).collect();
+        let span = dispatch::append_batch(&self.core, payloads).await?;
         Ok(span.lsn..span.goal.end)
     }
 
-    /// Orders a record and returns as soon as it has its place; the ticket tells the rest.
+    /// Appends a record, and resolves as soon as it has an LSN.
+    ///
+    /// The returned [`Ticket`] waits until the record is written or synced.
     ///
     /// # Errors
     ///
@@ -189,142 +175,159 @@ impl Wal {
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: until it resolves, nothing is appended.
+    /// Cancel-safe: nothing is appended before the future resolves.
     pub async fn enqueue<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Ticket> {
-        let span = self.core.reserve_record(payload.into()).await?;
-        self.core.kick_writer();
+        let span = dispatch::enqueue(&self.core, payload.into()).await?;
         Ok(Ticket::new(Arc::clone(&self.core), span))
     }
 
-    /// As [`Wal::enqueue`], without waiting for room.
+    /// As [`Wal::enqueue`], but does not wait for room.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if there is no room in the ring now, which a record larger than the ring
-    /// always gets; as [`Wal::append`].
+    /// Those of [`Wal::append`], and [`Error::Full`] if the ring has no room now. A record larger
+    /// than the ring always gets `Full`.
     pub fn try_enqueue<'a>(&self, payload: impl Into<Payload<'a>>) -> Result<Ticket> {
-        let span = self.core.try_reserve_record(payload.into())?;
-        self.core.kick_writer();
+        let span = dispatch::try_enqueue(&self.core, payload.into())?;
         Ok(Ticket::new(Arc::clone(&self.core), span))
     }
 
-    /// Has everything ordered before the call synced, and says up to where that is.
+    /// Syncs all records that have an LSN at the call, and returns their end.
+    ///
+    /// The log's I/O needs a free thread of its blocking pool. If all threads of that pool wait in
+    /// `block_on` for the log, they wait forever. [`Options::io_handle`](crate::Options::io_handle)
+    /// avoids that.
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::Closed`], and [`Error::Indeterminate`] while the I/O stalls,
+    /// with [`OnStall::FailWaiters`](crate::OnStall::FailWaiters).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only ends the waiting.
+    /// Cancel-safe: dropping the future only ends the wait.
     pub async fn sync(&self) -> Result<Lsn> {
-        self.core.sync().await
+        dispatch::sync_all(&self.core).await
     }
 
-    /// Has the record at `lsn`, and all before it, synced.
+    /// Syncs the record at `lsn` and all records before it.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`] if nothing has been ordered there; [`Error::Poisoned`],
-    /// [`Error::Closed`].
+    /// - [`Error::AboveEnd`] if `lsn` is at or above the end of the log.
+    /// - [`Error::Indeterminate`], as [`Wal::sync`].
+    /// - [`Error::Poisoned`], [`Error::Closed`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only ends the waiting.
+    /// Cancel-safe: dropping the future only ends the wait.
     pub async fn sync_to(&self, lsn: Lsn) -> Result<()> {
-        self.core.status.check_new()?;
+        self.core.status().check_new()?;
         let goal = self.core.goal(|| lsn.plus(1));
         let end = self.core.records_end();
         if lsn >= end {
-            return Err(Error::OutOfRange { lsn, first: self.core.purge.first(), end });
+            return Err(Error::outside(lsn, self.core.beginning().first(), end));
         }
-        self.core.wait_synced(goal).await
+        let commit = self.core.measures().instruments.commit();
+        dispatch::sync(&self.core, Span { lsn, goal }).await?;
+        commit.done();
+        Ok(())
     }
 
-    /// Resolves when the record at `lsn` is synced, without asking for it. The record may still be
-    /// to come.
+    /// Resolves when the record at `lsn` is synced, but starts no sync.
+    ///
+    /// The record need not exist yet.
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::Closed`], and [`Error::Indeterminate`] as [`Wal::sync`]. Use
+    /// [`Wal::watch`] for a wait that lasts through a stall.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only ends the waiting.
+    /// Cancel-safe: dropping the future only ends the wait.
     pub async fn wait_synced(&self, lsn: Lsn) -> Result<()> {
-        self.core.reach_synced(self.core.goal(|| lsn.plus(1))).await
+        let goal = self.core.goal(|| lsn.plus(1));
+        reach_synced(&self.core, Span { lsn, goal }).await
     }
 
-    /// How far the log has come.
+    /// Returns how far the log is written and synced.
     #[must_use]
     pub fn watermarks(&self) -> Watermarks {
         self.core.watermarks()
     }
 
-    /// A receiver that always holds the newest watermarks, and is told when they change. Its
-    /// `changed` fails once the log has stopped or is closed.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Watermarks> {
-        self.core.subscribe()
-    }
-
-    /// Reads the record at `lsn`: one read, wherever it stands. Waits for a record that is still on
-    /// its way to the file, and not until it is durable: [`Wal::sync_to`] does.
+    /// Reads the record at `lsn`.
+    ///
+    /// Waits until the record is written, but not until it is synced: [`Wal::sync_to`] waits for
+    /// that.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`]; [`Error::NotABoundary`] if no record begins there;
-    /// [`Error::Corrupt`]; [`Error::RecordTooLarge`] if it is above the limit that the log was
-    /// opened with; [`Error::UnsupportedCompression`]; [`Error::Io`]; [`Error::Closed`].
+    /// - [`Error::BelowFirst`], [`Error::AboveEnd`] if `lsn` is not within the log.
+    /// - [`Error::NotABoundary`] if no record begins at `lsn`.
+    /// - [`Error::Corrupt`] if the record is damaged.
+    /// - [`Error::Poisoned`] if a failure lost the record before it was synced.
+    /// - [`Error::RecordTooLarge`] if the record exceeds the limit with which the log was opened.
+    /// - [`Error::UnsupportedCompression`], [`Error::Io`], [`Error::Closed`].
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: it only reads.
+    /// Cancel-safe: the call only reads.
     pub async fn read(&self, lsn: Lsn) -> Result<Record> {
         let goal = self.core.goal(|| lsn.plus(1));
-        let (first, end) = (self.core.purge.readable_first(), self.core.records_end());
+        let (first, end) = (self.core.beginning().readable_first(), self.core.records_end());
         if lsn < first || lsn >= end {
-            return Err(Error::OutOfRange { lsn, first, end });
+            return Err(Error::outside(lsn, first, end));
         }
-        if lsn.as_u64() % 8 != 0 {
+        if !is_aligned(lsn) {
             return Err(Error::NotABoundary { lsn });
         }
-        if self.core.written.get() < goal.end {
-            // Whoever published it may be waiting to write for several, and never be polled again.
-            self.core.kick_writer();
+        if self.core.written().get() < goal.end {
+            // The append that published the record may be yielding, and may not be polled again.
+            request_write(&self.core);
         }
-        self.core.reach_written(goal).await?;
+        reach_written(&self.core, Span { lsn, goal }).await?;
         let (core, epoch) = (Arc::clone(&self.core), goal.epoch);
-        let read = start(self.core.executor.as_ref(), move || read_record(&core, lsn, epoch));
-        read.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })?
+        let read = start(self.core.executor().as_ref(), move || read_record(&core, lsn, epoch));
+        read.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })?
     }
 
-    /// Streams the records of a range of LSNs, oldest first, up to what is written now.
+    /// Streams the written records of a range of LSNs, oldest first.
     ///
-    /// The range begins at a record's LSN, or at `..` for the first; it may end anywhere. Records
-    /// above `watermarks().synced` may still be lost with the power: replay `..synced` to see only
-    /// what is durable.
+    /// The stream ends at the written mark of this call. The range starts at the LSN of a record.
+    /// Without a start, it begins at the first record. It may end at any position. An excluded
+    /// start may be a truncated record if no later record was truncated. A consumer that keeps
+    /// [`Follow::position`] instead of an LSN does not depend on that.
+    ///
+    /// Records at or above `watermarks().synced` may be lost by a power loss. Replay `..synced` to
+    /// read only durable records.
     pub fn replay(&self, range: impl RangeBounds<Lsn>) -> Replay {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         Replay::new(&self.core, range)
     }
 
-    /// Streams the durable records from `from` on, and goes on live with those that become durable,
-    /// without a gap or a duplicate: each is below the synced mark when it is yielded, so no crash
-    /// takes back what was seen. For replicas, consumers, materialized views.
+    /// Streams the durable records from `from` on, and then each record that becomes durable.
     ///
-    /// `from` is a record's LSN, a mark, or a [`Follow::position`]: `watermarks().first` for all,
-    /// `watermarks().reserved` for what is ordered from now on. It may be above the mark; then it
-    /// begins when the mark gets there.
+    /// The stream has no gap and no duplicate. Each record is below the synced mark when it is
+    /// yielded, so no crash removes it. Use it for replicas, consumers and materialized views.
     ///
-    /// What is followed is chosen by the method, not by a setting of the stream: it can't be changed
-    /// half way, and stands where the guarantee is relied on.
+    /// `from` is the LSN of a record, a mark, or a [`Follow::position`]. Pass `watermarks().first`
+    /// for all records and `watermarks().reserved` for all future records. If `from` is above the
+    /// synced mark, the stream begins when the mark reaches it. A consumer that keeps the LSN of
+    /// the last record it has seen passes [`Start::After`].
     ///
     /// # Errors
     ///
-    /// As the stream's only item: [`Error::OutOfRange`] if `from` is below the log's first position
-    /// or beyond its end; [`Error::NotABoundary`] if no record begins there, which can only be told
-    /// when the mark has passed it; [`Error::Closed`]. How it ends later is in [`Follow`].
+    /// As the only item of the stream:
+    ///
+    /// - [`Error::BelowFirst`] if a record at or above `from` was truncated.
+    /// - [`Error::AboveEnd`] if `from` is above the end of the log.
+    /// - [`Error::NotABoundary`] if no record begins at `from`. This is known only when the mark
+    ///   has passed `from`.
+    /// - [`Error::Closed`].
+    ///
+    /// [`Follow`] lists the errors that end the stream later.
     ///
     /// # Example
     ///
@@ -341,47 +344,51 @@ impl Wal {
     /// assert_eq!(follower.try_next().await?.map(|record| record.lsn), Some(lsn));
     /// # Ok(()) }
     /// ```
-    pub fn follow(&self, from: Lsn) -> Follow {
-        Follow::new(&self.core, from, Below::Synced)
+    pub fn follow(&self, from: impl Into<Start>) -> Follow {
+        Follow::new(&self.core, from.into(), Below::Synced)
     }
 
-    /// As [`Wal::follow`], with each record as soon as it is written: earlier by a flush, and a loss
-    /// of power may take back what was seen, always as a suffix of the log. For those who can take
-    /// that back too: caches, tails for the eye.
+    /// As [`Wal::follow`], but yields each record as soon as the operating system has it.
+    ///
+    /// Records arrive one flush earlier. A power loss may remove yielded records, always as a
+    /// suffix of the log. Use it only if the consumer can undo them, too: for caches or log
+    /// viewers.
     ///
     /// # Errors
     ///
     /// As [`Wal::follow`].
-    pub fn follow_written(&self, from: Lsn) -> Follow {
-        Follow::new(&self.core, from, Below::Written)
+    pub fn follow_written(&self, from: impl Into<Start>) -> Follow {
+        Follow::new(&self.core, from.into(), Below::Written)
     }
 
-    /// What the log has done since it was opened.
+    /// Returns counts and percentiles since the log was opened.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(&self.core)
     }
 
-    /// Ends the log: what was appended is synced, the end is marked as clean, the lock is freed.
-    /// Other handles get [`Error::Closed`] from then on. Closing a closed log is fine.
+    /// Closes the log: syncs all records, marks the end as clean and frees the lock.
+    ///
+    /// Other handles get [`Error::Closed`] from then on. Closing a closed log has no effect.
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`] if the log had stopped, or stops now; the lock is freed all the same.
+    /// [`Error::Poisoned`] if the log has stopped before or stops during the close. The lock is
+    /// freed in this case, too.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future while it waits for appends in flight leaves a log that takes no new
-    /// ones; call it again. Later, closing goes on by itself.
+    /// If the future is dropped while it waits for running appends, the log takes no new appends;
+    /// call `close` again. If it is dropped later, the close completes by itself.
     pub async fn close(&self) -> Result<()> {
-        self.core.close().await
+        close(&self.core).await
     }
 }
 
 impl fmt::Debug for Wal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wal")
-            .field("log", &self.core.storage.location())
+            .field("log", &self.core.storage().location())
             .field("watermarks", &self.watermarks())
             .finish_non_exhaustive()
     }
@@ -398,7 +405,7 @@ mod tests {
     use crate::{
         executor::{Executor, Task},
         options::Config,
-        pipeline::Core,
+        pipeline::Instruments,
         recovery::Opening,
         storage::MemoryStorage,
     };
@@ -413,33 +420,32 @@ mod tests {
         }
     }
 
-    /// A trip to the pool is a good part of a lone commit's time.
+    /// A job of the pool takes a large part of a single commit's time.
     #[tokio::test]
-    async fn a_commit_on_an_idle_log_is_one_job() {
+    async fn commit_on_idle_log_is_one_job() {
         let (storage, executor) = (Arc::new(MemoryStorage::new()), Arc::new(Counting::default()));
         let opening = Opening::begin(storage, Config::default(), true).unwrap();
         let (start, report) = opening.finish(executor.clone()).unwrap();
-        let wal = Wal::new(Core::start(start), report);
+        let wal = Wal::new(dispatch::start(start, Instruments::default()), report);
         for commits in 1..=10 {
             wal.append_and_sync(b"record").await.unwrap();
             assert_eq!(executor.0.load(Ordering::Relaxed), commits);
         }
     }
 
-    /// Memory would grow with each `timeout` that a server puts around a wait.
+    /// Otherwise memory would grow with each `timeout` that a server puts around a wait.
     #[tokio::test]
-    async fn a_wait_that_is_dropped_leaves_no_waiter() {
+    async fn dropped_wait_leaves_no_waiter() {
         let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
         for _ in 0..10 {
             assert!(wal.wait_synced(Lsn::new(1 << 20)).now_or_never().is_none());
         }
-        assert_eq!(wal.core.synced.waiter_count(), 0);
+        assert_eq!(wal.core.synced().waiter_count(), 0);
     }
 
-    /// However often it is polled and woken, a follower has one place in the queue, and none in the
-    /// end.
+    /// Polls and wakes add no second waiter. Dropping a follower removes its waiter.
     #[tokio::test]
-    async fn a_follower_has_one_place_in_the_queue() {
+    async fn follower_has_one_waiter_in_the_queue() {
         use futures::StreamExt;
         let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
         let mut followers: Vec<_> = (0..10).map(|_| wal.follow(Lsn::ZERO)).collect();
@@ -448,7 +454,7 @@ mod tests {
                 assert!(follower.next().now_or_never().is_none());
                 assert!(follower.next().now_or_never().is_none());
             }
-            assert_eq!(wal.core.synced.waiter_count(), 10);
+            assert_eq!(wal.core.synced().waiter_count(), 10);
             wal.append_and_sync(b"record").await.unwrap();
             for follower in &mut followers {
                 follower.next().await.unwrap().unwrap();
@@ -456,6 +462,6 @@ mod tests {
         }
         followers.iter_mut().for_each(|follower| drop(follower.next().now_or_never()));
         drop(followers);
-        assert_eq!(wal.core.synced.waiter_count(), 0);
+        assert_eq!(wal.core.synced().waiter_count(), 0);
     }
 }

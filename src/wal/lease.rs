@@ -1,11 +1,20 @@
-//! What holds back the removal of old segments.
+//! [`Lease`]: prevents the removal of old segments.
 
 use std::{fmt, sync::Arc};
 
-use crate::{error::Result, lsn::Lsn, pipeline::OpenLog};
+use crate::{
+    error::Result,
+    lsn::Lsn,
+    pipeline::{
+        OpenLog,
+        removal::{lease, release_lease},
+    },
+};
 
-/// Keeps a part of the log readable while it is truncated; made by [`Wal::retain`]. It is a handle
-/// of the log: drop it when it isn't needed any more.
+/// Keeps records readable although the log is truncated; made by [`Wal::retain`].
+///
+/// A lease is a handle of the log. Drop it as soon as possible, because it keeps segments on the
+/// disk.
 ///
 /// [`Wal::retain`]: crate::Wal::retain
 #[must_use = "a lease that is dropped holds nothing"]
@@ -16,11 +25,11 @@ pub struct Lease {
 
 impl Lease {
     pub(crate) fn new(core: &Arc<OpenLog>, lsn: Lsn) -> Result<Self> {
-        core.lease(lsn)?;
+        lease(core, lsn)?;
         Ok(Lease { core: Arc::clone(core), lsn })
     }
 
-    /// From where on it holds the log.
+    /// Returns the LSN from which on the lease keeps the log.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         self.lsn
@@ -29,7 +38,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.core.release_lease(self.lsn);
+        release_lease(&self.core, self.lsn);
     }
 }
 

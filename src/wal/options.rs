@@ -1,22 +1,22 @@
-//! Opening a log with settings of one's own.
+//! [`Options`]: the settings of a log, and opening a log with them.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::{Executor, InPlace, start},
-    options::{Compression, Config, OnDamage, Preallocation},
+    options::{Compression, Config, OnDamage, OnStall, Preallocation},
+    pipeline::LogName,
     recovery::Opening,
     storage::{FileStorage, Storage},
     wal::{handle::Wal, pool::pool, recover::Recovery},
 };
 
-/// The settings with which a log is opened. Nothing is checked or touched before it is.
+/// The settings with which a log is opened.
+///
+/// Opening checks the values. The setters accept any value.
 ///
 /// ```no_run
 /// # async fn example() -> highwater::Result<()> {
@@ -30,70 +30,85 @@ pub struct Options {
     config: Config,
     lock: bool,
     io_handle: Option<Handle>,
+    /// The name of the log in its metrics.
+    pub(super) log_name: LogName,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { config: Config::default(), lock: true, io_handle: None }
+        let log_name = LogName::default();
+        Options { config: Config::default(), lock: true, io_handle: None, log_name }
     }
 }
 
 impl Options {
-    /// The size of a segment file in bytes, its header included. From 8 KiB to 4 GiB; 16 MiB by
-    /// default. A larger unit gets a segment of its own.
+    /// Sets the size of a segment file in bytes, including its header.
     ///
-    /// Smaller segments give space back sooner and cost a file each; preparing one takes the time
-    /// to write it once, in the background.
+    /// From 8 KiB to 4 GiB; 16 MiB by default. A larger record or batch gets a larger segment.
+    ///
+    /// Set a smaller size to free space sooner after a truncation. Each segment costs a file. Its
+    /// preparation takes the time to write the file once, in the background.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.config.segment_bytes = bytes;
         self
     }
 
-    /// How many bytes of records may be on their way to the file. From 1 KiB to 1 GiB, rounded
-    /// down to a power of two and to half a segment; 4 MiB by default.
+    /// Sets the size of the ring, which holds appended bytes that are not written yet.
     ///
-    /// The memory is taken when the log is opened. Appends wait when the ring is full.
+    /// From 1 KiB to 1 GiB; 4 MiB by default. The value is rounded down to a power of two and to
+    /// half a segment. Appends wait when the ring is full. Set a larger ring if bursts of appends
+    /// wait for the device. The memory of the ring is allocated when the log is opened.
     pub fn ring_bytes(mut self, bytes: u64) -> Self {
         self.config.ring_bytes = bytes;
         self
     }
 
-    /// The largest record, in bytes. From 1 byte to 1 GiB; 64 MiB by default. Raises
-    /// [`batch_bytes_max`](Options::batch_bytes_max) to twice as much if that is lower.
+    /// Sets the size of the largest record in bytes.
     ///
-    /// Reading refuses records above it too, so that no length makes it allocate more.
+    /// From 1 byte to 1 GiB; 64 MiB by default. Raises
+    /// [`batch_bytes_max`](Options::batch_bytes_max) to twice the value if that is lower.
+    ///
+    /// Reading also refuses larger records, so this bounds the memory that a read allocates.
     pub fn record_bytes_max(mut self, bytes: u64) -> Self {
         self.config.record_bytes_max = bytes;
         self.config.batch_bytes_max = self.config.batch_bytes_max.max(bytes.saturating_mul(2));
         self
     }
 
-    /// The largest batch, in bytes, headers and padding included. From
-    /// [`record_bytes_max`](Options::record_bytes_max) to 2 GiB; 128 MiB by default.
+    /// Sets the size of the largest batch in bytes, including headers and padding.
+    ///
+    /// From [`record_bytes_max`](Options::record_bytes_max) to 2 GiB; 128 MiB by default.
     pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
         self.config.batch_bytes_max = bytes;
         self
     }
 
-    /// How the space of new segments is prepared; [`Preallocation::Adaptive`] by default.
+    /// Sets how the space of new segments is prepared; [`Preallocation::Adaptive`] by default.
+    ///
+    /// [`Preallocation`] describes the choices and their costs.
     pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
         self.config.preallocation = preallocation;
         self
     }
 
-    /// How many files of segments that [`Wal::truncate_before`] drops are kept, to be segments again;
-    /// 0 by default: they are removed.
+    /// Sets how many files of truncated segments are reused for new segments; 0 by default.
     ///
-    /// A log whose beginning follows its end then creates and removes no files. What it writes goes
-    /// to blocks that are allocated and to pages that are cached, and that is much quicker than fresh
-    /// ones. A file is overwritten with zeros first, in the background, so this writes as much as
-    /// [`Preallocation::ZeroFill`] does, also with another preallocation.
+    /// Set it if [`Wal::truncate_before`] is called regularly. The log then creates and removes no
+    /// files. It writes to allocated blocks and cached pages, which is much faster than to fresh
+    /// ones.
     ///
-    /// Kept files take `count` times [`segment_bytes`](Options::segment_bytes) of space at most, until
-    /// the log is closed or opened again, and give it back when a larger segment finds none. A file
-    /// that somebody still reads, or that has a second name (a backup of hard links), is removed
-    /// instead, and so is one of another size. Each waits under a name of its own, `….wal.recycled`.
-    /// On Windows all are removed.
+    /// Each file is first overwritten with zeros, in the background. So the log writes as much as
+    /// with [`Preallocation::ZeroFill`], whatever preallocation is set. The waiting files take up
+    /// to `count` times [`segment_bytes`](Options::segment_bytes) of space, under the names
+    /// `….wal.recycled`. They are removed when the log is closed or opened, or when there is no
+    /// space for a larger segment.
+    ///
+    /// A file is removed instead of reused in these cases:
+    ///
+    /// - A reader of this process still has the file open.
+    /// - The file has a second name, for example in a backup of hard links.
+    /// - Its size is not that of a new segment.
+    /// - The file system copies on write (btrfs, ZFS).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -112,8 +127,29 @@ impl Options {
         self
     }
 
-    /// What opening does about damage to what was durable; [`OnDamage::Strict`] by default, which
-    /// refuses.
+    /// Writes the time into the log about once in an interval, and at least once a segment, while
+    /// records are synced; never by default.
+    ///
+    /// [`Wal::at_time`](crate::Wal::at_time) then finds the position of a time. Set it to find
+    /// the records since some time. A mark is a record of 32
+    /// bytes that rides a flush; each flush reads the clock.
+    ///
+    /// An interval of less than a millisecond counts as one millisecond.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let options = highwater::Wal::options().time_marks(Duration::from_secs(1));
+    /// ```
+    pub fn time_marks(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        let ms =
+            |interval: Duration| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.config.time_marks_ms = interval.into().map(ms);
+        self
+    }
+
+    /// Sets what opening does if durable data is damaged; [`OnDamage::Strict`] by default.
+    ///
+    /// `Strict` refuses to open the log. [`OnDamage`] describes the other choice and its cost.
     ///
     /// ```no_run
     /// # async fn example() -> highwater::Result<()> {
@@ -129,57 +165,64 @@ impl Options {
         self
     }
 
-    /// How new records are compressed; [`Compression::None`] by default.
+    /// Sets how new records are compressed; [`Compression::None`] by default.
     ///
-    /// It is done by whoever appends, in the call and before anything is ordered: no lock is held
-    /// and nobody else waits for it, but a record of many megabytes keeps its task, and with it a
-    /// thread of the runtime, busy for as long as it takes. Append such records from a thread that
-    /// may block. Reading expands records of up to 256 KiB where they are polled for, and larger
-    /// ones in the pool that does the log's I/O.
+    /// The append call compresses the record before it reserves space. It holds no lock and delays
+    /// no other task. Compressing a record of many megabytes keeps the calling thread busy, so
+    /// append such records from a thread that may block. Records of up to 256 KiB are expanded in
+    /// the task that polls for them. Larger ones are expanded in the blocking pool that runs the
+    /// log's I/O.
     ///
     /// [`record_bytes_max`](Options::record_bytes_max) and
-    /// [`batch_bytes_max`](Options::batch_bytes_max) are about records as they are, not as they
-    /// are stored: what is taken doesn't depend on how well it compresses.
+    /// [`batch_bytes_max`](Options::batch_bytes_max) limit the uncompressed size. So a record is
+    /// accepted or refused whatever its compression ratio.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
         self
     }
 
-    /// The smallest payload that is compressed, in bytes; 128 by default. Shorter ones hardly
-    /// shrink, and an attempt takes time.
+    /// Sets the size of the smallest payload that is compressed, in bytes; 128 by default.
+    ///
+    /// Set it higher if attempts to compress short payloads cost time and save little.
     pub fn compression_bytes_min(mut self, bytes: u64) -> Self {
         self.config.compression_bytes_min = bytes;
         self
     }
 
-    /// Up to how many bytes an append that waits for its write, such as [`Wal::append`], writes itself,
-    /// on the thread of the runtime that polls it, although the call may wait for the device. From 0,
-    /// the default, up.
+    /// Sets the bytes up to which an append writes on the polling thread; 0 by default.
     ///
-    /// Where the system can promise not to wait (XFS on Linux) small writes are done so anyway. Where
-    /// it can't (ext4), a write into the page cache takes about a microsecond, far less than the trip
-    /// to the pool, but now and then it waits for the device, and with it all tasks of that thread.
-    /// Measured on ext4 beside a loop of flushes: 99.9 % of the writes took less than 60 µs, 99.99 %
-    /// less than 200 µs, the longest 1.3 ms. With 4096, say, a log whose records are small has its
-    /// appends in a microsecond. What is large, begins a segment or finds somebody else writing goes
-    /// to the pool as ever. It changes nothing about what is durable when.
+    /// This concerns appends that wait for their write, such as [`Wal::append`]. If the system can
+    /// write without blocking (XFS on Linux), small writes are always made this way. On other file
+    /// systems (ext4), set 4096, for example, if records are small. A write into the page cache
+    /// takes about a microsecond, much less than a job of the pool.
+    ///
+    /// The cost: a write may wait for the device, and with it all tasks of that thread. Measured on
+    /// ext4 beside a loop of flushes, 99.9 % of the writes took less than 60 µs, and 99.99 % less
+    /// than 200 µs. The longest took 1.3 ms.
+    ///
+    /// A write that is larger, begins a segment, or finds another write in progress goes to the
+    /// pool. The promises of durability do not change.
     pub fn inline_writes(mut self, bytes_max: u64) -> Self {
         self.config.inline_bytes_max = bytes_max;
         self
     }
 
-    /// Whether a task that waits for a flush, in [`Wal::append_and_sync`], [`Wal::sync`] or
-    /// [`Ticket::synced`](crate::Ticket::synced), does it itself if nobody is at it, on the thread of the
-    /// runtime that polls it; `false` by default.
+    /// Sets whether a task that waits for a flush makes the flush itself; `false` by default.
     ///
-    /// The trip to the blocking pool and back is a fifth of a lone commit's time on a fast device. The
-    /// price is that thread, which stands still for the time of a flush, usually a tenth of a
-    /// millisecond, sometimes many; and with it everything else that its task waits for, a timeout
-    /// around the commit too. So it is for threads that may wait: one runtime thread per core with
-    /// little else to do, a commit loop under `block_on` on a thread of its own. Other tasks of the
-    /// thread go first, once, so their commits share the flush (a task that has been alone lets them
-    /// at every fourth commit only); what comes while it runs is left to the pool. It changes nothing
-    /// about what is durable when.
+    /// This concerns [`Wal::append_and_sync`], [`Wal::sync`] and
+    /// [`Ticket::synced`](crate::Ticket::synced). The task flushes on the runtime thread that polls
+    /// it, unless a flush is in progress. On a fast device this saves a fifth of the time of a
+    /// single commit, which a job of the blocking pool takes.
+    ///
+    /// The cost: the thread blocks for the time of a flush, usually 0.1 ms and sometimes many
+    /// milliseconds. Everything else on that thread waits, including a timeout around the commit.
+    /// Set it for threads that may block. Examples are one runtime thread per core with little
+    /// other work, and a commit loop under `block_on` on a dedicated thread.
+    ///
+    /// Before the flush, the task yields once, so that commits of other tasks on the thread share
+    /// the flush. A task that keeps committing alone yields only before every 4th flush. Records
+    /// that are appended during the flush are flushed by the pool. The promises of durability do
+    /// not change.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -195,45 +238,139 @@ impl Options {
         self
     }
 
-    /// Whether opening may give up what was durable.
+    /// Sets the Unix permissions of the files that the log creates; `0o600` by default.
+    ///
+    /// With the default, only the user of the process can read the records. Set `0o640`, for
+    /// example, if the members of a group read the log with a [`Reader`](crate::Reader). New
+    /// directories can then be entered by the same users (`0o750`). The umask of the process
+    /// applies to both.
+    ///
+    /// Existing files and directories keep their permissions. Copies get the permissions set here.
+    /// The option has no effect on Windows and with [`open_with`](Options::open_with).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("log");
+    /// let wal = highwater::Wal::options().file_mode(0o640).open(&path).await?;
+    /// # wal.close().await }
+    /// ```
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.config.file_mode = mode;
+        self
+    }
+
+    /// Sets the time after which an I/O call that has not returned is a stall; 1 second by default.
+    ///
+    /// From 1 ms to one day. A stall is reported while it lasts: by [`Wal::health`], by
+    /// [`Stats`](crate::Stats), and by a `tracing` event of level `WARN`. It is noticed at most
+    /// half as late again. A flush that took this long is also reported when it has returned.
+    ///
+    /// Set it higher for a device that is slow by nature. While a log has calls in flight, and
+    /// for about a second after the last one, one thread of the process watches all logs. The
+    /// thread measures real time, also while tokio's clock is paused. A log whose storage
+    /// [never blocks](crate::storage::Storage::is_nonblocking) is not watched.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("log");
+    /// use std::time::Duration;
+    /// let wal = highwater::Wal::options().stall_after(Duration::from_secs(5)).open(&path).await?;
+    /// # wal.close().await }
+    /// ```
+    pub fn stall_after(mut self, time: Duration) -> Self {
+        self.config.stall_after = time;
+        self
+    }
+
+    /// Sets what the log does during a stall; [`OnStall::Report`] by default.
+    ///
+    /// Set [`OnStall::FailWaiters`] if callers can act on a disk that hangs, for instance hand
+    /// their work to another machine. Set [`OnStall::Stop`] if only a restart helps. [`OnStall`]
+    /// describes the choices.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("log");
+    /// use std::time::Duration;
+    /// use highwater::{OnStall, Wal};
+    /// let policy = OnStall::FailWaiters { after: Duration::from_secs(10) };
+    /// let wal = Wal::options().on_stall(policy).open(&path).await?;
+    /// # wal.close().await }
+    /// ```
+    pub fn on_stall(mut self, on_stall: OnStall) -> Self {
+        self.config.on_stall = on_stall;
+        self
+    }
+
+    /// Returns whether opening may cut durable data.
     #[cfg(feature = "raft")]
     pub(crate) fn cuts_damage(&self) -> bool {
         self.config.on_damage != OnDamage::Strict
     }
 
-    /// Whether to take the lock that keeps a second writer out; `true` by default. Two writers on
-    /// one log destroy it: turn it off only where something else keeps them apart.
+    /// Sets whether opening takes the lock that excludes a second writer; `true` by default.
+    ///
+    /// Two writers destroy a log. Set `false` only if another mechanism excludes the second one.
     pub fn lock(mut self, lock: bool) -> Self {
         self.lock = lock;
         self
     }
 
-    /// The runtime whose blocking pool runs the log's I/O; by default the one that opens it.
+    /// Sets the runtime whose blocking pool runs the log's I/O.
     ///
-    /// A log on a pool of its own is never delayed by other blocking work. When that runtime is
-    /// shut down, the log is closed as by the end of its process.
+    /// By default, this is the runtime that opens the log. Set it if other blocking work must not
+    /// delay the log. Set it also if threads of the blocking pool wait for the log, such as
+    /// `spawn_blocking` tasks that call `block_on` of an append. If all threads of the pool wait,
+    /// the log's jobs never run. A second runtime with one worker thread is enough.
+    ///
+    /// When that runtime is shut down, the log stops as if its process had ended.
+    ///
+    /// ```
+    /// # fn main() -> highwater::Result<()> {
+    /// use tokio::runtime::Builder;
+    ///
+    /// let io = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    /// let callers = Builder::new_multi_thread().max_blocking_threads(1).build().unwrap();
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("log");
+    /// callers.block_on(async {
+    ///     let wal = highwater::Wal::options().io_handle(io.handle().clone()).open(path).await?;
+    ///     let handle = tokio::runtime::Handle::current();
+    ///     let append = move || handle.block_on(wal.append_and_sync("from a blocking thread"));
+    ///     tokio::task::spawn_blocking(append).await.unwrap()
+    /// })?;
+    /// # Ok(()) }
+    /// ```
     pub fn io_handle(mut self, handle: Handle) -> Self {
         self.io_handle = Some(handle);
         self
     }
 
-    /// Opens the log in `directory`, creating both if they aren't there.
+    /// Opens the log in `directory`. Creates the directory and the log if they do not exist.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`], [`Error::NotALog`], [`Error::Locked`],
-    /// [`Error::UnsupportedVersion`] and [`Error::UnsupportedFrame`], [`Error::Corrupt`] if durable
-    /// data is damaged, [`Error::NoSpace`], [`Error::Io`]. After any of them the log is as it was.
+    /// An error leaves the log unchanged.
+    ///
+    /// - [`Error::InvalidOption`] if a setting is out of its range.
+    /// - [`Error::NotALog`] if the directory holds other files and no log.
+    /// - [`Error::Locked`] if the log is open elsewhere.
+    /// - [`Error::Corrupt`] if durable data is damaged.
+    /// - [`Error::UnsupportedVersion`], [`Error::UnsupportedFrame`] if a later release wrote the
+    ///   log.
+    /// - [`Error::NoSpace`], [`Error::Io`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves a log that can be opened again, at once or as soon as the step
-    /// that was running has ended.
+    /// If the future is dropped, the log can be opened again as soon as the running step has ended.
     pub async fn open(self, directory: impl AsRef<Path>) -> Result<Wal> {
         self.recover(directory).await?.into_wal().await
     }
 
-    /// Opens the log in any storage.
+    /// Opens the log in `storage`, and creates the log if it does not exist.
     ///
     /// # Errors
     ///
@@ -254,21 +391,21 @@ impl Options {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Cancel-safe: dropping the future changes nothing in the log.
     pub async fn recover(self, directory: impl AsRef<Path>) -> Result<Recovery> {
         let config = self.config.check()?;
         let directory = directory.as_ref().to_path_buf();
         let executor = pool(self.io_handle.as_ref())?;
         let lock = self.lock;
         let begun = start(executor.as_ref(), move || {
-            let storage = create_storage(&directory)?;
-            Opening::begin(storage, config, lock)
+            let storage = FileStorage::create_with_mode(&directory, config.file_mode)?;
+            Opening::begin(Arc::new(storage), config, lock)
         });
-        let opening = begun.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
-        Ok(Recovery::new(opening, executor))
+        let opening = begun.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
+        Ok(Recovery::new(opening, executor, self.log_name))
     }
 
-    /// As [`Wal::recover`], in any storage.
+    /// As [`Options::recover`], for the log in `storage`.
     ///
     /// # Errors
     ///
@@ -276,7 +413,7 @@ impl Options {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
+    /// Cancel-safe: dropping the future changes nothing in the log.
     pub async fn recover_with(self, storage: impl Storage) -> Result<Recovery> {
         let config = self.config.check()?;
         let executor: Arc<dyn Executor> = if storage.is_nonblocking() {
@@ -287,18 +424,41 @@ impl Options {
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let lock = self.lock;
         let begun = start(executor.as_ref(), move || Opening::begin(storage, config, lock));
-        let opening = begun.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
-        Ok(Recovery::new(opening, executor))
+        let opening = begun.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
+        Ok(Recovery::new(opening, executor, self.log_name))
     }
 }
 
-pub(crate) const RUNTIME_GONE: &str = "the runtime that runs its I/O is gone";
+impl Wal {
+    /// Opens the log in `directory` with the default settings. Creates the log if it does not
+    /// exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Options::open`].
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        Options::default().open(directory).await
+    }
 
-fn create_storage(directory: &PathBuf) -> Result<Arc<dyn Storage>> {
-    match FileStorage::create(directory) {
-        Ok(storage) => Ok(Arc::new(storage)),
-        Err(error) => {
-            Err(Error::io("opening directory", directory.display().to_string(), None, error))
-        }
+    /// Returns the default settings, to change them and open a log.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Opens the log in `directory` as a stream of records that becomes the writer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: dropping the future changes nothing in the log.
+    pub async fn recover(directory: impl AsRef<Path>) -> Result<Recovery> {
+        Options::default().recover(directory).await
     }
 }

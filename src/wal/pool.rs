@@ -1,7 +1,12 @@
-//! Where the log's blocking work runs: a tokio runtime's blocking pool, a simulation's threads, or
-//! shuttle's.
+//! Chooses the executor of the log's blocking work.
+//!
+//! That is the blocking pool of a tokio runtime, the threads of a simulation, or those of shuttle.
 
+#[cfg(not(shuttle))]
+use std::any::Any;
 use std::sync::Arc;
+#[cfg(not(shuttle))]
+use std::sync::Weak;
 
 use tokio::runtime::Handle;
 
@@ -9,20 +14,27 @@ use crate::{
     error::Result,
     executor::{Executor, Task},
 };
+#[cfg(not(shuttle))]
+use crate::{
+    error::{ClosedBy, Error},
+    executor::Watchable,
+    wal::watchdog,
+};
 
-/// The blocking pool of `handle`'s runtime, by default of the one that runs the caller; within a
-/// simulation, that one's threads.
+/// Returns the blocking pool of `handle`'s runtime, or of the caller's runtime by default.
+///
+/// In a simulation, returns the threads of the simulation.
 ///
 /// # Errors
 ///
-/// `Closed` if no handle is given and there is no such runtime.
+/// `Closed` if no handle is given and the caller runs in no runtime.
 #[cfg(not(shuttle))]
 pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
     #[cfg(feature = "simulation")]
     if let Some(simulated) = crate::simulation::current_executor() {
         return Ok(simulated);
     }
-    let outside = |_| crate::error::Error::Closed { reason: "opened outside of a tokio runtime" };
+    let outside = |_| Error::Closed { by: ClosedBy::NoRuntime };
     let handle = match handle {
         Some(handle) => handle.clone(),
         None => Handle::try_current().map_err(outside)?,
@@ -31,8 +43,9 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
     Ok(Arc::new(Pool { handle, has_cores }))
 }
 
-/// Runs tasks on the blocking pool of a runtime. When that runtime is shut down it drops them,
-/// and each task's owner learns it from the drop.
+/// Runs tasks on the blocking pool of a runtime.
+///
+/// A runtime that shuts down drops the tasks, and the drop notifies the owner of each task.
 #[cfg(not(shuttle))]
 #[derive(Debug)]
 struct Pool {
@@ -46,13 +59,64 @@ impl Executor for Pool {
         drop(self.handle.spawn_blocking(task));
     }
 
-    /// On a single core whoever lingers keeps those away who would bring work.
+    /// Spawns a task that never ends. The runtime drops the task at the shutdown.
+    ///
+    /// Otherwise a log that writes in place would only notice the shutdown with its next job.
+    fn on_gone(&self, gone: Box<dyn FnOnce() + Send>) -> Option<Box<dyn Any + Send + Sync>> {
+        let gone = CallWhenDropped(Some(gone));
+        let waits = async move {
+            let _gone = gone;
+            std::future::pending::<()>().await;
+        };
+        Some(Box::new(AbortWhenDropped(self.handle.spawn(waits).abort_handle())))
+    }
+
+    fn watches(&self) -> bool {
+        true
+    }
+
+    fn watch(&self, watchable: Weak<dyn Watchable>) -> bool {
+        let Err(failure) = watchdog::watch(&watchable) else { return true };
+        if let Some(error) = failure.to_report {
+            // By a task, because the caller may hold locks, and no thread can be started.
+            self.handle.spawn(async move {
+                watchable.upgrade().into_iter().for_each(|log| log.is_unwatched(&error));
+            });
+        }
+        false
+    }
+
+    fn run_apart(&self, work: Task) {
+        watchdog::run_apart(work);
+    }
+
+    /// Returns `false` on a single core. A lingering job would delay the tasks that append.
     fn may_linger(&self) -> bool {
         self.has_cores
     }
 }
 
-/// Under shuttle there is no runtime: each task is a thread that shuttle schedules.
+#[cfg(not(shuttle))]
+struct CallWhenDropped(Option<Box<dyn FnOnce() + Send>>);
+
+#[cfg(not(shuttle))]
+impl Drop for CallWhenDropped {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|call| call());
+    }
+}
+
+#[cfg(not(shuttle))]
+struct AbortWhenDropped(tokio::task::AbortHandle);
+
+#[cfg(not(shuttle))]
+impl Drop for AbortWhenDropped {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Returns an executor that runs each task on a thread that shuttle schedules.
 #[cfg(shuttle)]
 pub(crate) fn pool(_: Option<&Handle>) -> Result<Arc<dyn Executor>> {
     Ok(Arc::new(Threads))
@@ -69,7 +133,7 @@ impl Executor for Threads {
     }
 }
 
-/// Whether time passes: a simulation has none.
+/// Returns whether real time passes. A simulation has no clock.
 pub(crate) fn has_clock() -> bool {
     #[cfg(feature = "simulation")]
     if crate::simulation::current_executor().is_some() {

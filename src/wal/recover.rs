@@ -1,4 +1,4 @@
-//! Recovery as a stream: every record in one pass, and then the writer at its end.
+//! [`Recovery`]: reads every record in one pass and then becomes the writer.
 
 use std::{
     collections::VecDeque,
@@ -11,32 +11,32 @@ use std::{
 use futures::{Stream, ready};
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::{Executor, start},
-    pipeline::Core,
+    pipeline::{Instruments, LogName, dispatch, mark_frame::leave_mark},
     record::Record,
     recovery::{Cut, Opening, RecoveryReport, Warning},
     replay::Records,
-    wal::{handle::Wal, options::RUNTIME_GONE},
+    wal::handle::Wal,
 };
 
-/// What recovery comes upon, in this order: warnings, records, the cut if there is one.
+/// An item of [`Recovery`]: the warnings first, then the records, then the cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovered {
-    /// Something suspicious that does no harm.
+    /// A suspicious finding.
     Warning(Warning),
     /// A record of the log, oldest first.
     Record(Record),
-    /// The torn tail that ended the log.
+    /// The cut of a torn tail, or of damage. It is the last item.
     Cut(Cut),
 }
 
-/// A log being recovered: a stream of all it holds, which ends as the log's writer.
+/// A stream of all records of a log, which then becomes the writer.
 ///
-/// Until [`into_wal`](Recovery::into_wal) nothing is changed. It need not be read to its end
-/// before. Reading is ahead by one chunk and holds two chunks of about 256 KiB at most, or two
-/// records if they are larger.
+/// Nothing is changed before [`into_wal`](Recovery::into_wal), which may be called before the end
+/// of the stream. The stream reads ahead and holds about 1.5 MiB at most, or two records if they
+/// are larger.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -58,6 +58,7 @@ pub enum Recovered {
 pub struct Recovery {
     opening: Opening,
     executor: Arc<dyn Executor>,
+    log_name: LogName,
     warnings: VecDeque<Warning>,
     records: Records,
     cut: Option<Cut>,
@@ -65,7 +66,7 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    pub(crate) fn new(opening: Opening, executor: Arc<dyn Executor>) -> Self {
+    pub(crate) fn new(opening: Opening, executor: Arc<dyn Executor>, log_name: LogName) -> Self {
         let (source, from, until) = opening.source();
         Recovery {
             warnings: opening.report.warnings.iter().cloned().collect(),
@@ -73,44 +74,46 @@ impl Recovery {
             records: Records::new(source, Arc::clone(&executor), from, until),
             opening,
             executor,
+            log_name,
             failed: None,
         }
     }
 
-    /// What was found. What is done about it is in [`Wal::recovery`].
+    /// Returns the report of reading the log. [`Wal::recovery`] also reports the changes.
     #[must_use]
     pub fn report(&self) -> &RecoveryReport {
         &self.opening.report
     }
 
-    /// Makes the log writable, from its end on.
+    /// Makes the log writable and returns its handle.
     ///
     /// # Errors
     ///
-    /// The error that the stream ended with, if it did; [`Error::NoSpace`], [`Error::Io`]. The log
-    /// is as it was then, or recovered.
+    /// The error with which the stream ended, if any; [`Error::NoSpace`], [`Error::Io`]. The log is
+    /// then either unchanged or recovered.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves a log that can be opened again, as soon as the step that was
-    /// running has ended.
+    /// If the future is dropped, the log can be opened again as soon as the running step has ended.
     pub async fn into_wal(self) -> Result<Wal> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let (opening, executor) = (self.opening, Arc::clone(&self.executor));
         drop(self.records);
+        // On the thread of the caller, which may have a recorder for this thread.
+        let instruments = Instruments::new(&self.log_name, || opening.location());
         let finished = start(self.executor.as_ref(), move || {
             let (start, report) = opening.finish(executor)?;
             let needs_mark = start.needs_mark;
-            let core = Core::start(start);
+            let core = dispatch::start(start, instruments);
             if needs_mark {
-                core.leave_mark();
+                leave_mark(&core);
             }
             Ok((core, report))
         });
         let (core, report) =
-            finished.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
+            finished.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
         Ok(Wal::new(core, report))
     }
 }

@@ -1,4 +1,4 @@
-//! The segments that nothing is appended to any more, as a stream: for archives and backups.
+//! [`SealedSegments`]: streams the segments that are complete, for archives and backups.
 
 use std::{
     fmt,
@@ -12,106 +12,113 @@ use std::{
 use futures::{Stream, ready, stream::FusedStream};
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::start,
-    format::header::SEGMENT_HEADER_BYTES,
+    format::header::file_offset,
     lsn::Lsn,
-    pipeline::{Core, WaiterId},
+    pipeline::{
+        Core, WaiterId,
+        removal::{lease, release_lease},
+    },
     segments::{SegmentInfo, Sequence},
-    wal::options::RUNTIME_GONE,
 };
 
-/// One read of a checksum takes about this much.
+/// The bytes of one read of a checksum.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Holds back the removal of files, without being a handle of the log.
-struct Hold {
+/// Prevents the removal of segments from an LSN on. It is not a handle of the log.
+struct SegmentLease {
     core: Arc<Core>,
     lsn: Lsn,
 }
 
-impl Hold {
-    /// From a later position on, while this one still holds.
-    fn further(&self, lsn: Lsn) -> Hold {
-        self.core.lease_further(lsn);
-        Hold { core: Arc::clone(&self.core), lsn }
+impl SegmentLease {
+    /// Returns a lease from a later LSN on. This lease stays in force.
+    fn at(&self, lsn: Lsn) -> SegmentLease {
+        self.core.beginning().lease_further(lsn);
+        SegmentLease { core: Arc::clone(&self.core), lsn }
     }
 }
 
-impl Drop for Hold {
+impl Drop for SegmentLease {
     fn drop(&mut self) {
-        self.core.release_lease(self.lsn);
+        release_lease(&self.core, self.lsn);
     }
 }
 
-/// A segment that is sealed and durable: its bytes don't change any more, and its file stays where
-/// it is for as long as this value does and the log is open, whatever is truncated.
+/// A segment that is sealed and durable. Its bytes do not change any more.
 ///
-/// Part of the log is what [`lsns`](SealedSegment::lsns) says, which is a prefix of the file. A cut
-/// of the log's end may end a segment sooner that was given here before; what follows it then has a
-/// higher [`epoch`](SealedSegment::epoch). So an archive of these files follows the rule of the log
-/// itself: whatever stands at or above the beginning of a segment of a higher epoch is no more.
+/// The file stays in place while this value lives and the log is open, even if the log is
+/// truncated.
+///
+/// The frames of the range [`lsns`](SealedSegment::lsns) are at the start of the file. A truncation
+/// of the log's end may later shorten this range. The segment that follows then has a higher
+/// [`epoch`](SealedSegment::epoch). So an archive of these files needs one rule: a segment replaces
+/// all positions at or above its beginning in segments of a lower epoch.
 #[must_use = "the file may go when this is dropped"]
 pub struct SealedSegment {
-    hold: Hold,
+    lease: SegmentLease,
     sequence: Sequence,
     lsns: Range<Lsn>,
     epoch: u64,
 }
 
 impl SealedSegment {
-    /// The positions that it holds: from its first frame to where the next segment begins.
+    /// Returns the positions in the segment, up to the beginning of the next one.
     #[must_use]
     pub fn lsns(&self) -> Range<Lsn> {
         self.lsns.clone()
     }
 
-    /// The epoch of its frames: the same until a cut, which begins the next.
+    /// Returns the epoch of the segment. Each truncation of the end begins the next epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// The file's name, which an archive has to keep: it is the segment's place in the log.
+    /// Returns the name of the file. An archive must keep the name, because it holds the segment's
+    /// number.
     #[must_use]
     pub fn name(&self) -> String {
         self.sequence.file_name()
     }
 
-    /// Where the file is; `None` if the log isn't kept in a file system. Link it or copy it; whoever
-    /// writes to it destroys the log.
+    /// Returns the path of the file; `None` if the storage is no file system.
+    ///
+    /// Link or copy the file. Writing to it destroys the log.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
-        self.hold.core.storage.path_of(&self.name())
+        self.lease.core.storage().path_of(&self.name())
     }
 
-    /// How many of the file's bytes are in use, from its start: the header's block and the frames.
-    /// What is behind them is of no use.
+    /// Returns the length of the used part of the file: header block and frames.
+    ///
+    /// The bytes after them are not part of the log.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        SEGMENT_HEADER_BYTES + self.lsns.end.since(self.lsns.start)
+        file_offset(self.lsns.start, self.lsns.end)
     }
 
-    /// The CRC-32C of the [used](SealedSegment::used_bytes) bytes of the file, read when it is asked
-    /// for: nothing is computed for those who don't.
+    /// Reads the [used](SealedSegment::used_bytes) bytes of the file, and returns their CRC-32C.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Corrupt`] if the file is shorter; [`Error::Closed`].
+    /// - [`Error::Corrupt`] if the file is shorter than its used bytes.
+    /// - [`Error::Io`], [`Error::Closed`].
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: it only reads.
+    /// Cancel-safe: the call only reads.
     pub async fn checksum(&self) -> Result<u32> {
-        let core = &self.hold.core;
+        let core = &self.lease.core;
         let (mut offset, mut crc, end) = (0, 0, self.used_bytes());
         while offset < end {
-            core.status.check_read()?;
+            core.status().check_read()?;
             let (core, sequence) = (Arc::clone(core), self.sequence);
             let bytes = (end - offset).min(CHUNK_BYTES);
-            let executor = Arc::clone(&core.executor);
+            let executor = Arc::clone(core.executor());
             let read = start(executor.as_ref(), move || read(&core, sequence, offset, bytes));
-            let read = read.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
+            let read = read.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
             crc = crc32c::crc32c_append(crc, &read);
             offset += bytes;
         }
@@ -121,13 +128,14 @@ impl SealedSegment {
 
 fn read(core: &Core, sequence: Sequence, offset: u64, bytes: u64) -> Result<Vec<u8>> {
     let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-    let file = core.segments.open(sequence)?;
+    let file = core.segments().open(sequence)?;
     if file.read_at(&mut buffer, offset)? < buffer.len() {
         return Err(Error::Corrupt {
-            lsn: core.purge.first(),
+            directory: file.directory().to_owned(),
+            lsn: core.beginning().first(),
             segment: file.name().to_owned(),
             offset,
-            synced: core.synced.get(),
+            synced: core.synced().get(),
             reason: "the file is shorter than it was made".to_owned(),
         });
     }
@@ -144,32 +152,34 @@ impl fmt::Debug for SealedSegment {
     }
 }
 
-/// The stream that [`Wal::sealed_segments`](crate::Wal::sealed_segments) gives: the segments that
-/// hold something at or after a position and that are sealed and durable, oldest first, those there
-/// are and then each as soon as it is, every one once.
+/// The stream of [`Wal::sealed_segments`](crate::Wal::sealed_segments): sealed and durable
+/// segments.
 ///
-/// It holds back the removal of files from its position on, so that it never misses one: a
-/// truncation of the log's beginning counts at once for readers that begin anew, and frees space
-/// when this stream has got past it, or is dropped. [`Stats`](crate::Stats) counts it as a lease.
-/// Each item holds its own file as long as it lives.
+/// It yields the segments with positions at or above the start, oldest first, and then each new
+/// one. Each segment is yielded once. The newest segment is never sealed:
+/// [`Wal::copy_to`](crate::Wal::copy_to) also copies that one.
 ///
-/// It is woken when something was synced, by whoever did it; there is no timer. It never asks for
-/// a sync or a rotation. It ends as a [`Follow`](crate::Follow) does: cleanly when the log is
-/// closed or its last handle is gone, with [`Error::Poisoned`] if it failed, after all that was
-/// sealed and durable by then. It is no handle of the log. The newest segment is never sealed:
-/// [`Wal::copy_to`](crate::Wal::copy_to) copies that one too.
+/// The stream prevents the removal of files from its position on, so that it never misses one. A
+/// truncation of the log's beginning applies immediately to new readers. It frees space only when
+/// this stream has passed the new beginning or is dropped. [`Stats`](crate::Stats) counts the
+/// stream as a lease. Each item keeps its own file while the item lives.
+///
+/// Each sync wakes the stream; there is no timer. The stream starts no sync and no rotation. It
+/// ends like a [`Follow`](crate::Follow), after all segments that were sealed and durable. It ends
+/// without an error when the log is closed or its last handle is gone. If the log failed, the last
+/// item is [`Error::Poisoned`]. The stream is not a handle of the log.
 ///
 /// # Cancel safety
 ///
-/// Cancel-safe: what a future such as `next()` hasn't yielded, the next one will.
+/// Cancel-safe: the next future continues after the last yielded segment.
 #[must_use = "streams do nothing unless polled"]
 pub struct SealedSegments {
-    /// `None` once it has ended: it holds nothing of the log then.
-    hold: Option<Hold>,
+    /// `None` after the end of the stream, which then does not hold the log.
+    lease: Option<SegmentLease>,
     refused: Option<Error>,
     last: Option<Sequence>,
     position: Lsn,
-    /// What was cut since this is gone.
+    /// The epoch up to which truncations of the end were handled.
     epoch: u64,
     waiter: Option<WaiterId>,
     target: Lsn,
@@ -178,54 +188,60 @@ pub struct SealedSegments {
 impl SealedSegments {
     pub(crate) fn new(core: &Arc<Core>, from: Lsn) -> Self {
         let epoch = core.epoch();
-        let (hold, refused) = match core.lease(from) {
-            Ok(()) => (Some(Hold { core: Arc::clone(core), lsn: from }), None),
+        let (lease, refused) = match lease(core, from) {
+            Ok(()) => (Some(SegmentLease { core: Arc::clone(core), lsn: from }), None),
             Err(error) => (None, Some(error)),
         };
         let (last, waiter, target) = (None, None, from);
-        SealedSegments { hold, refused, last, position: from, epoch, waiter, target }
+        SealedSegments { lease, refused, last, position: from, epoch, waiter, target }
     }
 
-    /// Where it goes on: one past all that it has yielded.
+    /// Returns the end of the last yielded segment, where another stream can continue.
     #[must_use]
     pub fn position(&self) -> Lsn {
         self.position
     }
 
     fn leave_queue(&mut self) {
-        if let (Some(waiter), Some(hold)) = (self.waiter.take(), &self.hold) {
-            hold.core.synced.cancel(waiter);
+        if let (Some(waiter), Some(lease)) = (self.waiter.take(), &self.lease) {
+            lease.core.synced().cancel(waiter);
         }
     }
 
-    /// Lets go of the log.
+    /// Ends the stream and releases the log.
     fn end(&mut self) {
         self.leave_queue();
-        self.hold = None;
+        self.lease = None;
     }
 
-    /// Whether the log was cut since the last look: then what follows the cut is told too, and held.
-    fn look_for_cuts(&mut self, core: &Arc<Core>) -> Result<bool> {
-        if core.epochs.current() == self.epoch {
+    /// Returns whether the log's end was truncated since the last call.
+    ///
+    /// If the truncation is below the position, the stream moves back to it.
+    fn check_for_cuts(&mut self, core: &Arc<Core>) -> Result<bool> {
+        if core.epochs().current() == self.epoch {
             return Ok(false);
         }
         let epoch = core.epoch();
-        let cut = core.epochs.cut_since(self.epoch).filter(|cut| *cut < self.position);
+        let cut = core.epochs().cut_since(self.epoch).filter(|cut| *cut < self.position);
         self.epoch = epoch;
         if let Some(cut) = cut {
             self.leave_queue();
-            core.lease(cut)?;
-            self.hold = Some(Hold { core: Arc::clone(core), lsn: cut });
+            lease(core, cut)?;
+            self.lease = Some(SegmentLease { core: Arc::clone(core), lsn: cut });
             self.position = cut;
         }
         Ok(true)
     }
 
-    /// The next that is sealed and durable, or the mark that there has to be first.
-    fn look(core: &Core, last: Option<Sequence>, from: Lsn) -> Result<(SegmentInfo, Lsn), Lsn> {
-        // Before the segments: what is sealed later makes the mark pass this.
-        let synced = core.synced.get();
-        match core.segments.sealed_after(last, from) {
+    /// Returns the next sealed and durable segment, or the mark to wait for.
+    fn next_sealed(
+        core: &Core,
+        last: Option<Sequence>,
+        from: Lsn,
+    ) -> Result<(SegmentInfo, Lsn), Lsn> {
+        // Read before the segments: if a segment is sealed later, the mark passes this value.
+        let synced = core.synced().get();
+        match core.segments().sealed_after(last, from) {
             Some((info, end)) if end <= synced => Ok((info, end)),
             Some((_, end)) => Err(end),
             None => Err(synced.plus(1)),
@@ -238,14 +254,14 @@ impl SealedSegments {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<(SegmentInfo, Lsn)>>> {
         loop {
-            let looked = Self::look(core, self.last, self.position);
-            // After the look: what it found is of the epoch whose mark it took.
-            match self.look_for_cuts(core) {
+            let sealed = Self::next_sealed(core, self.last, self.position);
+            // Checked afterwards, so that the segment and the mark are of the same epoch.
+            match self.check_for_cuts(core) {
                 Ok(false) => {}
                 Ok(true) => continue,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            let target = match looked {
+            let target = match sealed {
                 Ok(sealed) => return Poll::Ready(Some(Ok(sealed))),
                 Err(target) => target,
             };
@@ -253,19 +269,19 @@ impl SealedSegments {
                 self.leave_queue();
                 self.target = target;
             }
-            if core.synced.register_reader(target, &mut self.waiter, context.waker()) {
+            if core.synced().register_reader(target, &mut self.waiter, context.waker()) {
                 continue;
             }
-            // After registering: what comes later wakes us.
-            let end = match core.status.check() {
-                _ if core.epochs.current() != self.epoch => continue,
-                Err(_) if core.was_closed() => None,
+            // Checked after registering, because later changes wake this task.
+            let end = match core.status().check() {
+                _ if core.epochs().current() != self.epoch => continue,
+                Err(_) if core.status().was_closed() => None,
                 Err(error) => Some(Err(error)),
-                Ok(()) if core.status.is_abandoned() => None,
+                Ok(()) if core.status().is_abandoned() => None,
                 Ok(()) => return Poll::Pending,
             };
-            // Before the end came there may have been one more.
-            return Poll::Ready(match Self::look(core, self.last, self.position) {
+            // One more segment may have been sealed before the end.
+            return Poll::Ready(match Self::next_sealed(core, self.last, self.position) {
                 Ok(sealed) => Some(Ok(sealed)),
                 Err(_) => end,
             });
@@ -281,7 +297,7 @@ impl Stream for SealedSegments {
         if let Some(error) = this.refused.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let Some(core) = this.hold.as_ref().map(|hold| Arc::clone(&hold.core)) else {
+        let Some(core) = this.lease.as_ref().map(|lease| Arc::clone(&lease.core)) else {
             return Poll::Ready(None);
         };
         let (info, end) = match ready!(this.poll_sealed(&core, context)) {
@@ -295,15 +311,15 @@ impl Stream for SealedSegments {
                 return Poll::Ready(None);
             }
         };
-        let Some(hold) = this.hold.take() else { return Poll::Ready(None) };
-        // First what holds the file, then what holds the rest: at no moment nothing does.
+        let Some(lease) = this.lease.take() else { return Poll::Ready(None) };
+        // The lease of the item begins before the old one ends, so the file is always kept.
         let item = SealedSegment {
-            hold: hold.further(info.base.max(hold.lsn)),
+            lease: lease.at(info.base.max(lease.lsn)),
             sequence: info.sequence,
             lsns: info.base..end,
             epoch: info.epoch,
         };
-        this.hold = Some(hold.further(end));
+        this.lease = Some(lease.at(end));
         this.last = Some(info.sequence);
         this.position = end;
         Poll::Ready(Some(Ok(item)))
@@ -312,7 +328,7 @@ impl Stream for SealedSegments {
 
 impl FusedStream for SealedSegments {
     fn is_terminated(&self) -> bool {
-        self.hold.is_none() && self.refused.is_none()
+        self.lease.is_none() && self.refused.is_none()
     }
 }
 

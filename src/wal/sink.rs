@@ -1,4 +1,4 @@
-//! The log as a sink of records, for those who have a stream of them.
+//! [`WalSink`]: the log as a sink for a stream of records.
 
 use std::{
     fmt,
@@ -13,49 +13,56 @@ use futures::{Sink, future::BoxFuture, ready};
 use crate::{
     error::{Error, Result},
     lsn::Lsn,
-    pipeline::{Goal, OpenLog, Span},
+    pipeline::{Goal, OpenLog, Span, dispatch},
     wal::handle::Wal,
 };
 
-/// A [`Sink`] of records: sending appends, flushing syncs. Made by [`Wal::sink`].
+/// A [`Sink`] of records that appends each record and syncs on flush; made by [`Wal::sink`].
 ///
-/// - *Ready* is back pressure: it comes when the record before has its place in the log. At most
-///   one record waits in the sink; all others are the log's, and on their way to the file.
-/// - *Flush* resolves when all that was sent is on stable storage. Everybody who waits for a sync
-///   shares it.
-/// - *Close* only flushes. **It doesn't close the log**, which may have other handles:
+/// - *Ready* is back pressure: it resolves when the previous record has an LSN. At most one record
+///   waits in the sink. All other records are in the log, which writes them.
+/// - *Flush* resolves when all sent records are on stable storage. Tasks that wait at the same time
+///   share a flush.
+/// - *Close* only flushes. **It does not close the log**, which may have other handles:
 ///   [`Wal::close`] does.
 ///
-/// Sending without flushing promises what [`Wal::enqueue`] promises.
+/// Sending without a flush gives the promise of [`Wal::enqueue`].
 ///
 /// # Errors
 ///
-/// Those of [`Wal::append`]. [`Error::RecordTooLarge`] comes from sending the record, and
-/// [`Error::NoSpace`] from the next call of any kind, if the record had to wait; after both that
-/// record, and it alone, isn't in the log, and the sink can be used on. [`Error::Poisoned`] and
-/// [`Error::Closed`] come back from every call. Sending without having asked for readiness may
-/// give [`Error::Full`]: nothing was appended.
+/// Those of [`Wal::append`], and these:
+///
+/// - [`Error::RecordTooLarge`] when the record is sent. That record is not in the log.
+/// - [`Error::NoSpace`] or [`Error::Io`] at the next call of any kind, if the record had to wait.
+///   That record is not in the log.
+/// - [`Error::Full`] if a record is sent before the sink is ready. Nothing was appended.
+/// - [`Error::Truncated`] at a flush, once, if a sent record was dropped by
+///   [`Wal::truncate_after`].
+/// - [`Error::Poisoned`] and [`Error::Closed`] at every call.
+///
+/// The sink can be used again after all errors except the last two.
 ///
 /// # Cancel safety
 ///
-/// Dropping a future made of the sink (`send`, `flush`, `feed`) takes nothing back: what was sent
-/// stays sent, and a record that still waits goes on at the next call. Dropping the sink drops the
-/// record that waits, whole; all others stay.
+/// Dropping a future of the sink (`send`, `flush`, `feed`) takes no record back. A record that
+/// still waits is appended by the next call. Dropping the sink drops the waiting record as a whole;
+/// all others stay.
 #[must_use = "sinks do nothing unless polled"]
 pub struct WalSink {
     core: Arc<OpenLog>,
-    /// The record that found no room when it was sent, on its way.
+    /// The append of a record that found no room when it was sent.
     waiting: Option<BoxFuture<'static, Result<Span>>>,
-    /// What a flush has to cover.
+    /// The end of the sent records, which a flush must reach.
     goal: Goal,
-    /// Something that was sent since the last flush is no part of the log any more.
+    /// Set if a truncation has dropped a record that was sent since the last flush.
     cut: Option<Error>,
     flushing: Option<BoxFuture<'static, Result<()>>>,
 }
 
 impl Wal {
-    /// A sink that appends what it is sent, and syncs when it is flushed. There may be any number
-    /// of them.
+    /// Returns a sink that appends each sent record, and syncs when it is flushed.
+    ///
+    /// A log may have any number of sinks.
     ///
     /// # Example
     ///
@@ -80,16 +87,16 @@ impl Wal {
 impl WalSink {
     fn sent(&mut self, span: Span) {
         if span.goal.epoch != self.goal.epoch {
-            self.cut = self.cut.take().or(self.core.epochs.check(self.goal).err());
+            self.cut = self.cut.take().or(self.core.epochs().check(self.goal).err());
         }
         self.goal = span.goal;
     }
 
-    /// Gets the record that waits into the log.
+    /// Appends the waiting record, if there is one.
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(waiting) = &mut self.waiting {
             let reserved = ready!(waiting.as_mut().poll(context));
-            // Whatever the answer, it is given once.
+            // An error is returned once.
             self.waiting = None;
             self.sent(reserved?);
         }
@@ -102,26 +109,22 @@ impl Sink<Bytes> for WalSink {
 
     fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_waiting(context))?;
-        Poll::Ready(self.core.status.check_new())
+        Poll::Ready(self.core.status().check_new())
     }
 
     fn start_send(mut self: Pin<&mut Self>, payload: Bytes) -> Result<()> {
         if self.waiting.is_some() {
             return Err(Error::Full);
         }
-        match self.core.try_reserve_record(payload.clone().into()) {
+        match dispatch::try_enqueue(&self.core, payload.clone().into()) {
             Ok(span) => {
-                self.core.kick_writer();
                 self.sent(span);
                 Ok(())
             }
             Err(Error::Full) => {
                 let core = Arc::clone(&self.core);
-                self.waiting = Some(Box::pin(async move {
-                    let span = core.reserve_record(payload.into()).await?;
-                    core.kick_writer();
-                    Ok(span)
-                }));
+                self.waiting =
+                    Some(Box::pin(async move { dispatch::enqueue(&core, payload.into()).await }));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -130,25 +133,30 @@ impl Sink<Bytes> for WalSink {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_waiting(context))?;
-        if let Some(cut) = self.cut.take().or(self.core.epochs.check(self.goal).err()) {
-            // Said once: what is sent from now on is none of it.
+        if let Some(cut) = self.cut.take().or(self.core.epochs().check(self.goal).err()) {
+            // Returned once, because records sent from now on are not affected.
             self.flushing = None;
             self.goal = self.core.goal(|| Lsn::ZERO);
             return Poll::Ready(Err(cut));
         }
-        while self.core.synced.get() < self.goal.end {
+        while self.core.synced().get() < self.goal.end {
             let (core, goal) = (Arc::clone(&self.core), self.goal);
-            // One that was begun before more was sent ends earlier: then there is another round.
-            let flushing = self
-                .flushing
-                .get_or_insert_with(|| Box::pin(async move { core.wait_synced(goal).await }));
+            // A sync that began before more was sent ends too early, so the loop starts another.
+            let flushing = self.flushing.get_or_insert_with(|| {
+                Box::pin(async move {
+                    let commit = core.measures().instruments.commit();
+                    dispatch::sync(&core, goal.into()).await?;
+                    commit.done();
+                    Ok(())
+                })
+            });
             let flushed = ready!(flushing.as_mut().poll(context));
             self.flushing = None;
             flushed?;
         }
         self.flushing = None;
-        // After the mark was read, which may be one of a later epoch.
-        Poll::Ready(self.core.epochs.check(self.goal))
+        // Checked after the mark was read, because the mark may be of a later epoch.
+        Poll::Ready(self.core.epochs().check(self.goal))
     }
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {

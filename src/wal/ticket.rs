@@ -1,16 +1,16 @@
-//! The receipt of a record that was ordered and is on its way.
+//! [`Ticket`]: the receipt of a record that has an LSN and is not written yet.
 
 use std::{fmt, sync::Arc};
 
 use crate::{
     error::Result,
     lsn::Lsn,
-    pipeline::{OpenLog, Span},
+    pipeline::{OpenLog, Span, dispatch, wait::reach_written},
 };
 
-/// A record that has its place in the log, and can be waited for.
+/// A receipt for an enqueued record, which waits until the record is written or synced.
 ///
-/// Dropping a ticket changes nothing: the record belongs to the log.
+/// Dropping a ticket changes nothing, because the record is already part of the log.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -33,29 +33,40 @@ impl Ticket {
         Ticket { core, span }
     }
 
-    /// The record's position.
+    /// Returns the LSN of the record.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
         self.span.lsn
     }
 
-    /// Resolves when the record is with the operating system: it survives the end of the process.
+    /// Returns the position behind the record, as [`Record::end`](crate::Record::end).
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.span.goal.end
+    }
+
+    /// Resolves when the operating system has the record.
+    ///
+    /// The record then survives the end of the process.
     ///
     /// # Errors
     ///
-    /// [`Error::Poisoned`](crate::Error::Poisoned) if a write or sync failed before,
-    /// [`Error::Closed`](crate::Error::Closed) if the log's runtime went away before,
-    /// [`Error::Truncated`](crate::Error::Truncated) if the record was dropped by
-    /// [`Wal::truncate_after`](crate::Wal::truncate_after): never answered for by what came later.
+    /// - [`Error::Poisoned`](crate::Error::Poisoned) if a write or a sync failed before.
+    /// - [`Error::Closed`](crate::Error::Closed) if the log's runtime was shut down before.
+    /// - [`Error::Truncated`](crate::Error::Truncated) if
+    ///   [`Wal::truncate_after`](crate::Wal::truncate_after) dropped the record, even if a later
+    ///   record has its LSN now.
+    /// - [`Error::Indeterminate`](crate::Error::Indeterminate) while the I/O stalls, with
+    ///   [`OnStall::FailWaiters`](crate::OnStall::FailWaiters).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only ends the waiting.
+    /// Cancel-safe: dropping the future only ends the wait.
     pub async fn written(&self) -> Result<()> {
-        self.core.reach_written(self.span.goal).await
+        reach_written(&self.core, self.span).await
     }
 
-    /// Has the record synced, and resolves when it is: it survives a loss of power.
+    /// Syncs the record, and resolves when it survives a power loss.
     ///
     /// # Errors
     ///
@@ -63,9 +74,12 @@ impl Ticket {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future only ends the waiting.
+    /// Cancel-safe: dropping the future only ends the wait.
     pub async fn synced(&self) -> Result<()> {
-        self.core.wait_synced(self.span.goal).await
+        let commit = self.core.measures().instruments.commit();
+        dispatch::sync(&self.core, self.span).await?;
+        commit.done();
+        Ok(())
     }
 }
 

@@ -1,38 +1,82 @@
-//! The two ends of the log, and what holds the first of them back.
+//! Truncation of both ends of the log, and leases that delay it.
 
 use std::sync::Arc;
 
 use crate::{
-    error::{Error, Result},
+    error::{ClosedBy, Error, Result},
     executor::start,
+    format::frame::is_aligned,
     lsn::Lsn,
-    pipeline::Goal,
+    pipeline::{
+        Goal, OpenLog, job::request_write, slot_changes::make_all_durable,
+        truncate_end::truncate_end, truncate_start::truncate_start, wait::reach_written,
+    },
     replay::{end_of_unit, is_boundary},
-    wal::{handle::Wal, lease::Lease, options::RUNTIME_GONE},
+    sabotage::{self, Sabotage},
+    wal::{handle::Wal, lease::Lease},
 };
 
+/// Checks that a unit begins at `lsn`, or that the log ends there. A position below the log's
+/// beginning passes.
+pub(super) async fn check_boundary(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) -> Result<()> {
+    let (first, end) = (core.beginning().first(), core.records_end());
+    if lsn > end {
+        return Err(Error::outside(lsn, first, end));
+    }
+    if !is_aligned(lsn) {
+        return Err(Error::NotABoundary { lsn });
+    }
+    if first >= lsn || lsn >= end {
+        return Ok(());
+    }
+    if core.written().get() <= lsn {
+        // As in `read`.
+        request_write(core);
+    }
+    reach_written(core, Goal { end: lsn.plus(1), epoch }).await?;
+    let live = Arc::clone(core);
+    let checked = start(core.executor().as_ref(), move || is_boundary(&live, lsn, epoch));
+    match checked.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })? {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NotABoundary { lsn }),
+        // A concurrent truncation went further.
+        Err(Error::BelowFirst { .. }) if lsn <= core.beginning().first() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Wal {
-    /// Has the log begin at `lsn`: what stands before it is dropped. Resolves when that is durable;
-    /// the files that hold nothing else are removed in the background, oldest first. `lsn` is the
-    /// LSN of a record, which is kept, or the end of the log, which drops all. A position at which
-    /// the log has begun already, or before, changes nothing.
+    /// Drops the records before `lsn`, and resolves when the truncation is durable.
     ///
-    /// Safe beside appends, syncs and readers; it waits for nobody but the flush that it shares
-    /// with all others. What is being read from below `lsn` may still give what it had read ahead,
-    /// then [`Error::OutOfRange`]; [`Wal::retain`] holds what a reader still needs. A log on a full
-    /// device can be truncated too, which is how it gets space again.
+    /// `lsn` is the LSN of the record with which the log then begins, or the end of the log, which
+    /// drops all records. A position at or below the current beginning changes nothing. Files
+    /// without a remaining record are removed in the background, oldest first.
+    ///
+    /// Returns the position at which the log begins then. That is below `lsn` if a [`Slot`] is: a
+    /// truncation passes no slot, except one that is too far behind
+    /// ([`Slot::keep_at_most`]). Slots that have advanced are made durable first.
+    ///
+    /// [`Slot`]: crate::Slot
+    /// [`Slot::keep_at_most`]: crate::Slot::keep_at_most
+    ///
+    /// Appends, syncs and reads may run at the same time. The call waits only for a flush, which it
+    /// shares with others. A replay of dropped records may yield records that it has read ahead,
+    /// and then gets [`Error::BelowFirst`]. [`Wal::retain`] keeps records for a reader. A log on a
+    /// full device can be truncated, too, to get space.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`] above the end, [`Error::NotABoundary`] where no record or batch
-    /// begins: nothing is changed. [`Error::NoSpace`] if the last truncation gave no space either.
-    /// [`Error::Truncated`] if the end was truncated to less than `lsn` meanwhile.
-    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
+    /// - [`Error::AboveEnd`] if `lsn` is above the end: nothing is changed.
+    /// - [`Error::NotABoundary`] if no record or batch begins at `lsn`, or at the position of a
+    ///   lower slot: nothing is changed.
+    /// - [`Error::NoSpace`] if the truncation before this one freed no space.
+    /// - [`Error::Truncated`] if the end of the log was truncated below `lsn` during the call.
+    /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the log as it was, or truncated as soon as a later flush makes it
-    /// so; call it again to know.
+    /// If the future is dropped, the log is unchanged or will be truncated by a later flush. Call
+    /// `truncate_before` again to be sure.
     ///
     /// # Example
     ///
@@ -46,44 +90,39 @@ impl Wal {
     /// assert_eq!(wal.watermarks().first, kept);
     /// # Ok(()) }
     /// ```
-    pub async fn truncate_before(&self, lsn: Lsn) -> Result<()> {
+    pub async fn truncate_before(&self, lsn: Lsn) -> Result<Lsn> {
         let core = self.core();
-        core.status.check_new()?;
+        core.status().check_new()?;
         let epoch = core.epoch();
-        let (first, end) = (core.purge.first(), core.records_end());
-        if lsn > end {
-            return Err(Error::OutOfRange { lsn, first, end });
+        check_boundary(core, lsn, epoch).await?;
+        if !sabotage::is_on(Sabotage::TruncatePastSlot) {
+            make_all_durable(core).await?;
         }
-        if lsn.as_u64() % 8 != 0 {
-            return Err(Error::NotABoundary { lsn });
-        }
-        if first < lsn && lsn < end {
-            if core.written.get() <= lsn {
-                // As in `read`.
-                core.kick_writer();
+        loop {
+            let held = core.beginning().oldest_slot(core.synced().get());
+            let to = held.map_or(lsn, |(_, position)| position.min(lsn));
+            if to < lsn && to > core.beginning().first() {
+                check_boundary(core, to, epoch).await?;
             }
-            core.reach_written(Goal { end: lsn.plus(1), epoch }).await?;
-            let live = Arc::clone(core);
-            let checked = start(core.executor.as_ref(), move || is_boundary(&live, lsn, epoch));
-            match checked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })? {
-                Ok(true) => {}
-                Ok(false) => return Err(Error::NotABoundary { lsn }),
-                // Somebody else's truncation went further while this looked.
-                Err(Error::OutOfRange { .. }) if lsn <= core.purge.first() => {}
-                Err(error) => return Err(error),
+            if truncate_start(core, to, epoch).await? {
+                return Ok(core.beginning().first());
             }
         }
-        core.begin_at(lsn, epoch).await
     }
 
-    /// Keeps what stands from `lsn` on readable, and its files in place, until the lease is dropped,
-    /// whatever is truncated meanwhile: for a slow reader, or an archive. It holds as long as the
-    /// log is open, not longer.
+    /// Keeps the records from `lsn` on readable until the returned lease is dropped.
+    ///
+    /// Truncations of the log's beginning neither hide these records nor remove their files. Use it
+    /// for a slow reader or an archive. A lease is effective only while the log is open, and does
+    /// not prevent [`truncate_after`](Wal::truncate_after). It keeps segments on the disk.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`] if `lsn` can't be read any more, or lies above the end;
-    /// [`Error::Closed`].
+    /// - [`Error::BelowFirst`] if the record at `lsn` was truncated.
+    /// - [`Error::AboveEnd`] if `lsn` is above the end.
+    /// - [`Error::Closed`].
+    ///
+    /// # Example
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
@@ -101,32 +140,36 @@ impl Wal {
         Lease::new(self.core(), lsn)
     }
 
-    /// Drops the newest records: the log ends behind the record at `last`, or, with `None`, where it
-    /// begins. Resolves when that is durable, with the new end, where the next record will stand.
-    /// If nothing stands behind `last`, nothing is changed.
+    /// Drops the records after the record at `last`, or all records if `last` is `None`.
     ///
-    /// Safe beside appends, syncs and readers. Appends wait for one small write and one flush,
-    /// however large the log is; the files of what is dropped are removed in the background. Who
-    /// comes later appends behind the cut, at positions that are used again. So whoever still waits
-    /// for, or reads, what was dropped is told [`Error::Truncated`]: tickets, appends under way,
-    /// syncs, reads and replays. A follower that had yielded some of it is told so too, before it
-    /// goes on with what stands there now. A replay may still give what it had read ahead.
+    /// Resolves when the truncation is durable. Returns the new end, which is the LSN of the next
+    /// record; if the log has slots, notes of the log may come before that. If no record follows
+    /// `last`, nothing is changed. Positions of slots above the new end move back to it.
     ///
-    /// What a lease holds is kept from a truncation of the beginning, and not from this one.
+    /// Appends, syncs and reads may run at the same time. Appends wait for one small write and one
+    /// flush, whatever the size of the log. The files of the dropped records are removed in the
+    /// background.
+    ///
+    /// Later appends reuse these positions. Waiters and readers of dropped records get
+    /// [`Error::Truncated`]: tickets, running appends, syncs, reads and replays. A replay may yield
+    /// records that it has read ahead. A follower that has yielded a dropped record gets the error,
+    /// too, and then continues with the new records. A lease does not prevent this truncation.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`] if no record of the log stands at `last`; [`Error::NotABoundary`] if no
-    /// record begins there, or one within a batch that isn't its last: a batch is kept whole.
-    /// [`Error::NoSpace`] if there is none for the segment that begins at the cut. Nothing is
-    /// changed then, nor after [`Error::Truncated`]: another truncation has dropped `last` itself.
-    /// [`Error::Corrupt`], [`Error::Io`] if the record at `last` can't be read.
-    /// [`Error::Poisoned`], [`Error::Closed`].
+    /// - [`Error::BelowFirst`], [`Error::AboveEnd`] if `last` is not within the log.
+    /// - [`Error::NotABoundary`] if no record begins at `last`, or the record is in a batch and not
+    ///   its last one. A batch is dropped or kept as a whole.
+    /// - [`Error::NoSpace`] if there is no space for the segment that begins at the new end.
+    ///   Nothing is changed.
+    /// - [`Error::Truncated`] if another truncation has dropped `last`. Nothing is changed.
+    /// - [`Error::Corrupt`], [`Error::Io`] if the record at `last` cannot be read.
+    /// - [`Error::Poisoned`], [`Error::Closed`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the log as it was, or truncated: it goes on by itself once it has
-    /// begun. Call it again to know.
+    /// If the future is dropped, the log is unchanged or truncated, because a truncation that has
+    /// begun completes by itself. Call `truncate_after` again to be sure.
     ///
     /// # Example
     ///
@@ -134,31 +177,35 @@ impl Wal {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
     /// # use highwater::{Wal, storage::MemoryStorage};
     /// # let wal = Wal::options().open_with(MemoryStorage::new()).await?;
-    /// let agreed = wal.append(b"what the leader has too").await?;
-    /// let ticket = wal.enqueue(b"what it hasn't").await?;
+    /// let agreed = wal.append(b"record of the leader").await?;
+    /// let ticket = wal.enqueue(b"record of a follower only").await?;
     /// let end = wal.truncate_after(agreed).await?;
     /// assert!(ticket.synced().await.is_err());
-    /// assert_eq!(wal.append(b"what it has instead").await?, end);
+    /// assert_eq!(wal.append(b"next record of the leader").await?, end);
     /// # Ok(()) }
     /// ```
     pub async fn truncate_after(&self, last: impl Into<Option<Lsn>>) -> Result<Lsn> {
         let core = self.core();
-        core.status.check_new()?;
+        core.status().check_new()?;
         let epoch = core.epoch();
         let Some(lsn) = last.into() else {
-            return core.cut(None, epoch).await;
+            return truncate_end(core, None, epoch).await;
         };
-        let (first, end) = (core.purge.first(), core.records_end());
+        let (first, end) = (core.beginning().first(), core.records_end());
         if lsn < first || lsn >= end {
-            return Err(Error::OutOfRange { lsn, first, end });
+            return Err(Error::outside(lsn, first, end));
         }
-        if lsn.as_u64() % 8 != 0 {
+        if !is_aligned(lsn) {
             return Err(Error::NotABoundary { lsn });
         }
-        core.reach_written(Goal { end: lsn.plus(1), epoch }).await?;
+        if core.written().get() <= lsn {
+            // As in `read`.
+            request_write(core);
+        }
+        reach_written(core, Goal { end: lsn.plus(1), epoch }).await?;
         let live = Arc::clone(core);
-        let looked = start(core.executor.as_ref(), move || end_of_unit(&live, lsn, epoch));
-        let cut = looked.await.map_err(|_| Error::Closed { reason: RUNTIME_GONE })??;
-        core.cut(Some(cut), epoch).await
+        let looked = start(core.executor().as_ref(), move || end_of_unit(&live, lsn, epoch));
+        let cut = looked.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
+        truncate_end(core, Some(cut), epoch).await
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What compresses well, and what doesn't at all.
+/// Payloads that compress well, and payloads that do not.
 fn payloads(bytes: usize) -> [Vec<u8>; 2] {
     let mut state = bytes as u64 | 1;
     let noise = std::iter::repeat_with(|| {
@@ -24,7 +24,7 @@ fn compressions() -> Vec<Compression> {
 const LIMIT: u64 = 1 << 26;
 
 #[test]
-fn what_is_stored_expands_to_what_it_was_and_is_stored_only_if_the_frame_shrinks() {
+fn compressed_payload_round_trips_and_shrinks_frame() {
     for compression in compressions() {
         let config = Config { compression, compression_bytes_min: 0, ..Config::default() };
         let sizes = (0..300).chain([1000, 4095, 4096, 65_535, 65_536, 1 << 20]);
@@ -45,7 +45,7 @@ fn what_is_stored_expands_to_what_it_was_and_is_stored_only_if_the_frame_shrinks
 }
 
 #[test]
-fn a_length_above_the_limit_is_refused_and_an_impossible_one_is_no_releases() {
+fn length_above_limit_or_impossible_is_refused() {
     for compression in compressions() {
         let config = Config { compression, ..Config::default() };
         let [payload, _] = payloads(4096);
@@ -68,9 +68,10 @@ fn a_length_above_the_limit_is_refused_and_an_impossible_one_is_no_releases() {
     }
 }
 
-/// Sealed by somebody who can: no panic, and nothing but the payload or a refusal.
+/// Hostile stored bytes with a valid checksum. The result is the payload or a refusal, never a
+/// panic.
 #[test]
-fn any_change_of_what_is_stored_gives_the_length_that_it_tells_or_nothing() {
+fn changed_stored_bytes_give_claimed_length_or_error() {
     for compression in compressions() {
         let config = Config { compression, ..Config::default() };
         let payload = [payloads(600)[0].clone(), payloads(100)[1].clone()].concat();
@@ -91,7 +92,7 @@ fn any_change_of_what_is_stored_gives_the_length_that_it_tells_or_nothing() {
 }
 
 #[test]
-fn flags_survive_the_round_trip_and_unknown_ones_are_told_apart() {
+fn flags_round_trip_and_unknown_flags_are_refused() {
     for flags in 0..=u8::MAX {
         match Codec::from_flags(flags) {
             Ok(codec) => assert_eq!(codec.map_or(0, Codec::flags), flags),
@@ -101,7 +102,7 @@ fn flags_survive_the_round_trip_and_unknown_ones_are_told_apart() {
 }
 
 #[test]
-fn a_build_without_a_codec_says_so() {
+fn build_without_codec_names_the_missing_feature() {
     let stored = [64, 0, 0, 0, 1, 2, 3];
     for (codec, is_built) in
         [(Codec::Lz4, cfg!(feature = "lz4")), (Codec::Zstd, cfg!(feature = "zstd"))]
@@ -109,5 +110,19 @@ fn a_build_without_a_codec_says_so() {
         let expected =
             if is_built { Unexpandable::Malformed } else { Unexpandable::NotBuilt(codec) };
         assert_eq!(expand(codec, &stored, LIMIT), Err(expected));
+    }
+}
+
+/// Regression: with 32 bits the codec's bound of the packed length overflowed above 37 MiB.
+#[cfg(feature = "lz4")]
+#[test]
+fn lz4_of_a_large_record_is_stored_or_left_alone() {
+    let payload = vec![7; 40 << 20];
+    let config = Config { compression: Compression::Lz4, ..Config::default() };
+    match compress(&config, &payload) {
+        Some((codec, stored)) => {
+            assert_eq!(expand(codec, &stored, LIMIT).map(|whole| whole == payload), Ok(true));
+        }
+        None => assert_eq!(usize::BITS, 32, "a payload within the bound is compressed"),
     }
 }

@@ -1,58 +1,58 @@
-//! Which part of the log each segment file holds, by whatever headers are left.
+//! Determines the part of the log in each segment file, from the readable headers.
 //!
-//! Unlike the chain of an intact log this asks for no links: a header that holds says where its
-//! segment begins and of which epoch it is, and the epochs say what a cut replaced.
+//! Unlike for the chain of an intact log, no links are needed. A valid header holds the base and
+//! the epoch of its segment. The epochs show which segments a cut replaced.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     format::{
-        frame::{FRAME_HEADER_BYTES_U64, FrameHeader, Seed},
-        header::{FILE_BYTES_MAX, ParsedHeader, SEGMENT_HEADER_BYTES, VERSION},
-        scan::Place,
-        search::{Found, search},
+        frame::Seed,
+        header::{FILE_BYTES_MAX, ParsedHeader, file_end, frame_room},
+        scan::WalkBounds,
+        search::{FoundFrame, search},
     },
     inspect::Frozen,
     lsn::Lsn,
     options::Config,
-    reader::view::reader_of,
-    recovery::{Member, first_told_by, read_header},
+    reader::{salvage::openable::OpenableLog, view::reader_of},
+    recovery::{Member, first_recorded_in, read_header, refuse_unsupported},
     segments::{Region, SegmentFile, SegmentReader, Sequence},
     storage::Storage,
 };
 
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// A part of the log, and the file that holds it.
+/// A part of the log and the file that holds it.
 #[derive(Clone, Debug)]
 pub(super) struct Extent {
     pub(super) reader: SegmentReader,
     pub(super) from: Lsn,
     pub(super) to: Lsn,
-    /// Where it ends is known by its contents alone: it is the newest, or the next one is missing.
+    /// True if only the contents show the end, because no successor is present.
     pub(super) is_open: bool,
-    /// Its header can't be read, nor its copy.
+    /// True if neither copy of its header is readable.
     pub(super) is_headless: bool,
 }
 
-/// A file of which nothing is known but that it holds something.
+/// A file whose position in the log is unknown.
 #[derive(Clone, Debug)]
 pub(super) struct Stray {
     pub(super) name: String,
     pub(super) used_bytes: u64,
-    pub(super) reason: &'static str,
+    pub(super) reason: String,
 }
 
-/// What is left of a log.
+/// The readable parts of a log.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
-    /// In the order of the log, none overlapping another.
+    /// In the order of the log, without overlaps.
     pub(super) extents: Vec<Extent>,
     pub(super) strays: Vec<Stray>,
     pub(super) first: Lsn,
     pub(super) committed: Lsn,
-    /// Positions that something claims was synced: a unit begins at each.
+    /// Positions that a header or a frame claims were synced. A unit begins at each.
     pub(super) boundaries: BTreeSet<Lsn>,
 }
 
@@ -61,7 +61,7 @@ struct Headless {
     bytes: u64,
 }
 
-/// What the headers of all files say.
+/// The segment files, by the state of their headers.
 struct Headers {
     members: Vec<Member>,
     headless: Vec<Headless>,
@@ -70,18 +70,19 @@ struct Headers {
 
 pub(super) fn survey(frozen: &Arc<Frozen>, config: &Config) -> Result<Remains> {
     let storage: Arc<dyn Storage> = Arc::<Frozen>::clone(frozen);
-    let Headers { members, headless, strays } = headers(frozen)?;
+    let openable = OpenableLog::judge(frozen, config);
+    let Headers { members, headless, mut strays } = headers(frozen, &openable)?;
+    let mut current = current_segments(&members, &openable, &mut strays);
     let mut remains = Remains { strays, ..Remains::default() };
-    let mut live = live(&members);
-    for (at, (member, to)) in live.clone().iter().enumerate() {
-        let next = live.get(at + 1).map(|(next, _)| *next);
+    for (at, (member, to)) in current.clone().iter().enumerate() {
+        let next = current.get(at + 1).map(|(next, _)| *next);
         let is_linked = next.is_some_and(|next| next.header.previous == Some(member.header.link()));
         let mut to = *to;
         match next.map(|next| next.header) {
-            // What its file has lost is its own damage.
+            // The missing end of a shortened file is part of its extent, and is reported as a gap.
             Some(next) if is_linked => {
-                let made_bytes = member.header.file_bytes.saturating_sub(SEGMENT_HEADER_BYTES);
-                to = next.base.min(member.header.base.plus(made_bytes)).max(to);
+                let made_end = file_end(member.header.base, member.header.file_bytes);
+                to = next.base.min(made_end).max(to);
             }
             Some(next) => {
                 let missing = next.previous.map_or(member.header.base, |link| link.base);
@@ -89,6 +90,7 @@ pub(super) fn survey(frozen: &Arc<Frozen>, config: &Config) -> Result<Remains> {
             }
             None => {}
         }
+        to = to.max(openable.end_of(member));
         let mut reader = reader_of(&storage, config, member, None)?;
         reader.place.end = to;
         remains.extents.push(Extent {
@@ -104,23 +106,29 @@ pub(super) fn survey(frozen: &Arc<Frozen>, config: &Config) -> Result<Remains> {
         remains.boundaries.insert(member.header.base);
     }
     for found in headless {
-        place_headless(&storage, config, &mut live, &found, &mut remains)?;
+        place_headless(&storage, config, &mut current, &found, (&openable, &mut remains))?;
     }
     remains.extents.sort_by_key(|extent| extent.from);
-    let unsynced = live.last().map_or(Lsn::ZERO, |(newest, _)| newest.header.synced);
+    let unsynced = current.last().map_or(Lsn::ZERO, |(newest, _)| newest.header.synced);
     for at in 0..remains.extents.len() {
         remains.read_claims(at, unsynced)?;
+    }
+    if !openable.members.is_empty() {
+        remains.first = openable.first;
     }
     Ok(remains)
 }
 
-fn headers(frozen: &Arc<Frozen>) -> Result<Headers> {
+fn headers(frozen: &Arc<Frozen>, openable: &OpenableLog) -> Result<Headers> {
     let mut headers = Headers { members: Vec::new(), headless: Vec::new(), strays: Vec::new() };
     for sequence in frozen.names().iter().filter_map(|name| Sequence::parse(name)) {
-        let Ok(file) = SegmentFile::open(frozen.as_ref(), sequence) else {
-            let (name, reason) = (sequence.file_name(), "the file can't be opened");
-            headers.strays.push(Stray { name, used_bytes: 0, reason });
-            continue;
+        let file = match SegmentFile::open(frozen.as_ref(), sequence) {
+            Ok(file) => file,
+            Err(error) => {
+                let (name, reason) = (sequence.file_name(), format!("{error:#}"));
+                headers.strays.push(Stray { name, used_bytes: 0, reason });
+                continue;
+            }
         };
         let bytes = file.bytes()?;
         let segment = sequence.file_name();
@@ -128,48 +136,57 @@ fn headers(frozen: &Arc<Frozen>) -> Result<Headers> {
             ParsedHeader::Valid(header) => {
                 headers.members.push(Member { sequence, header, bytes });
             }
-            ParsedHeader::Newer { version } => {
-                return Err(Error::UnsupportedVersion { segment, version, supported: VERSION });
-            }
-            ParsedHeader::UnknownFlags { flags } => {
-                let (offset, lsn, kind) = (0, Lsn::ZERO, 0);
-                return Err(Error::UnsupportedFrame { segment, offset, lsn, kind, flags });
-            }
-            ParsedHeader::Blank | ParsedHeader::Damaged => {
-                // Prepared and never begun: there is nothing in it.
+            other => {
+                refuse_unsupported(&segment, &other)?;
+                // A file that was prepared and never begun is empty.
                 if frozen.file(&segment).is_none_or(|file| file.used_bytes > 0) {
                     headers.headless.push(Headless { sequence, bytes });
                 }
             }
         }
     }
-    // The log is whatever most of them belong to.
+    // The log is the one that opening finds, or else the one with the most segments.
     let count = |id| headers.members.iter().filter(|member| member.header.log_id == id).count();
-    let id = headers.members.iter().max_by_key(|member| count(member.header.log_id));
-    if let Some(id) = id.map(|member| member.header.log_id) {
+    let most = headers.members.iter().max_by_key(|member| count(member.header.log_id));
+    if let Some(id) = openable.members.first().or(most).map(|member| member.header.log_id) {
         let (own, foreign) = headers.members.iter().partition(|member| member.header.log_id == id);
         headers.members = own;
         let foreign: Vec<Member> = foreign;
         headers.strays.extend(foreign.into_iter().map(|member| Stray {
             name: member.sequence.file_name(),
             used_bytes: member.bytes,
-            reason: "it belongs to another log",
+            reason: "it belongs to another log".to_owned(),
         }));
     }
     Ok(headers)
 }
 
-/// The segments that no later epoch has replaced, in the order of the log, each with where its part
-/// ends at the latest. `members` is in the order of the sequence.
-fn live(members: &[Member]) -> Vec<(Member, Lsn)> {
-    let mut live: Vec<(Member, Lsn)> = Vec::new();
+/// Returns the segments that no later epoch has replaced, each with its highest possible end.
+///
+/// The result is in the order of the log; `members` is in the order of the sequence. A segment that
+/// opening drops never replaces one that opening keeps.
+fn current_segments(
+    members: &[Member],
+    openable: &OpenableLog,
+    strays: &mut Vec<Stray>,
+) -> Vec<(Member, Lsn)> {
+    let mut current: Vec<(Member, Lsn)> = Vec::new();
     for (at, member) in members.iter().enumerate() {
         let later = members.get(at + 1..).unwrap_or_default();
         let header = &member.header;
         let is_copied = |other: &&Member| other.header == *header;
         let is_replaced =
             |other: &&Member| other.header.epoch > header.epoch && other.header.base <= header.base;
-        if later.iter().any(|other| is_copied(&other) || is_replaced(&other)) {
+        let is_openable = openable.has(member);
+        if !is_openable && later.iter().any(|other| is_copied(&other) || is_replaced(&other)) {
+            continue;
+        }
+        if !is_openable && openable.covers(header.base) {
+            strays.push(Stray {
+                name: member.sequence.file_name(),
+                used_bytes: member.bytes,
+                reason: "another segment has its position in the log".to_owned(),
+            });
             continue;
         }
         let after = |other: &&Member| {
@@ -177,40 +194,41 @@ fn live(members: &[Member]) -> Vec<(Member, Lsn)> {
         };
         let next = later.iter().filter(after).map(|other| other.header.base).min();
         let end = next.map_or(member.file_end(), |next| next.min(member.file_end()));
-        live.push((*member, end));
+        current.push((*member, end));
     }
-    live.sort_by_key(|(member, _)| (member.header.base, member.sequence));
-    live
+    current.sort_by_key(|(member, _)| (member.header.base, member.sequence));
+    current
 }
 
-/// Finds out where the frames of a segment without a header belong, by those before and behind it.
+/// Finds the base of a headless segment from its neighbours.
 fn place_headless(
     storage: &Arc<dyn Storage>,
     config: &Config,
-    live: &mut [(Member, Lsn)],
+    current: &mut [(Member, Lsn)],
     found: &Headless,
-    remains: &mut Remains,
+    (openable, remains): (&OpenableLog, &mut Remains),
 ) -> Result<()> {
-    let before = live.iter().rfind(|(member, _)| member.sequence < found.sequence);
-    let next = live.iter().find(|(member, _)| member.sequence > found.sequence);
+    let before = current.iter().rfind(|(member, _)| member.sequence < found.sequence);
+    let next = current.iter().find(|(member, _)| member.sequence > found.sequence);
     let (before, next) = (before.map(|(member, _)| *member), next.map(|(member, _)| *member));
     let link = next.and_then(|next| next.header.previous);
     let is_room = link.is_none_or(|link| before.is_none_or(|b| b.header.link() != link));
     let file = Arc::new(SegmentFile::open(storage.as_ref(), found.sequence)?);
-    let room = found.bytes.min(FILE_BYTES_MAX).saturating_sub(SEGMENT_HEADER_BYTES);
+    let room = frame_room(found.bytes.min(FILE_BYTES_MAX));
     for member in [next, before].into_iter().flatten().filter(|_| is_room) {
         let seed = Seed::new(member.header.log_id, member.header.epoch);
         let bound = next.map(|next| next.header.base);
         let reader_at = |base: Lsn| {
             let end = bound.map_or(base.plus(room), |bound| bound.min(base.plus(room)));
-            let place = Place { seed, end, record_bytes_max: config.record_bytes_max };
+            let place = WalkBounds { seed, end, record_bytes_max: config.record_bytes_max };
             SegmentReader { file: Arc::clone(&file), base, place }
         };
         let named = link.map(|link| link.base);
         let lowest = before.map_or(Lsn::ZERO, |before| before.header.base);
         let highest = before.map_or(lowest, |before| before.file_end());
-        let first = first_frame(&reader_at(lowest), lowest, highest, &reader_at)?;
-        for base in [first, named].into_iter().flatten() {
+        let frame = reader_at(lowest).first_frame()?;
+        let first = frame.and_then(|frame| frame.within(seed, lowest, highest));
+        for base in [first, named].into_iter().flatten().filter(|base| !openable.covers(*base)) {
             let reader = reader_at(base);
             let intact = intact_frames(&reader, base)?;
             if !intact.is_empty() {
@@ -225,12 +243,14 @@ fn place_headless(
         }
     }
     let (name, used_bytes) = (found.sequence.file_name(), found.bytes);
-    let reason = "neither its header nor its copy can be read, and its frames can't be placed";
+    let reason =
+        "neither the header nor its copy is readable, and the position of its frames is unknown"
+            .to_owned();
     remains.strays.push(Stray { name, used_bytes, reason });
     Ok(())
 }
 
-/// Where the part of the one before a segment without a header ends.
+/// Ends earlier segments at the beginning of a placed headless segment.
 fn end_before(remains: &mut Remains, placed: &Extent) {
     for extent in &mut remains.extents {
         if extent.from < placed.from && extent.to > placed.from {
@@ -240,28 +260,8 @@ fn end_before(remains: &mut Remains, placed: &Extent) {
     }
 }
 
-/// The position for which the first frame of a file was sealed.
-fn first_frame(
-    any: &SegmentReader,
-    lowest: Lsn,
-    highest: Lsn,
-    reader_at: &dyn Fn(Lsn) -> SegmentReader,
-) -> Result<Option<Lsn>> {
-    let header = any.read(any.base, FRAME_HEADER_BYTES_U64)?;
-    let Some(header) = header.first_chunk() else { return Ok(None) };
-    let header = FrameHeader::parse(*header);
-    let mut base = lowest;
-    while base <= highest {
-        if header.header_holds(any.place.seed, base) && reader_at(base).is_intact(base)? {
-            return Ok(Some(base));
-        }
-        base = base.plus(8);
-    }
-    Ok(None)
-}
-
-/// The intact frames from a position to a segment's end.
-pub(super) fn intact_frames(reader: &SegmentReader, from: Lsn) -> Result<Vec<Found>> {
+/// Returns the intact frames from a position to the segment's end.
+pub(super) fn intact_frames(reader: &SegmentReader, from: Lsn) -> Result<Vec<FoundFrame>> {
     let used_end = reader.used_end(from, reader.place.end)?;
     let region = (used_end.since(from), reader.place.end.since(from));
     let mut source = Region { reader, start: from };
@@ -271,7 +271,7 @@ pub(super) fn intact_frames(reader: &SegmentReader, from: Lsn) -> Result<Vec<Fou
 }
 
 impl Remains {
-    /// Reads what the unsynced end claims of what is synced, and of where the log begins.
+    /// Reads the claims of synced positions and of the log's beginning in the unsynced end.
     fn read_claims(&mut self, at: usize, unsynced: Lsn) -> Result<()> {
         let Some(extent) = self.extents.get(at).cloned() else { return Ok(()) };
         let mut next = extent.from.max(unsynced);
@@ -292,7 +292,7 @@ impl Remains {
             frames.extend(read.ok().map(|(frame, _)| frame));
         }
         for frame in frames {
-            self.first = self.first.max(first_told_by(&frame));
+            self.first = self.first.max(first_recorded_in(&frame));
             if let Some(commitment) = frame.commitment {
                 self.committed = self.committed.max(commitment);
                 self.boundaries.insert(commitment);

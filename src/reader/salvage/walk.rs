@@ -1,24 +1,28 @@
-//! The walk over what is left: whole units as replay reads them, and around damage frame by frame.
+//! Walks over the readable parts of a log.
+//!
+//! Reads whole units, as a replay does, and frame by frame around damage.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use crate::{
     error::Result,
     format::{
         frame::{FRAME_ALIGN, FRAME_HEADER_BYTES_U64, FrameHeader, Kind, frame_bytes},
         header::SEGMENT_HEADER_BYTES,
-        scan::{Place, Stop, to_usize},
+        scan::{FrameAt, Stop, WalkBounds, to_usize},
     },
     inspect::Frozen,
     lsn::Lsn,
     options::Config,
     reader::salvage::{
-        Gap, Items,
         extents::{Extent, Remains, Stray, intact_frames, survey},
         forgiving::Forgiving,
+        gap::{Gap, Items},
     },
     record::Record,
     recovery::refuse_foreign,
@@ -27,29 +31,43 @@ use crate::{
 };
 
 const CHUNK_BYTES: u64 = 256 << 10;
-/// Most frames are shorter.
+/// The bytes of the first read of a frame. Most frames are shorter.
 const FIRST_READ_BYTES: u64 = 4096;
-/// What is searched first for the next intact frame.
+/// The bytes that are first searched for the next intact frame.
 const WINDOW_BYTES: u64 = 64 << 10;
 
-/// Who walks. Blocks.
+/// Iterates over damaged segments. Blocking.
 #[derive(Debug)]
 pub(super) struct Salvager {
     extents: VecDeque<Extent>,
     strays: Vec<Stray>,
     committed: Lsn,
     boundaries: BTreeSet<Lsn>,
-    /// Up to where everything was given, or told of.
+    /// The end of the part that was yielded or reported.
     at: Lsn,
-    /// Where what isn't zero ends in the extent at hand, once that was asked.
+    /// The end of the nonzero bytes in the current extent, once determined.
     used_end: Option<Lsn>,
     has_entered: bool,
-    items: Items,
-    /// A gap that the next one may go on.
+    /// The items that were found and not yielded yet.
+    pending: VecDeque<PendingItem>,
+    /// The last gap, which the next one may extend.
     gap: Option<Gap>,
 }
 
-/// Where a gap ends, and what stands at its beginning.
+/// An item to yield.
+#[derive(Debug)]
+enum PendingItem {
+    Gap(Gap),
+    /// A record in its stored form. It is expanded only when the stream yields it, because the
+    /// expanded size is unbounded.
+    Record {
+        reader: SegmentReader,
+        frame: FrameAt,
+        stored: Bytes,
+    },
+}
+
+/// The end of a gap and its reason.
 struct Resumed {
     at: Lsn,
     reason: &'static str,
@@ -69,68 +87,89 @@ impl Salvager {
             at: first,
             used_end: None,
             has_entered: false,
-            items: Items::new(),
+            pending: VecDeque::new(),
             gap: None,
         })
     }
 
-    /// Some items; none at the end.
+    /// Returns the next items, or none at the end.
+    ///
+    /// Expands about as many bytes as a chunk has, and at least one record.
     pub(super) fn read_some(&mut self) -> Items {
-        while self.items.is_empty() {
+        self.find_some();
+        let mut items = Items::new();
+        let mut expanded_bytes = 0;
+        while expanded_bytes < CHUNK_BYTES {
+            let item = match self.pending.pop_front() {
+                None => break,
+                Some(PendingItem::Gap(gap)) => Err(gap.into()),
+                Some(PendingItem::Record { reader, frame, stored }) => {
+                    self.expand(&reader, &frame, stored).map_err(Into::into)
+                }
+            };
+            expanded_bytes += item.as_ref().map_or(0, |record| record.payload.len() as u64);
+            items.push_back(item);
+        }
+        items
+    }
+
+    /// Walks until an item is found, or to the end.
+    fn find_some(&mut self) {
+        while self.pending.is_empty() {
             let Some(extent) = self.extents.front().cloned() else {
-                self.end_gap();
-                self.tell_strays();
+                self.finish_gap();
+                self.add_strays();
                 break;
             };
             if !self.has_entered {
                 self.enter(&extent);
             }
-            let goes_on = self.at < extent.to
+            let continues = self.at < extent.to
                 && self.step(&extent).unwrap_or_else(|error| {
-                    let reason = error.to_string();
-                    self.tell(Some(&extent.reader), extent.to, &reason);
+                    let reason = format!("{error:#}");
+                    self.add_gap(Some(&extent.reader), extent.to, &reason);
                     false
                 });
-            if !goes_on {
+            if !continues {
                 self.extents.pop_front();
                 self.used_end = None;
                 self.has_entered = false;
             }
         }
-        std::mem::take(&mut self.items)
     }
 
-    /// Tells what is missing before an extent, and that its header is.
+    /// Reports the missing part before an extent, and a missing header.
     fn enter(&mut self, extent: &Extent) {
         self.has_entered = true;
         if self.at < extent.from {
-            let reason = "the segment that begins here is missing, or neither of its headers can \
-                          be read";
-            self.tell(None, extent.from, reason);
+            let reason = "the segment that begins here is missing, or neither copy of its header \
+                          is readable";
+            self.add_gap(None, extent.from, reason);
         }
         if extent.is_headless {
-            self.end_gap();
-            self.items.push_back(Err(Gap {
+            self.finish_gap();
+            self.pending.push_back(PendingItem::Gap(Gap {
                 segment: Some(extent.reader.file.name().to_owned()),
                 offset: 0,
                 from: extent.from,
                 to: extent.from,
                 bytes: SEGMENT_HEADER_BYTES,
                 is_committed: extent.from < self.committed,
-                reason: "neither the segment's header nor its copy can be read; its frames were \
-                         placed by its neighbours"
-                    .to_owned(),
+                reason:
+                    "neither the segment's header nor its copy is readable; its neighbours show \
+                         the position of its frames"
+                        .to_owned(),
             }));
         }
     }
 
-    /// Gives the next units, or tells of the next gap; `false` at the end of the extent.
+    /// Yields the next units or reports the next gap. Returns `false` at the end of the extent.
     fn step(&mut self, extent: &Extent) -> Result<bool> {
         let reader = &extent.reader;
         let chunk = reader.read_chunk(self.at, extent.to, CHUNK_BYTES)?;
         if chunk.next > self.at {
-            self.end_gap();
-            self.give(&chunk);
+            self.finish_gap();
+            self.add_records(&chunk);
             self.at = chunk.next;
         }
         let stop = match chunk.stop {
@@ -149,41 +188,49 @@ impl Salvager {
             return Ok(false);
         }
         let resumed = self.resume(reader, end, stop)?;
-        self.tell(Some(reader), resumed.at, resumed.reason);
+        self.add_gap(Some(reader), resumed.at, resumed.reason);
         Ok(true)
     }
 
-    fn give(&mut self, chunk: &Chunk) {
+    fn add_records(&mut self, chunk: &Chunk) {
         for frame in chunk.frames.iter().filter(|frame| frame.kind != Kind::Control) {
             let end = frame.payload_start + frame.payload_bytes;
             let stored = chunk.bytes.slice(frame.payload_start..end);
-            let reader = &chunk.reader;
-            let item = match reader.payload(frame, stored) {
-                Ok(payload) => Ok(Record { lsn: frame.lsn, payload }),
-                Err(stop) => {
-                    let to = frame.lsn.plus(frame_bytes(frame.payload_bytes as u64));
-                    Err(Gap {
-                        segment: Some(reader.file.name().to_owned()),
-                        offset: reader.offset(frame.lsn),
-                        from: frame.lsn,
-                        to,
-                        bytes: to.since(frame.lsn),
-                        is_committed: frame.lsn < self.committed,
-                        reason: stop.describe().to_owned(),
-                    })
-                }
-            };
-            self.items.push_back(item);
+            let reader = chunk.reader.clone();
+            self.pending.push_back(PendingItem::Record { reader, frame: *frame, stored });
         }
     }
 
-    /// Where the next unit begins behind what doesn't hold at `self.at`: an intact record, or a batch
-    /// of which it is known that it begins there. `end` at the latest.
+    fn expand(
+        &self,
+        reader: &SegmentReader,
+        frame: &FrameAt,
+        stored: Bytes,
+    ) -> Result<Record, Gap> {
+        let stop = match reader.payload(frame, stored) {
+            Ok(payload) => return Ok(Record { lsn: frame.lsn, end: frame.end(), payload }),
+            Err(stop) => stop,
+        };
+        let to = frame.end();
+        Err(Gap {
+            segment: Some(reader.file.name().to_owned()),
+            offset: reader.offset(frame.lsn),
+            from: frame.lsn,
+            to,
+            bytes: to.since(frame.lsn),
+            is_committed: frame.lsn < self.committed,
+            reason: stop.describe().to_owned(),
+        })
+    }
+
+    /// Returns the beginning of the next valid unit after `self.at`, at most `end`.
+    ///
+    /// The unit is an intact record, or a batch that is known to begin there.
     fn resume(&mut self, reader: &SegmentReader, end: Lsn, stop: Stop) -> Result<Resumed> {
         let start = self.at;
         let reason = stop.describe();
         let mut at = start;
-        // Whether a unit is known to begin at `at`, and whether it is within a batch.
+        // True if a unit is known to begin at `at`, and true if `at` is within a batch.
         let (mut is_certain, mut is_within) = (true, false);
         while at < end {
             let kind = match reader.read_frame(at, reader.place.end, FIRST_READ_BYTES)? {
@@ -219,14 +266,15 @@ impl Salvager {
         Ok(Resumed { at: at.min(end), reason })
     }
 
-    /// The next intact frame past `at`: mostly close behind it, so what is searched grows.
+    /// Returns the next intact frame after `at`. The frame is usually near, so the first window is
+    /// small.
     fn next_intact(&mut self, reader: &SegmentReader, at: Lsn) -> Result<Option<Lsn>> {
         let from = at.plus(FRAME_ALIGN);
         let end = reader.place.end;
         let (mut to, mut window_bytes) = (from, WINDOW_BYTES);
         while to < end {
             to = from.plus(window_bytes).min(end);
-            let place = Place { end: to, ..reader.place };
+            let place = WalkBounds { end: to, ..reader.place };
             let found = intact_frames(&SegmentReader { place, ..reader.clone() }, from)?;
             self.boundaries.extend(found.iter().filter_map(|frame| frame.commitment));
             if let Some(first) = found.first() {
@@ -237,8 +285,8 @@ impl Salvager {
         Ok(None)
     }
 
-    /// All from where it is up to `to` is a gap.
-    fn tell(&mut self, reader: Option<&SegmentReader>, to: Lsn, reason: &str) {
+    /// Reports everything from the current position to `to` as a gap.
+    fn add_gap(&mut self, reader: Option<&SegmentReader>, to: Lsn, reason: &str) {
         let segment = reader.map(|reader| reader.file.name().to_owned());
         let from = std::mem::replace(&mut self.at, to);
         match &mut self.gap {
@@ -247,7 +295,7 @@ impl Salvager {
                 gap.bytes = to.since(gap.from);
             }
             _ => {
-                self.end_gap();
+                self.finish_gap();
                 self.gap = Some(Gap {
                     offset: reader.map_or(0, |reader| reader.offset(from)),
                     segment,
@@ -261,27 +309,28 @@ impl Salvager {
         }
     }
 
-    fn end_gap(&mut self) {
-        self.items.extend(self.gap.take().map(Err));
+    fn finish_gap(&mut self) {
+        self.pending.extend(self.gap.take().map(PendingItem::Gap));
     }
 
-    fn tell_strays(&mut self) {
+    fn add_strays(&mut self) {
         for stray in std::mem::take(&mut self.strays) {
-            self.items.push_back(Err(Gap {
+            self.pending.push_back(PendingItem::Gap(Gap {
                 segment: Some(stray.name),
                 offset: 0,
                 from: self.at,
                 to: self.at,
                 bytes: stray.used_bytes,
                 is_committed: false,
-                reason: stray.reason.to_owned(),
+                reason: stray.reason,
             }));
         }
     }
 }
 
-/// The end and the kind of a frame that is damaged and whose header isn't: believed if what comes
-/// next has a header that holds too, as both checks are short.
+/// Returns the end and the kind of a damaged frame whose header is valid.
+///
+/// Both checks of a header are short. So the header is trusted only if the next one is valid, too.
 fn trusted_frame(reader: &SegmentReader, at: Lsn, end: Lsn) -> Result<Option<(Lsn, Option<Kind>)>> {
     let Some(header) = header_at(reader, at)? else { return Ok(None) };
     let next = at.plus(header.frame_bytes());
@@ -295,8 +344,11 @@ fn header_at(reader: &SegmentReader, at: Lsn) -> Result<Option<FrameHeader>> {
     Ok(header.filter(|header| header.header_holds(reader.place.seed, at)))
 }
 
-/// The kind of the damaged frame that ends right before an intact one, if its header holds: that both
-/// its check and its length do is no accident.
+/// Returns the kind of the damaged frame that ends right before an intact one.
+///
+/// `None` if no valid header precedes the intact frame.
+///
+/// A header with a right check and a right length is not a coincidence.
 fn frame_before(reader: &SegmentReader, from: Lsn, next: Lsn) -> Result<Option<Kind>> {
     const PIECE_BYTES: u64 = 256 << 10;
     let mut at = from;
@@ -312,7 +364,7 @@ fn frame_before(reader: &SegmentReader, from: Lsn, next: Lsn) -> Result<Option<K
             }
             offset += FRAME_ALIGN;
         }
-        // The last positions of a piece have no whole header in it.
+        // The last positions of a piece hold no complete header.
         at = at.plus(offset.max(FRAME_ALIGN));
     }
     Ok(None)

@@ -1,16 +1,19 @@
-//! One file: what the storage within has of it, under what it hasn't been given yet.
+//! One cached file: the inner file, below the changes that were not written back yet.
 
 use std::{
     collections::BTreeMap,
     fmt, io,
     ops::Range,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use super::early::Early;
-use crate::storage::{StorageFile, read_full, write_full};
+use crate::{
+    storage::{StorageFile, read_full, write_full},
+    sync::ReadWriteAlways,
+};
 
-/// What a device writes whole or not at all.
+/// The bytes that a device writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
 const SECTOR_BYTES_U64: u64 = 512;
 
@@ -22,28 +25,27 @@ pub(super) struct CachedFile {
 }
 
 struct Cache {
-    /// The length that the process sees.
+    /// The outer length.
     bytes: u64,
-    /// Whether the length within may be another.
+    /// Set if the inner length may differ.
     is_resized: bool,
-    /// The file was cut here, and the storage within doesn't know: what it has from here on is
-    /// zeros, whatever it says.
+    /// The file was cut here, but not the inner file. Inner bytes from here on count as zeros.
     cut: Option<u64>,
-    /// The unsynced sectors by number, zeros past the end of the file.
+    /// The unsynced sectors by number; zeros past the end of the file.
     sectors: BTreeMap<u64, Sector>,
 }
 
-/// `u64::MAX` and its like are past the end of every buffer.
+/// Converts an offset to an index. Offsets that do not fit are past the end of every buffer.
 fn to_index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// The sectors that hold any of `bytes` bytes from `offset` on.
+/// Returns the sectors that contain any of the `bytes` bytes at `offset`.
 fn sectors(offset: u64, bytes: u64) -> Range<u64> {
     offset / SECTOR_BYTES_U64..offset.saturating_add(bytes).div_ceil(SECTOR_BYTES_U64)
 }
 
-/// Copies to `to`, which begins at `to_offset`, what `from`, at `from_offset`, has of it.
+/// Copies the overlap of `from`, at `from_offset`, to `to`, at `to_offset`. Returns its length.
 fn copy_overlap(to: &mut [u8], to_offset: u64, from: &[u8], from_offset: u64) -> usize {
     let start = to_offset.max(from_offset);
     let end = (to_offset + to.len() as u64).min(from_offset + from.len() as u64);
@@ -70,16 +72,16 @@ impl CachedFile {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Cache> {
-        self.cache.read().unwrap_or_else(PoisonError::into_inner)
+        self.cache.read_always()
     }
 
-    /// The storage within is called under this lock, so what is handed over goes from here to there
-    /// at once for every reader. If it panics, nothing was taken out of the cache yet.
+    /// The inner file is called under this lock. So every reader sees a write-back at once or not
+    /// at all. If the inner file panics, nothing has left the cache.
     fn write(&self) -> RwLockWriteGuard<'_, Cache> {
-        self.cache.write().unwrap_or_else(PoisonError::into_inner)
+        self.cache.write_always()
     }
 
-    /// What the storage within has, as far as it counts; zeros for the rest.
+    /// Reads the valid part of the inner file, and fills the rest with zeros.
     fn read_inner(&self, cache: &Cache, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         buffer.fill(0);
         let count = to_index(cache.cut.unwrap_or(u64::MAX).saturating_sub(offset));
@@ -124,14 +126,14 @@ impl CachedFile {
                 cache.is_resized = true;
             }
             if let Some(early) = early.filter(|early| early.hits()) {
-                // A failure is met again, and told, at the sync.
-                let _ = self.hand_over_one(&mut cache, early);
+                // The sync repeats the attempt, and reports a failure.
+                let _ = self.write_back_one(&mut cache, early);
             }
         }
         Ok(done)
     }
 
-    /// A sector of the storage within, unless all of it will be written.
+    /// Reads a sector of the inner file, unless all of it will be overwritten.
     fn load(&self, cache: &Cache, number: u64, offset: u64, bytes: u64) -> io::Result<Sector> {
         let mut sector = Box::new([0; SECTOR_BYTES]);
         let start = number * SECTOR_BYTES_U64;
@@ -157,16 +159,16 @@ impl CachedFile {
         cache.bytes = bytes;
     }
 
-    /// As `fallocate`: never makes a file shorter.
+    /// As `fallocate`: never shortens a file.
     fn reserve(&self, bytes: u64) {
         let mut cache = self.write();
         cache.is_resized |= bytes > cache.bytes;
         cache.bytes = cache.bytes.max(bytes);
     }
 
-    /// A pending cut goes before anything else: no file system shows what was behind it once it
-    /// has newer bytes.
-    fn hand_over_cut(&self, cache: &mut Cache) -> io::Result<()> {
+    /// Writes a pending cut back. The cut comes before anything else, because no file system shows
+    /// cut bytes after newer bytes of the file.
+    fn write_back_cut(&self, cache: &mut Cache) -> io::Result<()> {
         if let Some(cut) = cache.cut {
             if self.inner.len()? > cut {
                 self.inner.set_len(cut)?;
@@ -176,8 +178,8 @@ impl CachedFile {
         Ok(())
     }
 
-    fn hand_over_one(&self, cache: &mut Cache, early: &Early) -> io::Result<()> {
-        self.hand_over_cut(cache)?;
+    fn write_back_one(&self, cache: &mut Cache, early: &Early) -> io::Result<()> {
+        self.write_back_cut(cache)?;
         let end = cache.bytes.div_ceil(SECTOR_BYTES_U64);
         let from = early.below(end);
         let mut from_there = cache.sectors.range(from..).chain(&cache.sectors);
@@ -188,18 +190,18 @@ impl CachedFile {
         Ok(())
     }
 
-    /// Writes sectors from number `first` on, and nothing past the end of the file.
+    /// Writes sectors from number `first` on, but nothing past the end of the file.
     fn write_inner(&self, cache: &Cache, bytes: &[u8], first: u64) -> io::Result<()> {
         let offset = first * SECTOR_BYTES_U64;
         let count = to_index(cache.bytes.saturating_sub(offset)).min(bytes.len());
         write_full(self.inner.as_ref(), bytes.get(..count).unwrap_or_default(), offset)
     }
 
-    /// Gives everything to the storage within: neighbours in one write, or each by itself in any
-    /// order.
-    fn hand_over(&self, early: Option<&Early>) -> io::Result<()> {
+    /// Writes everything back, with neighbouring sectors in one write. With early write-back, each
+    /// sector is written by itself, in any order.
+    fn write_back(&self, early: Option<&Early>) -> io::Result<()> {
         let mut cache = self.write();
-        self.hand_over_cut(&mut cache)?;
+        self.write_back_cut(&mut cache)?;
         if cache.is_resized {
             if self.inner.len()? != cache.bytes {
                 self.inner.set_len(cache.bytes)?;
@@ -233,14 +235,14 @@ impl fmt::Debug for CachedFile {
     }
 }
 
-/// A handle of a file.
+/// An open handle of a cached file.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct CachedHandle {
     pub(super) file: Arc<CachedFile>,
     pub(super) early: Option<Arc<Early>>,
 }
 
-impl StorageFile for Opened {
+impl StorageFile for CachedHandle {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buffer, offset)
     }
@@ -249,7 +251,7 @@ impl StorageFile for Opened {
         self.file.write_at(bytes, offset, self.early.as_deref())
     }
 
-    /// It is a write into the memory of the process, where nobody waits.
+    /// Writes to the process's memory, which never blocks.
     fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.write_at(bytes, offset)
     }
@@ -268,15 +270,15 @@ impl StorageFile for Opened {
         Ok(())
     }
 
-    /// The bytes go first and under the lock, the flush after and without it: it covers all that
-    /// was written before this call, and nobody waits for it but who asked.
+    /// Writes back under the lock, then flushes without it. The flush covers all earlier writes,
+    /// and delays only its caller.
     fn sync_data(&self) -> io::Result<()> {
-        self.file.hand_over(self.early.as_deref())?;
+        self.file.write_back(self.early.as_deref())?;
         self.file.inner.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.hand_over(self.early.as_deref())?;
+        self.file.write_back(self.early.as_deref())?;
         self.file.inner.sync_all()
     }
 }

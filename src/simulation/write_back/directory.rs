@@ -1,4 +1,5 @@
-//! The names: those of the storage within, and the changes it hasn't been told of yet.
+//! The names in a [`WriteBack`](super::WriteBack): those of the inner storage, with the unsynced
+//! changes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,13 +10,12 @@ use std::{
 use super::cached::CachedFile;
 use crate::storage::Storage;
 
-/// Of the names that files have within until their creation is synced.
+/// The prefix of a file's inner name until its creation is synced.
 pub(super) const TEMPORARY_PREFIX: &str = ".unsynced-";
 
-/// A change of the directory that isn't synced. Names are those that the process sees, but for
-/// `temporary`.
+/// An unsynced change of the directory. Names are outer names, except `temporary`.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(super) enum NameChange {
     Create { temporary: String, name: String },
     Remove { name: String },
     Rename { from: String, to: String },
@@ -23,19 +23,15 @@ pub(super) enum Change {
 
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// Oldest first: the order in which they are handed over.
-    changes: VecDeque<Change>,
-    /// Files that are open or have something unsynced, by the name that they have within.
+    /// The unsynced changes, oldest first: the order in which they are written back.
+    changes: VecDeque<NameChange>,
+    /// Files that are open or have unsynced bytes, by their inner names.
     files: BTreeMap<String, Arc<CachedFile>>,
     temporary_count: u64,
 }
 
-pub(super) fn not_found() -> io::Error {
-    io::ErrorKind::NotFound.into()
-}
-
 impl Directory {
-    /// The names as the process sees them, and the name that each file has within.
+    /// Returns the outer name of each file, with its inner name.
     pub(super) fn view(&self, inner: &dyn Storage) -> io::Result<BTreeMap<String, String>> {
         let mut names: BTreeMap<_, _> = inner
             .list()?
@@ -45,11 +41,11 @@ impl Directory {
             .collect();
         for change in &self.changes {
             match change {
-                Change::Create { temporary, name } => {
+                NameChange::Create { temporary, name } => {
                     names.insert(name.clone(), temporary.clone());
                 }
-                Change::Remove { name } => drop(names.remove(name)),
-                Change::Rename { from, to } => {
+                NameChange::Remove { name } => drop(names.remove(name)),
+                NameChange::Rename { from, to } => {
                     if let Some(inner_name) = names.remove(from) {
                         names.insert(to.clone(), inner_name);
                     }
@@ -59,7 +55,7 @@ impl Directory {
         Ok(names)
     }
 
-    pub(super) fn push(&mut self, change: Change) {
+    pub(super) fn push(&mut self, change: NameChange) {
         self.changes.push_back(change);
     }
 
@@ -67,7 +63,8 @@ impl Directory {
         self.changes.len() as u64
     }
 
-    /// Creates a file under a name of its own, which no later opening takes for a file of the log.
+    /// Creates a file under a temporary inner name. No later opening takes it for a file of the
+    /// log.
     pub(super) fn create_temporary(
         &mut self,
         inner: &dyn Storage,
@@ -82,14 +79,14 @@ impl Directory {
                     self.files.insert(name.clone(), Arc::clone(&file));
                     return Ok((name, file));
                 }
-                // A leftover, if nobody took the lock.
+                // A leftover can exist if the lock was not taken.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// One file is one state, however often it is opened.
+    /// Opens a file. All handles of a file share one cache.
     pub(super) fn open(
         &mut self,
         inner: &dyn Storage,
@@ -104,8 +101,8 @@ impl Directory {
         Ok(file)
     }
 
-    /// Closes what nobody has open and needs no sync. Handles are made under the directory's lock
-    /// alone, so a file that has none gets none meanwhile.
+    /// Closes files that have no handle and nothing unsynced. Handles are created under the
+    /// directory's lock only, so a file without a handle gets none meanwhile.
     fn forget_clean_files(&mut self) {
         self.files.retain(|_, file| Arc::strong_count(file) > 1 || file.is_unsynced());
     }
@@ -115,19 +112,21 @@ impl Directory {
         self.files.len()
     }
 
-    /// Tells the storage within of the first `count` changes. One that fails stays the first.
-    pub(super) fn hand_over(&mut self, inner: &dyn Storage, count: u64) -> io::Result<()> {
+    /// Writes the first `count` changes back to the inner storage. A change that fails stays the
+    /// first one.
+    pub(super) fn write_back(&mut self, inner: &dyn Storage, count: u64) -> io::Result<()> {
         for _ in 0..count {
             let Some(change) = self.changes.front() else { break };
             match change {
-                Change::Create { temporary: from, name: to } | Change::Rename { from, to } => {
+                NameChange::Create { temporary: from, name: to }
+                | NameChange::Rename { from, to } => {
                     inner.rename(from, to)?;
                     let file = self.files.remove(from);
-                    // Whatever had the name is gone, but for those who have it open.
+                    // A replaced file is reachable only by its open handles.
                     self.files.remove(to);
                     self.files.extend(file.map(|file| (to.clone(), file)));
                 }
-                Change::Remove { name } => {
+                NameChange::Remove { name } => {
                     inner.remove(name)?;
                     self.files.remove(name);
                 }
@@ -137,11 +136,11 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes the files that an earlier process created and whose names it never synced.
+    /// Removes files that an earlier process created without syncing their names.
     pub(super) fn discard_lost(&self, inner: &dyn Storage) -> io::Result<()> {
         let is_ours = |name: &str| {
             self.changes.iter().any(|change| {
-                matches!(change, Change::Create { temporary, .. } if temporary.as_str() == name)
+                matches!(change, NameChange::Create { temporary, .. } if temporary.as_str() == name)
             })
         };
         for name in inner.list()? {

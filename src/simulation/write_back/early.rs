@@ -1,8 +1,8 @@
-//! When something is handed over before its sync, and what: random, by seed.
+//! Chooses by seed which changes are written back before their sync, and when.
 
 use std::sync::Mutex;
 
-use crate::simulation::{fault::lock, random::Random};
+use crate::{simulation::random::Random, sync::LockAlways};
 
 #[derive(Debug)]
 pub(super) struct Early {
@@ -15,20 +15,20 @@ impl Early {
         Early { one_in: u64::from(one_in), random: Mutex::new(Random::new(seed)) }
     }
 
-    /// Whether it is time for it.
+    /// Returns whether something is written back now.
     pub(super) fn hits(&self) -> bool {
         self.below(self.one_in) == 0
     }
 
-    /// A number below `end`; 0 if there is none.
+    /// Returns a number below `end`; 0 if `end` is 0.
     pub(super) fn below(&self, end: u64) -> u64 {
-        lock(&self.random).below(usize::try_from(end).unwrap_or(usize::MAX)) as u64
+        self.random.lock_always().below(usize::try_from(end).unwrap_or(usize::MAX)) as u64
     }
 
-    /// Puts them into any order.
+    /// Shuffles the items.
     pub(super) fn shuffle<T>(&self, items: &mut [T]) {
         for end in (2..=items.len()).rev() {
-            items.swap(end - 1, lock(&self.random).below(end));
+            items.swap(end - 1, self.random.lock_always().below(end));
         }
     }
 }

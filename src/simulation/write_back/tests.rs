@@ -1,4 +1,4 @@
-//! A kill is simulated by dropping the storage and looking at the one within.
+//! Simulates a kill by dropping the storage and reading the inner one.
 
 use super::*;
 use crate::storage::MemoryStorage;
@@ -24,7 +24,7 @@ fn disk(bytes: &[u8]) -> MemoryStorage {
 }
 
 #[test]
-fn what_is_not_synced_is_seen_and_lost() {
+fn unsynced_changes_are_visible_and_lost() {
     let disk = disk(&[1; 1000]);
     let storage = WriteBack::new(disk.clone());
     let file = storage.open("a").unwrap();
@@ -43,7 +43,7 @@ fn what_is_not_synced_is_seen_and_lost() {
 }
 
 #[test]
-fn a_cut_file_made_longer_again_has_zeros() {
+fn cut_file_that_grows_again_has_zeros() {
     let disk = disk(&[1; 2000]);
     let storage = WriteBack::new(disk.clone());
     let file = storage.open("a").unwrap();
@@ -61,7 +61,7 @@ fn a_cut_file_made_longer_again_has_zeros() {
 }
 
 #[test]
-fn a_file_whose_creation_is_not_synced_can_be_used_and_is_lost() {
+fn file_with_unsynced_name_is_usable_and_lost() {
     let disk = MemoryStorage::new();
     let storage = WriteBack::new(disk.clone());
     let file = storage.create("a").unwrap();
@@ -77,7 +77,7 @@ fn a_file_whose_creation_is_not_synced_can_be_used_and_is_lost() {
     let storage = WriteBack::new(disk.clone());
     assert_eq!(storage.list().unwrap(), Vec::<String>::new());
     assert!(storage.open("a").is_err());
-    assert_eq!(disk.list().unwrap().len(), 1, "what was lost is still there");
+    assert_eq!(disk.list().unwrap().len(), 1, "the lost file is still there");
     let lock = storage.lock().unwrap();
     assert!(matches!(lock, Locking::Held(_)));
     assert_eq!(disk.list().unwrap().len(), 0);
@@ -91,7 +91,7 @@ fn another_process_discards_nothing_without_the_lock() {
     storage.create("a").unwrap().write_at(b"bytes", 0).unwrap();
     assert!(matches!(WriteBack::new(disk.clone()).lock().unwrap(), Locking::Busy { .. }));
     drop(lock);
-    // The same process, opening its log again: its own files are no leftovers.
+    // The same process opens its log again, so its own files are no leftovers.
     let again = storage.clone();
     let _lock = again.lock().unwrap();
     assert_eq!(content(&again, "a"), b"bytes");
@@ -100,7 +100,7 @@ fn another_process_discards_nothing_without_the_lock() {
 }
 
 #[test]
-fn names_change_within_when_the_directory_is_synced_and_in_order() {
+fn inner_names_change_in_order_at_directory_sync() {
     let disk = disk(b"old");
     let storage = WriteBack::new(disk.clone());
     let old = storage.open("a").unwrap();
@@ -108,7 +108,7 @@ fn names_change_within_when_the_directory_is_synced_and_in_order() {
     let new = storage.create("a").unwrap();
     new.write_at(b"new", 0).unwrap();
     new.sync_data().unwrap();
-    // Synced while its renaming isn't: the bytes are durable under the old name.
+    // Synced while its rename is not: the bytes are durable under the old name.
     old.write_at(b"OLD", 0).unwrap();
     old.sync_data().unwrap();
     assert_eq!(content(&storage, "a"), b"new");
@@ -122,7 +122,7 @@ fn names_change_within_when_the_directory_is_synced_and_in_order() {
     storage.sync_dir().unwrap();
     assert_eq!(disk.list().unwrap(), ["a", "c"]);
     assert_eq!((content(&disk, "a"), content(&disk, "c")), (b"new".to_vec(), b"OLD".to_vec()));
-    // Still the same files for those who have them open.
+    // Open handles still refer to the same files.
     old.write_at(b"o", 0).unwrap();
     assert_eq!(content(&storage, "c"), b"oLD");
     storage.rename("c", "a").unwrap();
@@ -132,7 +132,7 @@ fn names_change_within_when_the_directory_is_synced_and_in_order() {
 }
 
 #[test]
-fn a_removed_file_is_back_after_a_power_cut_and_its_name_can_be_used() {
+fn unsynced_removal_is_undone_by_power_cut() {
     let disk = disk(b"old");
     let storage = WriteBack::new(disk.clone());
     let old = storage.open("a").unwrap();
@@ -147,7 +147,7 @@ fn a_removed_file_is_back_after_a_power_cut_and_its_name_can_be_used() {
 }
 
 #[test]
-fn a_failed_change_of_the_directory_is_told_at_the_sync_and_stays() {
+fn failed_directory_change_is_reported_by_sync() {
     let disk = disk(b"old");
     let storage = WriteBack::new(disk.clone());
     storage.rename("a", "b").unwrap();
@@ -160,7 +160,7 @@ fn a_failed_change_of_the_directory_is_told_at_the_sync_and_stays() {
 }
 
 #[test]
-fn what_nobody_has_open_and_is_synced_is_closed() {
+fn synced_file_without_handle_is_closed() {
     let storage = WriteBack::new(MemoryStorage::new());
     for i in 0..20 {
         let file = storage.create(&format!("{i}")).unwrap();
@@ -175,9 +175,9 @@ fn what_nobody_has_open_and_is_synced_is_closed() {
     assert!((0..20).all(|i| content(&storage, &format!("{i}")) == b"bytes"));
 }
 
-/// Random writes, cuts and syncs of one file beside a model of it: the process sees the model, and
-/// the disk has it as it was at the last sync, or, with early write-back, each sector as it was at
-/// some time since. Gives how often the disk was ahead.
+/// Runs random writes, cuts and syncs of one file, and compares it with a model. The process sees
+/// the model. The disk has the state of the last sync or, with early write-back, each sector as it
+/// was at some time since. Returns how often the disk was ahead.
 fn compare_with_a_model(seed: u64, one_in: u32) -> usize {
     let random = Early::new(seed, 3);
     let below = |end: u64| random.below(end);
@@ -219,7 +219,8 @@ fn compare_with_a_model(seed: u64, one_in: u32) -> usize {
     early_count
 }
 
-/// Whether the disk is as it was at the last sync; that each sector is as it was once is asserted.
+/// Asserts that each sector has a past state. Returns whether all sectors have the state of the
+/// last sync.
 fn disk_is_a_past(found: &[u8], since_sync: &[Vec<u8>]) -> bool {
     for start in (0..found.len()).step_by(SECTOR) {
         let sector = |bytes: &[u8]| {
@@ -228,7 +229,7 @@ fn disk_is_a_past(found: &[u8], since_sync: &[Vec<u8>]) -> bool {
             sector
         };
         let found = sector(found);
-        // A cut that went early has left the front of what was there before it, and zeros.
+        // A cut that was written back early leaves the front of the old contents, and zeros.
         let used = found.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let is_known = since_sync.iter().any(|bytes| sector(bytes)[..used] == found[..used]);
         assert!(is_known, "the sector at {start} was never so");
@@ -237,14 +238,14 @@ fn disk_is_a_past(found: &[u8], since_sync: &[Vec<u8>]) -> bool {
 }
 
 #[test]
-fn it_reads_as_a_file_and_keeps_what_was_synced() {
+fn file_matches_model_and_keeps_synced_bytes() {
     for seed in 0..20 {
         assert_eq!(compare_with_a_model(seed, 0), 0, "seed {seed}");
     }
 }
 
 #[test]
-fn early_write_back_leaves_sectors_that_were_there_once() {
+fn early_write_back_leaves_past_sector_states() {
     for seed in 0..20 {
         assert!(compare_with_a_model(seed, 4) > 10, "seed {seed}: something goes early");
         assert!(compare_with_a_model(seed, 1) > 10, "seed {seed}: something goes early");
@@ -252,7 +253,7 @@ fn early_write_back_leaves_sectors_that_were_there_once() {
 }
 
 #[test]
-fn early_write_back_hands_over_the_first_of_the_changes() {
+fn early_write_back_takes_first_name_changes() {
     let mut counts = std::collections::BTreeSet::new();
     for seed in 0..50 {
         let disk = MemoryStorage::new();
@@ -268,9 +269,9 @@ fn early_write_back_hands_over_the_first_of_the_changes() {
     assert_eq!(counts.len(), 5, "any number of them");
 }
 
-/// Each thread has its own bytes of one sector, and finds them on the disk after its own sync.
+/// Each thread writes its own bytes of one sector. After its own sync they are on the disk.
 #[test]
-fn a_sync_covers_what_was_written_before_it_whoever_else_writes_and_syncs() {
+fn sync_covers_earlier_writes_beside_other_threads() {
     for one_in in [0, 3] {
         let disk = disk(&[0; SECTOR]);
         let storage = WriteBack::new(disk.clone()).with_early_write_back(7, one_in);

@@ -1,165 +1,179 @@
-//! A log in a directory of a real file system. Nothing else in this crate names `std::fs`.
+//! A log in a directory of a real file system. No other module of this crate uses `std::fs`.
+//!
+//! A storage keeps the directory that it opened. Every call is relative to it. So neither a new
+//! working directory nor a rename leads to another log.
 
-#[cfg_attr(unix, path = "unix.rs")]
-#[cfg_attr(windows, path = "windows.rs")]
-mod platform;
+mod create;
+mod kind;
+mod lock;
+mod names;
+mod owner;
 mod read_only;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::File,
+    io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, Weak},
 };
 
 pub(crate) use read_only::ReadOnlyDirectory;
 
-use super::{Locking, Storage, StorageFile};
+#[cfg(unix)]
+use self::unix as platform;
+#[cfg(windows)]
+use self::windows as platform;
+use self::{lock::HeldLock, names::names_in, platform::Directory};
+use super::{Locking, Place, Storage, StorageFile};
+use crate::{error::Result, options::FILE_MODE, sync::LockAlways};
 
-/// The name of the lock file. It holds the owner's process id, for people; it is the lock on it
-/// that counts, and losing the file loses nothing.
-const LOCK_FILE: &str = "LOCK";
-
-/// A directory of files, synced with what the platform has: `fdatasync` on Linux, `F_FULLFSYNC` on
-/// macOS, `FlushFileBuffers` on Windows.
+/// A directory of files. It syncs with `fdatasync` on Linux, `F_FULLFSYNC` on macOS and
+/// `FlushFileBuffers` on Windows.
+///
+/// It keeps the directory that it opened, even if that directory is renamed or the working
+/// directory changes. [`check_place`](Storage::check_place) then reports the rename.
 ///
 /// ```no_run
 /// # async fn example() -> highwater::Result<()> {
 /// use highwater::{Wal, storage::FileStorage};
-/// let storage = FileStorage::create("data/log").expect("a directory to write to");
+/// let storage = FileStorage::create("data/log")?;
 /// let wal = Wal::options().open_with(storage).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct FileStorage {
-    directory: PathBuf,
-    directory_file: platform::Directory,
+    /// The path as the user gave it.
+    location: String,
+    directory: Directory,
+    file_mode: u32,
+    copies_on_write: bool,
+    lock: Mutex<Weak<HeldLock>>,
 }
 
 impl FileStorage {
-    /// Opens the directory, creating it (durably, with its parents) if it isn't there.
+    /// Opens the directory. If it does not exist, creates it durably with its parents.
+    ///
+    /// New files have mode 0600 and new directories 0700, so that only the user can access them.
     ///
     /// # Errors
     ///
-    /// What the operating system answers, such as `NotADirectory` for a file.
-    pub fn create(directory: impl AsRef<Path>) -> io::Result<Self> {
-        let directory = directory.as_ref();
-        create_durably(directory)?;
-        if !fs::metadata(directory)?.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
-        }
-        if fs::read_dir(directory)?.next().is_none() {
-            // Whoever made it may not have synced its own entry, and with that the log would go.
-            platform::Directory::open(&parent_of(directory))?.sync()?;
-        }
+    /// [`Error::Io`](crate::Error::Io) with the path of the directory that failed, such as
+    /// `NotADirectory` for a file.
+    pub fn create(directory: impl AsRef<Path>) -> Result<Self> {
+        Self::create_with_mode(directory, FILE_MODE)
+    }
+
+    /// As [`create`](FileStorage::create), with another mode for new files on Unix.
+    ///
+    /// A new directory can be entered by all users that can read the files: 0640 gives 0750. The
+    /// process's umask applies to both. The owner can always read and write.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](FileStorage::create).
+    pub fn create_with_mode(directory: impl AsRef<Path>, file_mode: u32) -> Result<Self> {
+        let (path, file_mode) = (directory.as_ref(), file_mode | FILE_MODE);
+        let directory = create::open_or_create(path, file_mode)?;
         Ok(FileStorage {
-            directory: directory.to_path_buf(),
-            directory_file: platform::Directory::open(directory)?,
+            location: path.display().to_string(),
+            copies_on_write: directory.copies_on_write(),
+            directory,
+            file_mode,
+            lock: Mutex::default(),
         })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-}
-
-/// Creates each missing directory and syncs the one that holds it: an entry that isn't durable
-/// could take the whole log with it.
-fn create_durably(directory: &Path) -> io::Result<()> {
-    if directory.as_os_str().is_empty() || directory.exists() {
-        return Ok(());
-    }
-    let parent = parent_of(directory);
-    create_durably(&parent)?;
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    platform::Directory::open(&parent)?.sync()
-}
-
-/// The names in a log's directory, without that of the lock file.
-fn names_in(directory: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name != LOCK_FILE {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-fn parent_of(directory: &Path) -> PathBuf {
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        Some(_) => PathBuf::from("."),
-        None => directory.to_path_buf(),
+    fn held_lock(&self) -> Option<Arc<HeldLock>> {
+        self.lock.lock_always().upgrade()
     }
 }
 
 impl Storage for FileStorage {
     fn location(&self) -> String {
-        self.directory.display().to_string()
+        self.location.clone()
     }
 
     fn lock(&self) -> io::Result<Locking> {
-        let path = self.path(LOCK_FILE);
-        let Some(mut file) = platform::lock(&path)? else {
-            let mut owner = String::new();
-            let read = File::open(&path).and_then(|mut file| file.read_to_string(&mut owner));
-            let owner_pid = read.ok().and_then(|_| owner.trim().parse().ok());
-            return Ok(Locking::Busy { owner_pid });
-        };
-        // For people only, so a full disk keeps nobody from opening the log.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Locking::Held(Box::new(file)))
+        match lock::lock(&self.directory, self.file_mode)? {
+            Ok(held) => {
+                *self.lock.lock_always() = Arc::downgrade(&held);
+                Ok(Locking::Held(Box::new(held)))
+            }
+            Err(owner) => Ok(Locking::Busy { owner }),
+        }
+    }
+
+    fn check_place(&self) -> io::Result<Place> {
+        match (self.directory.place()?, self.held_lock()) {
+            (Place::Kept, Some(lock)) => lock.check(&self.directory, self.file_mode),
+            (place, _) => Ok(place),
+        }
+    }
+
+    fn overwrites_in_place(&self) -> bool {
+        !self.copies_on_write
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
         names_in(&self.directory)
     }
 
+    fn stamp(&self) -> io::Result<Option<u128>> {
+        self.directory.stamp()
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let options = OpenOptions::new().read(true).write(true).create_new(true).clone();
-        Ok(Box::new(DirectoryFile { file: options.open(self.path(name))? }))
+        let file = self.directory.create(name, self.file_mode)?;
+        Ok(Box::new(DirectoryFile { file, copies_on_write: self.copies_on_write }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        let options = OpenOptions::new().read(true).write(true).clone();
-        Ok(Box::new(DirectoryFile { file: options.open(self.path(name))? }))
+        let file = self.directory.open_to_write(name)?;
+        Ok(Box::new(DirectoryFile { file, copies_on_write: self.copies_on_write }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        self.directory.remove(name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        self.directory.rename(from, to)
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::hard_link(self.path(from), self.path(to))
+        self.directory.link(from, to)
     }
 
     fn link_from(&self, source: &dyn Storage, name: &str) -> io::Result<()> {
-        match source.path_of(name) {
-            Some(path) => fs::hard_link(path, self.path(name)),
-            None => Err(io::ErrorKind::Unsupported.into()),
+        let Some(path) = source.path_of(name) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        self.directory.link_from(&path, name)?;
+        // The path may have led to another directory.
+        if source.check_place()? == Place::Kept {
+            return Ok(());
         }
+        self.directory.remove(name)?;
+        Err(io::ErrorKind::NotFound.into())
     }
 
     fn path_of(&self, name: &str) -> Option<PathBuf> {
-        Some(self.path(name))
+        Some(self.directory.path().join(name))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.directory_file.sync()
+        self.directory.sync()
     }
 }
 
 #[derive(Debug)]
 struct DirectoryFile {
     file: File,
+    copies_on_write: bool,
 }
 
 impl StorageFile for DirectoryFile {
@@ -188,7 +202,12 @@ impl StorageFile for DirectoryFile {
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
-        platform::reserve(&self.file, bytes)
+        platform::reserve(&self.file, bytes)?;
+        if self.copies_on_write {
+            // The space is for this file and the previous one, which the log may still write to.
+            platform::check_free(&self.file, bytes.saturating_mul(2))?;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

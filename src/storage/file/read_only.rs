@@ -1,44 +1,42 @@
-//! A directory that is only looked at: whatever would change it is refused before it reaches the
-//! operating system.
+//! A directory that is only read. Calls that would change it fail before they reach the operating
+//! system.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
-use super::{DirectoryFile, names_in};
-use crate::storage::{Locking, Storage, StorageFile};
+use super::{DirectoryFile, names::names_in, platform::Directory};
+use crate::storage::{Locking, Place, Storage, StorageFile};
 
-/// A directory of files, opened for reading alone. Needs no right to write there.
+/// A directory of files, opened for reading only. Needs no write permission.
 #[derive(Debug)]
 pub(crate) struct ReadOnlyDirectory {
-    directory: PathBuf,
+    location: String,
+    directory: Directory,
 }
 
 impl ReadOnlyDirectory {
-    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        if !fs::metadata(directory)?.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
-        }
-        Ok(ReadOnlyDirectory { directory: directory.to_path_buf() })
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let directory = Directory::open(path)?;
+        Ok(ReadOnlyDirectory { location: path.display().to_string(), directory })
     }
 
-    /// The process that has the log open for writing, where that can be told without trying the
-    /// lock: a try would make an opening fail that comes at the same moment.
+    /// Returns the process that has the log open for writing, if the system lists it. It does not
+    /// try the lock, because that could fail an opening that runs at the same moment.
     pub(crate) fn owner_pid(&self) -> Option<u32> {
         #[cfg(target_os = "linux")]
         {
-            use std::os::unix::fs::MetadataExt;
-            let lock = fs::metadata(self.directory.join(super::LOCK_FILE)).ok()?;
-            owner_in(&fs::read_to_string("/proc/locks").ok()?, lock.ino(), device(lock.dev()))
+            let locks = std::fs::read_to_string("/proc/locks").ok()?;
+            // If a directory cannot be locked, `LOCK` is the only lock.
+            [None, Some(super::lock::LOCK_FILE)].into_iter().find_map(|name| {
+                let (inode, dev) = self.directory.inode(name).ok()?;
+                owner_in(&locks, inode, device(dev))
+            })
         }
         #[cfg(not(target_os = "linux"))]
         None
     }
 }
 
-/// The device's numbers, as `/proc/locks` writes them.
+/// Formats a device's numbers as `/proc/locks` does.
 #[cfg(target_os = "linux")]
 fn device(dev: u64) -> String {
     let major = (dev >> 8) & 0xfff | (dev >> 32) & !0xfff;
@@ -46,8 +44,8 @@ fn device(dev: u64) -> String {
     format!("{major:02x}:{minor:02x}")
 }
 
-/// Who holds the lock on a file. Some file systems show another device number there than to those
-/// who ask for the file's, so a line with another device counts if none has the same one.
+/// Returns the holder of a file's lock. Some file systems list another device number there than
+/// `stat` returns. So a line with another device counts if no line has the same one.
 #[cfg(target_os = "linux")]
 fn owner_in(locks: &str, inode: u64, device: String) -> Option<u32> {
     let held = locks.lines().filter_map(|line| {
@@ -68,15 +66,28 @@ fn refused<T>() -> io::Result<T> {
 
 impl Storage for ReadOnlyDirectory {
     fn location(&self) -> String {
-        self.directory.display().to_string()
+        self.location.clone()
     }
 
     fn lock(&self) -> io::Result<Locking> {
         refused()
     }
 
+    /// Fails if another directory has replaced this one. The log's own files would never be listed
+    /// again.
     fn list(&self) -> io::Result<Vec<String>> {
-        names_in(&self.directory)
+        match self.check_place()? {
+            Place::Kept => names_in(&self.directory),
+            place => Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, place.to_string())),
+        }
+    }
+
+    fn stamp(&self) -> io::Result<Option<u128>> {
+        self.directory.stamp()
+    }
+
+    fn check_place(&self) -> io::Result<Place> {
+        self.directory.place()
     }
 
     fn create(&self, _: &str) -> io::Result<Box<dyn StorageFile>> {
@@ -84,7 +95,8 @@ impl Storage for ReadOnlyDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DirectoryFile { file: File::open(self.directory.join(name))? }))
+        let file = self.directory.open_to_read(name)?;
+        Ok(Box::new(DirectoryFile { file, copies_on_write: false }))
     }
 
     fn remove(&self, _: &str) -> io::Result<()> {
@@ -105,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_owner_of_a_lock_is_read_from_the_kernels_table() {
+    fn lock_owner_is_read_from_proc_locks() {
         let locks = "1: POSIX  ADVISORY  WRITE 7 08:01:42 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 8 00:2a:42 0 EOF\n\
                      2: -> FLOCK  ADVISORY  WRITE 10 00:2a:42 0 EOF\n\

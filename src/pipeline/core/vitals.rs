@@ -1,0 +1,189 @@
+//! The health of the log: the calls in flight, their judgement, and the tasks that watch it.
+//!
+//! The watching thread holds only this part of the log. So it keeps no file open and no directory
+//! locked. It reaches the rest of the log only while a stall lasts.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use crate::{
+    error::Error,
+    executor::{Executor, Watchable},
+    health::Health,
+    operation::Operation,
+    options::Config,
+    pipeline::state::{
+        in_flight::{InFlight, Lane},
+        stalls::{Condition, Stall, Stalls, Verdict},
+        watched::Watched,
+    },
+    segments::Sequence,
+    sync::{AtomicBool, Ordering},
+};
+
+/// The log whose vitals are checked.
+pub(in crate::pipeline) trait Patient: Send + Sync {
+    /// Acts on the verdict of a check.
+    fn act(self: Arc<Self>, verdict: &Verdict);
+
+    /// Reports that nothing checks the vitals.
+    #[cfg_attr(shuttle, allow(dead_code, reason = "shuttle's threads watch nothing"))]
+    fn is_unwatched(self: Arc<Self>, error: &io::Error);
+}
+
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    config: Config,
+    /// False if nothing watches this log. Then calls are not marked.
+    is_watchable: bool,
+    in_flight: InFlight,
+    stalls: Stalls,
+    watched: Arc<Watched<Health>>,
+    /// Set once the log has started.
+    patient: OnceLock<Attached>,
+    /// True while a thread reports a stall.
+    is_reporting: AtomicBool,
+}
+
+struct Attached(Weak<dyn Patient>);
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
+}
+
+/// A call in flight. It has returned when this is dropped.
+pub(in crate::pipeline) struct Underway<'a> {
+    /// `None` if the call is not marked.
+    vitals: Option<&'a Vitals>,
+    lane: Lane,
+}
+
+impl Underway<'_> {
+    /// Notes that one call of several has returned, and the next begins.
+    pub(in crate::pipeline) fn progressed(&self) {
+        if let Some(vitals) = self.vitals {
+            vitals.in_flight.progressed(self.lane);
+            vitals.stalls.recovered(self.lane);
+        }
+    }
+}
+
+impl Drop for Underway<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(vitals) = self.vitals {
+            vitals.in_flight.end(self.lane);
+            vitals.stalls.recovered(self.lane);
+        }
+    }
+}
+
+impl Vitals {
+    pub(super) fn new(config: Config, executor: &dyn Executor) -> Self {
+        let in_flight = InFlight::new();
+        Vitals {
+            config,
+            is_watchable: executor.watches(),
+            stalls: Stalls::new(&in_flight),
+            in_flight,
+            watched: Arc::new(Watched::new(Health::Good)),
+            patient: OnceLock::new(),
+            is_reporting: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn watched(&self) -> &Arc<Watched<Health>> {
+        &self.watched
+    }
+
+    pub(crate) fn stalls(&self) -> &Stalls {
+        &self.stalls
+    }
+
+    /// Notes the log whose vitals these are.
+    pub(in crate::pipeline) fn attach(&self, patient: Weak<dyn Patient>) {
+        // No other code sets this cell.
+        let _ = self.patient.set(Attached(patient));
+    }
+
+    /// Marks a call as in flight until the result is dropped. The caller owns the lane. Costs two
+    /// stores and a fence, unless nothing watches the log.
+    #[inline]
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        executor: &dyn Executor,
+        (lane, operation, sequence): (Lane, Operation, Sequence),
+    ) -> Underway<'_> {
+        if !self.is_watchable {
+            return Underway { vitals: None, lane };
+        }
+        self.in_flight.begin(lane, operation, sequence);
+        if self.in_flight.is_watched.claim(|| true) {
+            self.begin_watch(executor);
+        }
+        Underway { vitals: Some(self), lane }
+    }
+
+    #[cold]
+    fn begin_watch(self: &Arc<Self>, executor: &dyn Executor) {
+        let watchable: Arc<dyn Watchable> = Arc::clone(self) as Arc<dyn Watchable>;
+        if !executor.watch(Arc::downgrade(&watchable)) {
+            // The next call tries again.
+            self.in_flight.is_watched.release(|| false);
+        }
+    }
+
+    /// Publishes the health of the I/O and of the supply of files. `refusal` returns the reason why
+    /// the next segment can't be prepared. Call it without any lock held.
+    pub(super) fn publish(&self, refusal: impl FnOnce() -> Option<Error>) {
+        let look = || match (self.stalls.condition(), refusal()) {
+            (Condition::Stalled(Stall { operation, sequence, time }), _) => {
+                Health::Stalled { operation, file: sequence.file_name(), time }
+            }
+            (_, Some(error @ Error::NoSpace { .. })) => Health::Full { error },
+            (_, Some(error)) => Health::Refusing { error },
+            (Condition::Slow, None) => Health::Slow,
+            (Condition::Good, None) => Health::Good,
+        };
+        self.watched.publish(look, Health::is_same_state);
+    }
+
+    /// Begins a report. Returns whether an earlier one has not ended.
+    pub(in crate::pipeline) fn begin_report(&self) -> bool {
+        self.is_reporting.swap(true, Ordering::AcqRel)
+    }
+
+    pub(in crate::pipeline) fn end_report(&self) {
+        self.is_reporting.store(false, Ordering::Release);
+    }
+}
+
+impl Watchable for Vitals {
+    fn check(self: Arc<Self>, now: Duration) -> Option<Duration> {
+        let verdict = self.stalls.check(now, &self.in_flight, &self.config);
+        let is_eventful = verdict.is_changed
+            || verdict.fails_more
+            || verdict.event.is_some()
+            || verdict.stops.is_some();
+        if is_eventful {
+            let patient = self.patient.get().and_then(|Attached(patient)| patient.upgrade());
+            patient.into_iter().for_each(|patient| patient.act(&verdict));
+        }
+        let is_wanted = || self.stalls.is_active(&self.in_flight);
+        match verdict.next {
+            None if !self.in_flight.is_watched.release(is_wanted) => None,
+            None => Some(Duration::ZERO),
+            next => next,
+        }
+    }
+
+    fn is_unwatched(self: Arc<Self>, error: &io::Error) {
+        let patient = self.patient.get().and_then(|Attached(patient)| patient.upgrade());
+        patient.into_iter().for_each(|patient| patient.is_unwatched(error));
+    }
+}

@@ -1,0 +1,182 @@
+//! Preparation of the spare, the next segment's file, before it is needed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{Error, Result},
+    operation::Operation,
+    pipeline::{
+        core::Core,
+        recycle::{discard, give_back_recycled, next_file},
+        state::{
+            in_flight::Lane,
+            space::{Spare, Wanted},
+        },
+    },
+    segments::SegmentFile,
+    turn::lock_over_io,
+};
+
+/// A prepared file, to be reported without any lock.
+struct Prepared {
+    segment: String,
+    bytes: u64,
+    time: Duration,
+}
+
+/// Prepares a spare with room for a unit of `bytes`, as the claimed `attempt`. Returns whether
+/// there is a spare. If the attempt fails, appends that need the spare are refused.
+pub(super) fn run(core: &Core, bytes: u64, attempt: u64) -> bool {
+    if core.status().check().is_err() {
+        return false;
+    }
+    let log = core.storage().location();
+    let prepared = prepare_timed(core, bytes);
+    if let Ok(Some(Prepared { segment, bytes, time })) = &prepared {
+        tracing::debug!(log, segment, bytes, ?time, "prepared the next segment");
+    }
+    let had_stopped = core.status().check().is_err();
+    let failure = prepared.err().map(|error| refusal(core, error));
+    let had_failed = core.supply.space.end_attempt(attempt, failure.clone());
+    match failure {
+        Some(_) if had_stopped => false,
+        // Reports the error and wakes the waiters, now that the lock is free.
+        Some(error) if error.is_poisoned() => {
+            core.stop(error);
+            false
+        }
+        Some(error) => {
+            tracing::warn!(
+                log,
+                error = format_args!("{error:#}"),
+                "appends that need the next segment are refused"
+            );
+            core.supply.space.wake_all();
+            core.publish_health();
+            false
+        }
+        None => {
+            if had_failed {
+                tracing::info!(log, "the next segment can be prepared again: appends work again");
+            }
+            core.supply.space.wake_all();
+            core.publish_health();
+            true
+        }
+    }
+}
+
+/// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks.
+pub(super) fn prepare_spare(core: &Core, bytes: u64) -> Result<()> {
+    prepare_timed(core, bytes).map(|_: Option<Prepared>| ())
+}
+
+/// Takes the spare, which is usually there.
+pub(super) fn take_spare(core: &Core, unit_bytes: u64) -> Result<Spare> {
+    loop {
+        match core.supply.space.take_spare(unit_bytes) {
+            Some(spare) => return Ok(spare),
+            None => {
+                // The caller has the writer's lock, so tasks wait for this preparation.
+                let _underway =
+                    core.begin(Lane::Write, Operation::Prepare, core.supply.space.next_sequence());
+                prepare_spare(core, unit_bytes)?;
+            }
+        }
+    }
+}
+
+/// Returns the error that callers get after a failure to prepare a file. Nothing was reserved, so
+/// the failure only refuses these callers. The log stops only if a later opening would not find its
+/// files.
+pub(super) fn refusal(core: &Core, error: Error) -> Error {
+    if !matches!(error, Error::Displaced { .. }) {
+        return error;
+    }
+    core.set_stopped(error.into_poison());
+    core.status().why_stopped()
+}
+
+/// Reports nothing, because the caller may hold the writer's lock and a subscriber is user code.
+fn prepare_timed(core: &Core, bytes: u64) -> Result<Option<Prepared>> {
+    let space = &core.supply.space;
+    let _one_at_a_time = preparing(core);
+    // A closed log gets no new files.
+    core.status().check()?;
+    let began = Instant::now();
+    let Some(mut wanted) = space.begin_spare(bytes, core.config().segment_bytes)? else {
+        return Ok(None);
+    };
+    let underway = core.begin(Lane::Prepare, Operation::Prepare, wanted.sequence);
+    let progress = || underway.progressed();
+    let had_small = wanted.small.is_some();
+    let mut prepared = make_file(core, &mut wanted, &progress);
+    let is_full = matches!(prepared, Err(Error::NoSpace { .. }));
+    // No second try if a small spare was discarded, because only an attempt that begins without a
+    // spare takes a sequence number.
+    if is_full && had_small == wanted.small.is_some() && give_back_recycled(core) {
+        prepared = make_file(core, &mut wanted, &progress);
+    }
+    match prepared {
+        Ok(file) => {
+            let (segment, bytes, time) = (file.name().to_owned(), wanted.bytes, began.elapsed());
+            space.set_spare(Some(Spare { file, bytes }));
+            Ok(Some(Prepared { segment, bytes, time }))
+        }
+        Err(error) => {
+            space.set_spare(wanted.small);
+            Err(error)
+        }
+    }
+}
+
+/// Makes the wanted file: a new one, or a small spare that grows.
+fn make_file(core: &Core, wanted: &mut Wanted, progress: &dyn Fn()) -> Result<Arc<SegmentFile>> {
+    let Some(spare) = wanted.small.as_ref() else {
+        return next_file(core, wanted.sequence, wanted.bytes, progress).map(Arc::new);
+    };
+    let file = Arc::clone(&spare.file);
+    let name = file.name().to_owned();
+    if let Err(error) = file.reserve(wanted.bytes) {
+        return Err(error.or_no_space(&name, wanted.bytes));
+    }
+    progress();
+    if let Err(error) = file.sync_all() {
+        // A file whose flush has failed is never used.
+        wanted.small = None;
+        drop(file);
+        discard(core, &name);
+        return Err(error.or_no_space(&name, wanted.bytes));
+    }
+    Ok(file)
+}
+
+/// Removes the spare when the log is closed, because a closed log keeps no empty file. Waits for a
+/// spare that is being prepared. Not vital, because the next opening removes a spare that stays.
+pub(super) fn remove_spare(core: &Core) {
+    let spare = {
+        let _prepared = preparing(core);
+        core.supply.space.take_spare(0)
+    };
+    if let Some(spare) = spare {
+        let name = spare.file.name().to_owned();
+        let _underway = core.begin(Lane::Close, Operation::Remove, spare.file.sequence());
+        drop(spare);
+        if let Err(error) = core.storage().remove(&name) {
+            let log = core.storage().location();
+            tracing::debug!(
+                log,
+                name,
+                error = format_args!("{error:#}"),
+                "an unused segment stays until the log is opened"
+            );
+        }
+    }
+}
+
+fn preparing(core: &Core) -> crate::sync::MutexGuard<'_, ()> {
+    lock_over_io(&core.supply.space.preparing).unwrap_or_else(std::sync::PoisonError::into_inner)
+}
