@@ -1,19 +1,17 @@
-//! Dropping futures, at every point where they can be dropped.
+//! Dropped futures: each call is dropped at every poll, and leaves its record whole or absent.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that can't go on panics"
+    reason = "a mistake in a test must stop it"
 )]
 
 mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    future::Future,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -23,32 +21,11 @@ use highwater::{
     storage::MemoryStorage,
 };
 use support::{
-    Bell, PATIENCE, RING_PAYLOAD_BYTES, assert_ring_is_whole, reached, records, small, within,
+    PATIENCE, RING_PAYLOAD_BYTES, assert_ring_is_whole, poll_and_drop, reached, records, small,
+    within,
 };
 
-/// Polls `future` up to `polls` times and drops it if it is still pending then. After each poll but
-/// the last, `step` lets things go on and the future must be woken.
-fn poll_and_drop<T>(
-    future: impl Future<Output = T>,
-    polls: usize,
-    step: impl Fn(usize),
-) -> Option<T> {
-    let (bell, waker) = Bell::new();
-    // The test's task doesn't yield, so it would use up tokio's budget for one poll.
-    let mut future = pin!(tokio::task::unconstrained(future));
-    for i in 0..polls {
-        if i > 0 {
-            step(i);
-            bell.wait();
-        }
-        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return Some(answer);
-        }
-    }
-    None
-}
-
-/// A log on the pool whose ring is full of one record, which is held on its way to the file.
+/// A log on the blocking pool. One record fills its ring, and the write of that record is held.
 struct Held {
     wal: Wal,
     memory: MemoryStorage,
@@ -61,18 +38,18 @@ impl Held {
     async fn new() -> Self {
         let (memory, faults) = (MemoryStorage::new(), Faults::new());
         let wal = small().open_with(faults.over(memory.clone()).on_pool()).await.unwrap();
-        // Not the spare, which is prepared beside it.
+        // Holds only writes to the first segment, not the writes that prepare the spare.
         let is_first = |name: &str| name.ends_with("00001.wal");
         let writes = faults.on(Op::Write).file(is_first).gate();
-        // Takes all permits; at the beginning of a lap, so that it is one write.
+        // Takes all permits. It starts at the ring's beginning, so that one write call suffices.
         let blocking =
             within("room", wal.enqueue(vec![1; RING_PAYLOAD_BYTES])).await.unwrap().lsn();
         reached(&writes, 1).await;
         Held { wal, memory, faults, writes, blocking }
     }
 
-    /// Lets everything go, and checks the log: the payloads given by `whole` are there as whole
-    /// groups or not at all, `must` are there, and everything is once.
+    /// Opens all gates and checks the log. Each group of `whole` is there completely or not at all,
+    /// each record of `must` is there, and no record comes twice.
     async fn check(self, whole: &[&[&[u8]]], must: &[(Lsn, Vec<u8>)]) {
         let Held { wal, memory, faults, writes, blocking } = self;
         writes.open();
@@ -99,23 +76,23 @@ impl Held {
         let found = records(&wal).await;
         within("close", wal.close()).await.unwrap();
         let again = small().open_with(memory).await.unwrap();
-        assert_eq!(records(&again).await, found, "reopening changes nothing");
+        assert_eq!(records(&again).await, found, "reopening must not change the records");
     }
 }
 
-/// How many polls it takes at most: for room in the ring, for the answer, and one to spare.
+/// The most polls a call needs: one for ring space, some for the result, and one spare.
 const POLLS: usize = 5;
 
 #[tokio::test]
-async fn a_dropped_append_is_there_whole_or_not_at_all() {
+async fn dropped_append_is_complete_or_absent() {
     let payload: &[u8] = b"perhaps";
     for polls in 0..=POLLS {
         let held = Held::new().await;
-        let answer = poll_and_drop(held.wal.append(payload), polls, |_| held.writes.allow(1));
-        let must: Vec<_> = answer.map(|lsn| (lsn.unwrap(), payload.to_vec())).into_iter().collect();
-        // Room, others that may go first, written, answered.
-        assert!(must.is_empty() || polls >= 3, "{polls}: answered too early");
-        assert!(must.len() == 1 || polls < POLLS, "{polls}: not answered");
+        let result = poll_and_drop(held.wal.append(payload), polls, |_| held.writes.allow(1));
+        let must: Vec<_> = result.map(|lsn| (lsn.unwrap(), payload.to_vec())).into_iter().collect();
+        // An append is pending for space, for its yield, and for the write.
+        assert!(must.is_empty() || polls >= 3, "{polls}: returned too early");
+        assert!(must.len() == 1 || polls < POLLS, "{polls}: did not return");
         let was_waiting = polls <= 1;
         let reserved = held.wal.watermarks().reserved;
         let blocking_end = held.blocking.as_u64() + 1024;
@@ -125,64 +102,64 @@ async fn a_dropped_append_is_there_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_dropped_append_and_sync_is_there_whole_or_not_at_all() {
+async fn dropped_append_and_sync_is_complete_or_absent() {
     let payload: &[u8] = b"perhaps";
     for polls in 0..=POLLS {
         let held = Held::new().await;
-        let answer =
+        let result =
             poll_and_drop(held.wal.append_and_sync(payload), polls, |_| held.writes.allow(1));
-        let must: Vec<_> = answer.map(|lsn| (lsn.unwrap(), payload.to_vec())).into_iter().collect();
+        let must: Vec<_> = result.map(|lsn| (lsn.unwrap(), payload.to_vec())).into_iter().collect();
         held.check(&[&[payload]], &must).await;
     }
 }
 
 #[tokio::test]
-async fn a_dropped_enqueue_is_there_whole_or_not_at_all() {
+async fn dropped_enqueue_is_complete_or_absent() {
     let payload: &[u8] = b"perhaps";
     for polls in 0..=POLLS {
         let held = Held::new().await;
-        let answer = poll_and_drop(held.wal.enqueue(payload), polls, |_| held.writes.allow(1));
+        let result = poll_and_drop(held.wal.enqueue(payload), polls, |_| held.writes.allow(1));
         let must: Vec<_> =
-            answer.map(|ticket| (ticket.unwrap().lsn(), payload.to_vec())).into_iter().collect();
+            result.map(|ticket| (ticket.unwrap().lsn(), payload.to_vec())).into_iter().collect();
         assert_eq!(must.len(), usize::from(polls >= 2));
         held.check(&[&[payload]], &must).await;
     }
 }
 
 #[tokio::test]
-async fn a_dropped_batch_is_there_whole_or_not_at_all() {
-    // One that goes through the ring, and one that is larger than it.
+async fn dropped_batch_is_complete_or_absent() {
+    // One batch goes through the ring, and one is larger than it.
     for size in [100, 700] {
         let parts: Vec<Vec<u8>> = (0..3u8).map(|i| vec![i + 10; size]).collect();
         let group: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         for polls in 0..=POLLS {
             let held = Held::new().await;
-            let answer =
+            let result =
                 poll_and_drop(held.wal.append_batch(&parts), polls, |_| held.writes.allow(1));
             let must: Vec<_> =
-                answer.map(|lsns| (lsns.unwrap().start, parts[0].clone())).into_iter().collect();
+                result.map(|lsns| (lsns.unwrap().start, parts[0].clone())).into_iter().collect();
             held.check(&[&group], &must).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_dropped_append_larger_than_the_ring_is_there_whole_or_not_at_all() {
-    // Fits into the segment; needs one of its own.
+async fn dropped_large_append_is_complete_or_absent() {
+    // The smaller one fits into the segment; the larger one needs its own.
     for size in [3000, 20_000] {
         let payload = vec![5; size];
         for polls in 0..=POLLS {
             let held = Held::new().await;
-            let answer = poll_and_drop(held.wal.append(&payload), polls, |_| held.writes.open());
+            let result = poll_and_drop(held.wal.append(&payload), polls, |_| held.writes.open());
             let must: Vec<_> =
-                answer.map(|lsn| (lsn.unwrap(), payload.clone())).into_iter().collect();
+                result.map(|lsn| (lsn.unwrap(), payload.clone())).into_iter().collect();
             held.check(&[&[&payload]], &must).await;
         }
     }
 }
 
 #[tokio::test]
-async fn dropped_waits_leave_nobody_behind() {
+async fn dropped_waits_leave_no_waiter() {
     for polls in 0..=2 {
         let held = Held::new().await;
         let syncs = held.faults.on(Op::Sync).gate();
@@ -199,11 +176,11 @@ async fn dropped_waits_leave_nobody_behind() {
         poll_and_drop(wal.wait_synced(held.blocking), 1, release);
         poll_and_drop(wal.read(held.blocking), polls, release);
         release(0);
-        let lsn = within("the one in the queue", queued).await.unwrap();
+        let lsn = within("the queued append", queued).await.unwrap();
         let ticket = wal.enqueue(b"ticket").await.unwrap();
         poll_and_drop(ticket.synced(), polls, release);
         poll_and_drop(ticket.written(), 1, release);
-        within("a wait beside dropped ones", ticket.synced()).await.unwrap();
+        within("a wait next to dropped ones", ticket.synced()).await.unwrap();
         drop(syncs);
         let must = [(lsn, b"queued".to_vec()), (ticket.lsn(), b"ticket".to_vec())];
         held.check(&[], &must).await;
@@ -211,33 +188,33 @@ async fn dropped_waits_leave_nobody_behind() {
 }
 
 #[tokio::test]
-async fn a_dropped_close_can_be_called_again_or_goes_on_by_itself() {
+async fn dropped_close_continues_or_can_be_repeated() {
     for polls in 0..=3 {
         let held = Held::new().await;
         let (wal, blocking) = (held.wal.clone(), held.blocking);
-        let answer = poll_and_drop(wal.close(), polls, |i| {
+        let result = poll_and_drop(wal.close(), polls, |i| {
             if i == 1 { held.writes.allow(1) } else { held.writes.open() }
         });
-        assert_eq!(answer.is_some(), polls == 3, "room, closed");
+        assert_eq!(result.is_some(), polls == 3, "room, closed");
         if polls > 0 {
             let error = within("append", wal.append(b"late")).await.unwrap_err();
             assert!(error.is_closed(), "{polls}: {error}");
         }
         held.writes.open();
         within("close", wal.close()).await.unwrap();
-        // Another handle is still there: it holds no lock.
+        // The other handle still exists, but holds no lock.
         let again = small().open_with(held.memory.clone()).await.expect("close has freed the lock");
         assert!(again.recovery().was_closed, "{polls}");
         assert_eq!(records(&again).await.last().unwrap().0, blocking);
     }
 }
 
-/// Two may close one log: to both, `Ok` means that it can be opened again.
+/// Two tasks close one log. For both, `Ok` means that the log can be opened again.
 #[tokio::test]
-async fn whoever_closes_second_waits_for_the_lock_as_well() {
+async fn second_close_waits_for_lock_release() {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory.clone()).on_pool()).await.unwrap();
-    // Enough for a spare, whose removal is what closing does last.
+    // Enough records for a spare, because `close` removes it last.
     while faults.count(|event| matches!(event, Event::Created { .. })) < 2 {
         wal.append_and_sync(&[1; 400]).await.unwrap();
     }
@@ -250,7 +227,10 @@ async fn whoever_closes_second_waits_for_the_lock_as_well() {
     let mut second = Box::pin(wal.close());
     let early = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
     let reopened = small().open_with(memory.clone()).await.map(drop);
-    assert!(early.is_err() || reopened.is_ok(), "closed, says {early:?}, and yet: {reopened:?}");
+    assert!(
+        early.is_err() || reopened.is_ok(),
+        "close returned {early:?}, but reopening: {reopened:?}"
+    );
     gate.open();
     within("the first", first).await.unwrap().unwrap();
     if early.is_err() {
@@ -260,7 +240,7 @@ async fn whoever_closes_second_waits_for_the_lock_as_well() {
 }
 
 #[tokio::test]
-async fn a_dropped_opening_leaves_a_log_that_opens() {
+async fn dropped_open_leaves_openable_log() {
     let memory = MemoryStorage::new();
     let wal = small().open_with(memory.clone()).await.unwrap();
     let lsn = wal.append_and_sync(b"kept").await.unwrap();
@@ -275,7 +255,7 @@ async fn a_dropped_opening_leaves_a_log_that_opens() {
             gate.open();
             let opened = async {
                 loop {
-                    // "As soon as the step that was running has ended."
+                    // The lock is free as soon as the running step has ended.
                     match small().open_with(memory.clone()).await {
                         Err(highwater::Error::Locked { .. }) => tokio::task::yield_now().await,
                         opened => break opened,
@@ -288,9 +268,10 @@ async fn a_dropped_opening_leaves_a_log_that_opens() {
     }
 }
 
-/// Many tasks, all of which give up now and then. What was acknowledged is there once, nothing is
-/// there twice, batches are whole, and in the end the log is as good as new.
-async fn storm(tasks: u64, on_pool: bool) {
+/// Many tasks append with short timeouts. Acknowledged records are there once, nothing is there
+/// twice, batches are whole, and the log works as before.
+#[allow(clippy::print_stdout, reason = "the coverage of a test is printed")]
+async fn run_with_timeouts(tasks: u64, on_pool: bool) {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let storage = faults.over(memory.clone());
     let wal = small().open_with(if on_pool { storage.on_pool() } else { storage }).await.unwrap();
@@ -322,18 +303,23 @@ async fn storm(tasks: u64, on_pool: bool) {
     }
     let mut acknowledged = BTreeMap::new();
     for task in running {
-        for (lsn, payload) in within("a task of the storm", task).await.unwrap() {
-            assert_eq!(acknowledged.insert(lsn, payload), None, "one position, two records");
+        for (lsn, payload) in within("a task of the run_with_timeouts", task).await.unwrap() {
+            assert_eq!(acknowledged.insert(lsn, payload), None, "two records at one position");
         }
     }
     within("sync", wal.sync()).await.unwrap();
     let found = records(&wal).await;
+    // Each task starts 40 calls: some complete, and some time out after their record was written.
+    let (finished, there, begun) = (acknowledged.len() as u64, found.len(), tasks * 40);
+    println!("{finished} of {begun} were acknowledged, {there} records are in the log");
+    assert!(finished >= begun / 20, "too little was acknowledged: {finished} of {begun}");
+    assert!(finished < begun, "no call timed out");
     assert!(found.is_sorted_by(|a, b| a.0 < b.0));
     let mut times: HashMap<&[u8], u32> = HashMap::new();
     for (_, payload) in &found {
         *times.entry(payload).or_default() += 1;
     }
-    assert!(times.values().all(|&count| count == 1), "nothing twice");
+    assert!(times.values().all(|&count| count == 1), "a record came twice");
     let by_lsn: BTreeMap<_, _> = found.iter().cloned().collect();
     for (lsn, payload) in &acknowledged {
         assert_eq!(by_lsn.get(lsn), Some(payload));
@@ -341,8 +327,8 @@ async fn storm(tasks: u64, on_pool: bool) {
     for (i, (_, payload)) in found.iter().enumerate() {
         if let Some(stem) = payload.strip_suffix(b"a").filter(|stem| !stem.ends_with(b":")) {
             let next = |n: usize| found.get(i + n).map(|(_, payload)| &payload[..]);
-            assert_eq!(next(1), Some(&[stem, b"b"].concat()[..]), "a batch is whole");
-            assert_eq!(next(2), Some(&[stem, b"c"].concat()[..]), "a batch is whole");
+            assert_eq!(next(1), Some(&[stem, b"b"].concat()[..]), "a batch is incomplete");
+            assert_eq!(next(2), Some(&[stem, b"c"].concat()[..]), "a batch is incomplete");
         }
     }
     assert_ring_is_whole(&wal).await;
@@ -354,31 +340,34 @@ async fn storm(tasks: u64, on_pool: bool) {
 }
 
 #[tokio::test]
-async fn a_storm_of_timeouts_on_one_thread_harms_nothing() {
-    storm(20, true).await;
+async fn timeouts_on_one_thread_keep_log_intact() {
+    run_with_timeouts(20, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_timeouts_on_two_threads_harms_nothing() {
-    storm(40, true).await;
+async fn timeouts_on_two_threads_keep_log_intact() {
+    run_with_timeouts(40, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_timeouts_in_memory_harms_nothing() {
-    storm(40, false).await;
+async fn timeouts_in_memory_keep_log_intact() {
+    run_with_timeouts(40, false).await;
 }
 
-/// An append that gives up while it waits for room must pass its turn on.
+/// An append that is dropped while it waits for space must pass its turn on.
 #[tokio::test]
-async fn those_behind_a_dropped_append_get_its_room() {
+async fn dropped_append_passes_its_turn_on() {
     let held = Held::new().await;
     let noop = &mut Context::from_waker(Waker::noop());
-    let mut gives_up = Box::pin(held.wal.append(vec![2; RING_PAYLOAD_BYTES]));
+    let mut dropped = Box::pin(held.wal.append(vec![2; RING_PAYLOAD_BYTES]));
     let mut behind = Box::pin(held.wal.append(b"behind"));
-    assert!(gives_up.as_mut().poll(noop).is_pending());
+    assert!(dropped.as_mut().poll(noop).is_pending());
     assert!(futures::poll!(&mut behind).is_pending());
-    drop(gives_up);
+    drop(dropped);
     held.writes.open();
-    let lsn = tokio::time::timeout(PATIENCE, behind).await.expect("its turn never came").unwrap();
+    let lsn = tokio::time::timeout(PATIENCE, behind)
+        .await
+        .expect("the second append must get its turn")
+        .unwrap();
     held.check(&[], &[(lsn, b"behind".to_vec())]).await;
 }

@@ -1,22 +1,26 @@
-//! Negative controls: mistakes that logs have really made, made on purpose in this one. The sweeps
-//! must catch each within their default budget, or they prove nothing.
+//! Negative controls: mistakes that other logs have made, made on purpose in this one. The sweeps
+//! must catch each within their default number of seeds.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a mistake in a test must stop it, and what it covered is said"
+    reason = "a mistake in a test must stop it, and the coverage is printed"
 )]
 
 mod contract;
 
 use contract::{
-    in_place::{InPlace, sync_in_place, write_in_place},
-    sweep::{FULL, Tally, fail_syncs_of, sweep_as_it_is, sweep_simulated_as_it_is},
-    workload::{Running, random_script},
+    in_place::{InPlace, set_inline_syncs, set_inline_writes},
+    sweep::{
+        FULL, Tally, fail_syncs_of, sweep_simulated_with_thread_settings,
+        sweep_with_thread_settings,
+    },
+    with_failing_waiters,
+    workload::{Running, random_script, slots_script, stalled_script},
 };
 use highwater::sabotage::{self, Sabotage};
 
-/// Runs a sweep over its default seeds with the mistake made, until it says something.
+/// Makes the mistake and runs a sweep over its default seeds until one fails.
 fn assert_caught(
     sabotage: Sabotage,
     seeds: u64,
@@ -30,11 +34,11 @@ fn assert_caught(
 }
 
 fn in_place(seed: u64, tally: &mut Tally) -> Result<(), String> {
-    sweep_as_it_is(seed, &random_script(seed), FULL, tally)
+    sweep_with_thread_settings(seed, &random_script(seed), FULL, tally)
 }
 
 fn simulated(seed: u64, tally: &mut Tally) -> Result<(), String> {
-    sweep_simulated_as_it_is(seed, &random_script(seed), FULL, tally)
+    sweep_simulated_with_thread_settings(seed, &random_script(seed), FULL, tally)
 }
 
 fn failing(seed: u64, tally: &mut Tally) -> Result<(), String> {
@@ -42,10 +46,19 @@ fn failing(seed: u64, tally: &mut Tally) -> Result<(), String> {
 }
 
 #[test]
-fn taking_a_short_write_in_place_for_whole_is_caught() {
+fn trusting_short_inline_write_is_caught() {
     assert_caught(Sabotage::BelieveShortWrite, 20, |seed, tally| {
-        write_in_place(InPlace::Nonblocking(seed));
+        set_inline_writes(InPlace::Nonblocking(seed));
         simulated(seed, tally)
+    });
+}
+
+#[test]
+fn indeterminate_for_reused_lsn_is_caught() {
+    with_failing_waiters(|| {
+        assert_caught(Sabotage::MisnameIndeterminate, 20, |seed, tally| {
+            sweep_simulated_with_thread_settings(seed, &stalled_script(seed), FULL, tally)
+        });
     });
 }
 
@@ -54,7 +67,7 @@ fn acknowledging_before_the_flush_is_caught() {
     assert_caught(Sabotage::AcknowledgeBeforeFlush, 14, simulated);
     assert_caught(Sabotage::AcknowledgeBeforeFlush, 40, failing);
     assert_caught(Sabotage::AcknowledgeBeforeFlush, 14, |seed, tally| {
-        sync_in_place(true);
+        set_inline_syncs(true);
         simulated(seed, tally)
     });
 }
@@ -65,36 +78,55 @@ fn skipping_the_directory_flush_is_caught() {
 }
 
 #[test]
-fn marking_a_later_byte_synced_is_caught() {
+fn marking_later_byte_synced_is_caught() {
     assert_caught(Sabotage::MarkLaterByte, 20, simulated);
 }
 
 #[test]
-fn asking_again_for_a_failed_flush_is_caught() {
+fn retrying_failed_flush_is_caught() {
     assert_caught(Sabotage::RetryFailedFlush, 40, failing);
 }
 
 #[test]
-fn going_on_behind_what_only_the_page_cache_holds_is_caught() {
+fn trusting_page_cache_is_caught() {
     assert_caught(Sabotage::TrustPageCache, 40, failing);
 }
 
 #[test]
-fn telling_one_waiter_alone_of_a_failed_flush_is_caught() {
+fn failing_only_one_waiter_is_caught() {
     assert_caught(Sabotage::BlameOneWaiter, 40, failing);
 }
 
 #[test]
-fn handing_out_an_lsn_twice_is_caught() {
+fn resuming_without_rewriting_is_caught() {
+    assert_caught(Sabotage::ResumeUnwritten, 40, failing);
+}
+
+#[test]
+fn reusing_lsn_is_caught() {
     assert_caught(Sabotage::ReuseLsn, 14, in_place);
 }
 
 #[test]
-fn answering_a_cut_before_its_header_is_durable_is_caught() {
+fn returning_from_truncation_before_flush_is_caught() {
     assert_caught(Sabotage::CutBeforeFlush, 14, in_place);
 }
 
 #[test]
-fn removing_segments_before_it_is_durable_is_caught() {
-    assert_caught(Sabotage::RemoveBeforeFlush, 14, in_place);
+fn removing_segments_before_flush_is_caught() {
+    assert_caught(Sabotage::RemoveBeforeFlush, 60, in_place);
+}
+
+fn moving_slots(seed: u64, tally: &mut Tally) -> Result<(), String> {
+    sweep_simulated_with_thread_settings(seed, &slots_script(seed), FULL, tally)
+}
+
+#[test]
+fn advancing_slot_before_flush_is_caught() {
+    assert_caught(Sabotage::AdvanceBeforeFlush, 20, moving_slots);
+}
+
+#[test]
+fn truncating_past_slot_is_caught() {
+    assert_caught(Sabotage::TruncatePastSlot, 20, moving_slots);
 }

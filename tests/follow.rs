@@ -1,10 +1,11 @@
-//! Followers: what they yield is what a replay gives, in order, once, and never too early.
+//! Followers: they yield the records of a replay, in order and once, and each only when it is
+//! durable.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that can't go on panics"
+    reason = "a mistake in a test must stop it"
 )]
 
 mod contract;
@@ -32,7 +33,7 @@ use highwater::{
 use support::{Bell, cause, open_when_free, records, settled, small, within};
 use tokio::runtime::Builder;
 
-/// All that a follower yields, and the error that it ends with.
+/// Returns all records of a follower, and the error that ended it.
 async fn drain(
     mut follower: impl Stream<Item = highwater::Result<highwater::Record>> + Unpin,
 ) -> (Found, Option<Error>) {
@@ -40,7 +41,7 @@ async fn drain(
     while let Some(item) = follower.next().await {
         match item {
             Ok(record) => found.push((record.lsn, record.payload.to_vec())),
-            // Taken back; the stream goes on.
+            // Drops the truncated records; the stream continues.
             Err(Error::Truncated { to }) => found.retain(|(lsn, _)| *lsn < to),
             Err(error) => {
                 assert!(follower.next().await.is_none(), "an error is the last item");
@@ -48,7 +49,7 @@ async fn drain(
             }
         }
     }
-    assert!(follower.next().await.is_none(), "an end is an end");
+    assert!(follower.next().await.is_none(), "an ended stream must stay ended");
     (found, None)
 }
 
@@ -59,10 +60,10 @@ async fn all_of(follower: Follow) -> Found {
 }
 
 fn assert_idle(follower: &mut Follow) {
-    assert!(follower.next().now_or_never().is_none(), "nothing to yield, and no end");
+    assert!(follower.next().now_or_never().is_none(), "the follower must be pending");
 }
 
-/// Follows durable records; each fourth is looked for on the disk that a loss of power leaves.
+/// Follows durable records. Looks up every 4th one on the disk that a power cut would leave.
 async fn follow_and_crash(mut follower: Follow, disk: Disk, seed: u64) -> Result<Found, String> {
     let mut random = Random::new(seed);
     let mut found = Vec::new();
@@ -70,7 +71,7 @@ async fn follow_and_crash(mut follower: Follow, disk: Disk, seed: u64) -> Result
         let Ok(record) = item else { break };
         let after = random.one_in(4).then(|| disk.crash(Survival::Nothing));
         if let Some(after) = after {
-            let again = open(after).await.map_err(|error| error.to_string())?;
+            let again = open(after).await.map_err(|error| format!("{error:#}"))?;
             let read = again.read(record.lsn).await.map(|again| again.payload);
             if read.as_ref().ok() != Some(&record.payload) {
                 return Err(format!("{} was yielded and is lost: {read:?}", record.lsn));
@@ -81,7 +82,7 @@ async fn follow_and_crash(mut follower: Follow, disk: Disk, seed: u64) -> Result
     Ok(found)
 }
 
-/// Truncations take away what is compared here; they have a test of their own.
+/// Truncations are left out here, because they remove records; other tests cover them.
 fn keeps_all(action: &Action) -> bool {
     match action {
         Action::TruncateBefore(_) | Action::TruncateAfter(_) => false,
@@ -91,7 +92,7 @@ fn keeps_all(action: &Action) -> bool {
 }
 
 #[tokio::test]
-async fn a_follower_of_what_was_truncated_is_told_and_ends() {
+async fn follower_of_truncated_position_ends_with_error() {
     let wal = open(Disk::new(1)).await.unwrap();
     let mut lsns = Vec::new();
     for _ in 0..200 {
@@ -103,16 +104,16 @@ async fn a_follower_of_what_was_truncated_is_told_and_ends() {
     let mut held = wal.follow(lsns[10]);
     wal.truncate_before(lsns[150]).await.unwrap();
     assert!(
-        matches!(behind.next().await, Some(Err(Error::OutOfRange { first, .. })) if first == lsns[10])
+        matches!(behind.next().await, Some(Err(Error::BelowFirst { first, .. })) if first == lsns[10])
     );
     assert!(behind.next().await.is_none());
     assert_eq!(ahead.next().await.unwrap().unwrap().lsn, lsns[150]);
     assert_eq!(held.next().await.unwrap().unwrap().lsn, lsns[10], "a lease holds it");
     drop(lease);
-    assert!(matches!(wal.follow(lsns[149]).next().await, Some(Err(Error::OutOfRange { .. }))));
+    assert!(matches!(wal.follow(lsns[149]).next().await, Some(Err(Error::BelowFirst { .. }))));
 }
 
-/// How the log of a simulated run ends.
+/// The way in which a simulated log ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Close,
@@ -120,7 +121,7 @@ enum End {
     Poison,
 }
 
-/// Tasks by a seed's script beside followers that begin at the beginning, later, and in the middle.
+/// Runs a seed's script beside followers from the beginning, from later, and from the middle.
 async fn simulated(seed: u64, disk: Disk, end: End) -> Result<(), String> {
     let wal = open(disk.clone()).await.unwrap();
     let mut random = Random::new(seed ^ 0xf011);
@@ -136,6 +137,7 @@ async fn simulated(seed: u64, disk: Disk, end: End) -> Result<(), String> {
         disk: disk.clone(),
         oracle: Rc::default(),
         next_id: Rc::new(RefCell::new(seed << 20)),
+        handles: Rc::default(),
     };
     let scripts = random_script(seed).sessions.into_iter().flat_map(|(tasks, _)| tasks);
     let tasks: Vec<_> = scripts
@@ -154,7 +156,7 @@ async fn simulated(seed: u64, disk: Disk, end: End) -> Result<(), String> {
         simulation::yield_now().await;
     }
     early.push(durable(Lsn::ZERO, seed + 7));
-    // At a mark, and at a record that may not be durable yet.
+    // Starts at the synced mark, or at a record that may not be durable yet.
     let middle = if random.one_in(2) { wal.watermarks().synced } else { wal.watermarks().reserved };
     let late = simulation::spawn(drain(wal.follow(middle)));
     for task in tasks {
@@ -176,7 +178,7 @@ async fn simulated(seed: u64, disk: Disk, end: End) -> Result<(), String> {
     };
     let (all, error) = written.await.unwrap();
     if error.as_ref().is_some_and(|error| !error.is_poisoned()) || error.is_some() != is_poisoned {
-        return Err(format!("poisoned: {is_poisoned}, and a follower ends with {error:?}"));
+        return Err(format!("poisoned: {is_poisoned}, but a follower ended with {error:?}"));
     }
     let mut followed = Vec::new();
     for follower in early {
@@ -186,12 +188,12 @@ async fn simulated(seed: u64, disk: Disk, end: End) -> Result<(), String> {
     drop(ended);
     disk.faults().heal();
     let must = if end == End::Close { Lsn::new(u64::MAX) } else { synced_before };
-    let again = open(disk).await.map_err(|error| error.to_string())?;
+    let again = open(disk).await.map_err(|error| format!("{error:#}"))?;
     let replayed = read_all(&again).await?;
     let (short, long) =
         if all.len() < replayed.len() { (&all, &replayed) } else { (&replayed, &all) };
-    // Opening after a failed sync may find less than was written; and what was being written when
-    // the log stopped is there afterwards.
+    // After a failed sync, opening may find fewer records than were written. It may also find more
+    // than the follower saw, because a write was still running.
     let is_same = if is_poisoned { long.starts_with(short) } else { replayed == all };
     if !is_same {
         return Err(format!("{} replayed, {} followed", replayed.len(), all.len()));
@@ -199,16 +201,17 @@ async fn simulated(seed: u64, disk: Disk, end: End) -> Result<(), String> {
     judge(long, &followed, must)
 }
 
-/// Whether each follower of durable records has yielded what all are, from its beginning on and at
-/// least up to `must`.
+/// Checks that each follower yielded the records of `all` from its start, at least up to `must`.
 fn judge(all: &Found, followed: &[(Lsn, Found)], must: Lsn) -> Result<(), String> {
     for (from, found) in followed {
         let expected: Vec<_> = all.iter().filter(|(lsn, _)| lsn >= from).cloned().collect();
         if !expected.starts_with(found) {
-            return Err(format!("from {from}: {} are not as written", found.len()));
+            return Err(format!("from {from}: {} differ from the written records", found.len()));
         }
         if let Some((missing, _)) = expected.get(found.len()).filter(|(lsn, _)| *lsn < must) {
-            return Err(format!("from {from}: {missing} is missing, it must have {must}"));
+            return Err(format!(
+                "from {from}: {missing} is missing, all below {must} must be yielded"
+            ));
         }
     }
     Ok(())
@@ -221,19 +224,19 @@ fn run_simulated(seed: u64) -> Result<(), String> {
 }
 
 #[test]
-fn followers_yield_what_replay_does_and_nothing_that_a_crash_takes() {
+fn followers_match_replay_and_survive_crashes() {
     simulation::for_each_seed(90, |seed| run_simulated(seed).unwrap());
 }
 
 #[test]
-fn control_a_follower_that_does_not_wait_for_the_flush_is_caught() {
+fn follower_of_unsynced_records_is_caught() {
     let caught = sabotage::with(Sabotage::FollowUnsynced, || {
         (0..9).find_map(|seed| run_simulated(seed).err())
     });
     assert!(caught.is_some_and(|what| what.contains("was yielded and is lost")));
 }
 
-/// Many tasks and followers on the threads of a runtime, over files.
+/// Runs tasks and followers on a runtime's threads, over real files.
 async fn load() {
     let directory = tempfile::tempdir().unwrap();
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
@@ -279,13 +282,13 @@ async fn load() {
 }
 
 #[test]
-fn both_kinds_of_runtimes_carry_followers() {
+fn followers_work_on_both_runtime_flavors() {
     Builder::new_current_thread().enable_all().build().unwrap().block_on(load());
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(load());
 }
 
 #[tokio::test]
-async fn a_hundred_idle_followers_do_no_io_and_each_gets_what_comes() {
+async fn idle_followers_do_no_io() {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory).on_pool()).await.unwrap();
     let mut followers: Vec<_> = (0..100).map(|_| wal.follow(Lsn::ZERO)).collect();
@@ -304,13 +307,13 @@ async fn a_hundred_idle_followers_do_no_io_and_each_gets_what_comes() {
     }
     faults.clear();
     tokio::time::sleep(Duration::from_millis(30)).await;
-    assert_eq!(faults.events(), [], "nothing moves, nothing is read");
-    assert_eq!(bell.count.load(Ordering::Relaxed), 0, "and nobody is woken");
+    assert_eq!(faults.events(), [], "idle followers must not read");
+    assert_eq!(bell.count.load(Ordering::Relaxed), 0, "idle followers must not be woken");
 }
 
-/// The frames that the log leaves for itself move the marks, and are no news to a follower.
+/// Mark frames move the marks, but are no records: a follower neither reads nor counts them.
 #[tokio::test]
-async fn frames_of_the_logs_own_are_neither_read_nor_a_lag() {
+async fn mark_frames_are_not_followed() {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory).on_pool()).await.unwrap();
     let mut followers = [wal.follow(Lsn::ZERO), wal.follow_written(Lsn::ZERO)];
@@ -334,7 +337,7 @@ async fn frames_of_the_logs_own_are_neither_read_nor_a_lag() {
 }
 
 #[tokio::test]
-async fn a_follower_behind_a_closed_log_yields_the_rest() {
+async fn follower_of_closed_log_yields_the_rest() {
     let memory = MemoryStorage::new();
     let wal = small().open_with(memory.clone()).await.unwrap();
     let payloads: Vec<_> = (0..200u8).map(|i| vec![i; 300]).collect();
@@ -357,7 +360,7 @@ async fn a_follower_behind_a_closed_log_yields_the_rest() {
 }
 
 #[tokio::test]
-async fn a_poisoned_log_gives_what_is_below_the_mark_and_then_says_so() {
+async fn follower_of_poisoned_log_yields_durable_then_error() {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory).on_pool()).await.unwrap();
     let (mut idle, late) = (wal.follow(Lsn::ZERO), wal.follow(Lsn::ZERO));
@@ -378,7 +381,7 @@ async fn a_poisoned_log_gives_what_is_below_the_mark_and_then_says_so() {
 }
 
 #[tokio::test]
-async fn followers_end_behind_the_last_handle_and_let_go_of_the_lock() {
+async fn followers_end_after_last_handle_and_free_lock() {
     let memory = MemoryStorage::new();
     let storage = || Faults::new().over(memory.clone()).on_pool();
     let wal = small().open_with(storage()).await.unwrap();
@@ -386,7 +389,7 @@ async fn followers_end_behind_the_last_handle_and_let_go_of_the_lock() {
     let waiting = tokio::spawn(all_of(wal.follow(Lsn::ZERO)));
     tokio::task::yield_now().await;
     wal.append_and_sync("durable").await.unwrap();
-    // Nobody waits for it: the job that writes it outlives all handles.
+    // No call waits for this record: the job that writes it outlives all handles.
     drop(wal.enqueue("written").await.unwrap());
     let ticket = wal.enqueue("synced by a ticket").await.unwrap();
     drop(wal);
@@ -396,18 +399,19 @@ async fn followers_end_behind_the_last_handle_and_let_go_of_the_lock() {
     drop(ticket);
     assert_eq!(within("waiting", waiting).await.unwrap().len(), 3);
     assert_eq!(all_of(written).await.len(), 3);
-    let error = small().open_with(storage()).await.expect_err("one is not at its end");
+    let error =
+        small().open_with(storage()).await.expect_err("an unfinished follower holds the lock");
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     let mut unpolled = unpolled;
     assert_eq!((&mut unpolled).try_collect::<Vec<_>>().await.unwrap().len(), 3);
-    // It holds nothing of the log any more.
+    // The follower has ended, so it holds nothing of the log.
     open_when_free(storage).await;
     assert_eq!(unpolled.lag(), 0);
 }
 
-/// With reads that are held, so that each poll can be the last of a future.
+/// Reads are held, so that the future can be dropped at each poll.
 #[tokio::test]
-async fn a_dropped_next_loses_nothing() {
+async fn dropped_next_loses_no_record() {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory).on_pool()).await.unwrap();
     let payloads: Vec<_> = (0..60u8).map(|i| vec![i; 700]).collect();
@@ -439,7 +443,7 @@ async fn a_dropped_next_loses_nothing() {
 }
 
 #[tokio::test]
-async fn where_a_follower_may_begin() {
+async fn follower_start_positions_are_checked() {
     let wal = small().open_with(MemoryStorage::new()).await.unwrap();
     for i in 0..20u8 {
         wal.append_and_sync(vec![i; 100]).await.unwrap();
@@ -456,7 +460,7 @@ async fn where_a_follower_may_begin() {
     assert!(matches!(refused(Lsn::new(all[5].0.as_u64() + 8)).await, Error::NotABoundary { .. }));
     let beyond = Lsn::new(marks.reserved.as_u64() + 1024);
     let error = refused(beyond).await;
-    assert!(matches!(error, Error::OutOfRange { lsn, .. } if lsn == beyond), "{error}");
+    assert!(matches!(error, Error::AboveEnd { lsn, .. } if lsn == beyond), "{error}");
     let from = [all[7].0, marks.synced, unsynced, marks.reserved];
     let followers = from.map(|from| wal.follow(from));
     let mut positions = followers.iter().map(Follow::position);
@@ -470,9 +474,9 @@ async fn where_a_follower_may_begin() {
     }
 }
 
-/// A position that a follower gave is where another goes on, after every record, batches included.
+/// A follower's position can start another follower, after each record and within batches.
 #[tokio::test]
-async fn a_position_is_where_another_goes_on() {
+async fn follower_position_resumes_another() {
     let memory = MemoryStorage::new();
     let wal = small().open_with(memory.clone()).await.unwrap();
     for i in 0..10u8 {
@@ -485,14 +489,15 @@ async fn a_position_is_where_another_goes_on() {
     let mut follower = wal.follow(Lsn::ZERO);
     for rest in 1..=all.len() {
         follower.next().await.unwrap().unwrap();
-        let again: Vec<_> = wal.follow(follower.position()).take(all.len() - rest).collect().await;
-        let lsns = again.into_iter().map(|record| record.unwrap().lsn);
+        let following: Vec<_> =
+            wal.follow(follower.position()).take(all.len() - rest).collect().await;
+        let lsns = following.into_iter().map(|record| record.unwrap().lsn);
         assert!(lsns.eq(all[rest..].iter().map(|(lsn, _)| *lsn)), "{rest}");
     }
 }
 
 #[test]
-fn a_runtime_that_is_gone_is_told() {
+fn follower_without_runtime_is_closed() {
     let opener = Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let storage = Faults::new().over(MemoryStorage::new()).on_pool();
     let wal = opener.block_on(small().open_with(storage)).unwrap();

@@ -1,4 +1,4 @@
-//! What the fuzz targets in `fuzz/` found, each as small as it gets.
+//! Findings of the fuzz targets in `fuzz/`, each minimized.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,9 +48,9 @@ fn contents(storage: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
     storage.list().unwrap().into_iter().map(read).collect()
 }
 
-/// A close has eight bytes of payload: with a limit below that, a log refused its own.
+/// A close record has eight bytes of payload. A lower limit must not apply to control records.
 #[test]
-fn a_limit_below_a_control_records_size_is_none_on_control_records() {
+fn record_limit_does_not_apply_to_control_records() {
     block_on(async {
         let storage = MemoryStorage::new();
         let open = || Wal::options().record_bytes_max(1).open_with(storage.clone());
@@ -69,17 +69,16 @@ fn a_limit_below_a_control_records_size_is_none_on_control_records() {
     });
 }
 
-/// The base of a segment without a header is looked for where its first frame is sealed for; its
-/// end stayed where it would be at the first position tried, so a large first frame was never found
-/// and what was durable in it was cut as a torn tail.
+/// The base of a headless segment is derived from its first frame's seal. The search once had a
+/// wrong end, so it missed large first frames, and durable bytes were cut as a torn tail.
 #[test]
-fn a_headless_segment_behind_damage_is_found_however_large_its_first_frame() {
+fn headless_segment_with_large_first_frame_is_found() {
     for bytes in [1200, 2000, 3000, 4000] {
         let refused = block_on(async {
             let storage = MemoryStorage::new();
             let wal = open(&storage).await.unwrap();
             wal.append(&vec![1; 3000]).await.unwrap();
-            // Into the next segment, as it doesn't fit behind the first.
+            // The record does not fit after the first one, so it goes to the next segment.
             wal.append_and_sync(&vec![2; bytes]).await.unwrap();
             drop(wal);
             edit(&storage, 1, |file| file[HEADER] ^= 1);
@@ -93,16 +92,16 @@ fn a_headless_segment_behind_damage_is_found_however_large_its_first_frame() {
     }
 }
 
-/// Its header is intact and says what no release writes: that the log begins above what is synced
-/// of it, or elsewhere than its only segment. Such a log opened, and couldn't be read or opened again.
+/// An intact header with values that no release writes: the log begins above its synced part, or
+/// not in its only segment. Such a log once opened, but could not be read or reopened.
 #[test]
-fn a_log_that_begins_where_it_can_not_is_refused() {
+fn log_with_impossible_beginning_is_refused() {
     let word = |file: &mut [u8], at: usize, value: u64| {
         for copy in [0, COPY] {
-            let copy = &mut file[copy..copy + 116];
+            let copy = &mut file[copy..copy + 124];
             copy[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            let crc = crc32c::crc32c(&copy[..112]);
-            copy[112..].copy_from_slice(&crc.to_le_bytes());
+            let crc = crc32c::crc32c(&copy[..120]);
+            copy[120..].copy_from_slice(&crc.to_le_bytes());
         }
     };
     const BASE: usize = 32;
@@ -110,7 +109,7 @@ fn a_log_that_begins_where_it_can_not_is_refused() {
     for (field, value) in [(BASE, 2048), (FIRST, 8), (FIRST, 1 << 61)] {
         let storage = MemoryStorage::new();
         block_on(async {
-            open(&storage).await.unwrap().append(b"so that it isn't made anew").await.unwrap();
+            open(&storage).await.unwrap().append(b"so that it is kept").await.unwrap();
             edit(&storage, 1, |file| word(file, field, value));
             let refused = open(&storage).await.err();
             assert!(matches!(refused, Some(Error::Corrupt { .. })), "{field}: {refused:?}");
@@ -118,14 +117,14 @@ fn a_log_that_begins_where_it_can_not_is_refused() {
     }
 }
 
-/// A segment that stands there twice breaks the chain, and what hung above the break was left out of
-/// all that followed: what it held, and had been synced, was cut without a look at it.
+/// A duplicated segment breaks the chain. Segments above the break were once ignored, and their
+/// synced records were cut without being judged.
 #[test]
-fn a_segment_between_two_copies_of_another_is_not_forgotten() {
+fn segment_between_duplicates_is_judged() {
     let storage = MemoryStorage::new();
     let refused = block_on(async {
         let wal = open(&storage).await.unwrap();
-        // Too large for the first segment, so a second begins at the same position.
+        // Too large for the first segment, so a second one begins at the same position.
         wal.append(&vec![1; 5000]).await.unwrap();
         drop(wal);
         let wal = open(&storage).await.unwrap();
@@ -136,8 +135,18 @@ fn a_segment_between_two_copies_of_another_is_not_forgotten() {
         drop(wal);
         let segments = contents(&storage);
         let (_, large) = segments.iter().find(|(_, bytes)| bytes.len() > 8192).unwrap();
-        for sequence in [0, 90] {
-            storage.create(&file_name(sequence)).unwrap().write_at(large, 0).unwrap();
+        for sequence in [1, 90] {
+            let mut large = large.clone();
+            for at in [0, COPY] {
+                let header = &mut large[at..at + 124];
+                header[112..120].copy_from_slice(&u64::to_le_bytes(sequence));
+                let crc = crc32c::crc32c(&header[..120]);
+                header[120..].copy_from_slice(&crc.to_le_bytes());
+            }
+            if sequence == 1 {
+                storage.remove(&file_name(1)).unwrap();
+            }
+            storage.create(&file_name(sequence)).unwrap().write_at(&large, 0).unwrap();
         }
         let before = contents(&storage);
         let refused = open(&storage).await.err();
@@ -147,7 +156,7 @@ fn a_segment_between_two_copies_of_another_is_not_forgotten() {
     assert!(matches!(refused, Some(Error::Corrupt { .. })), "{refused:?}");
 }
 
-/// A frame sealed for `lsn`, as `docs/FORMAT.md` has it; `lag` is in eights.
+/// Seals a frame for `lsn`, as `docs/FORMAT.md` describes. `lag` counts 8 bytes.
 fn seal(log_id: &[u8], lsn: u64, kind: u8, lag: u32, payload: &[u8]) -> Vec<u8> {
     let seed = crc32c::crc32c_append(crc32c::crc32c(log_id), &1u64.to_le_bytes());
     let covered = |check: u16| {
@@ -171,14 +180,14 @@ fn seal(log_id: &[u8], lsn: u64, kind: u8, lag: u32, payload: &[u8]) -> Vec<u8> 
     frame
 }
 
-/// A claim that ends within a record or a batch was seen only once a segment for what lies above it
-/// had been prepared, or never; what is refused must be as it was.
+/// A commitment that ends within a record or a batch was once found too late, after a segment had
+/// been prepared. A refusal must change nothing.
 #[test]
-fn a_commitment_within_a_unit_is_refused_before_anything_is_changed() {
+fn commitment_within_unit_is_refused_unchanged() {
     const RECORD: u8 = 1;
     const PART: u8 = 2;
     const END: u8 = 3;
-    // Frames of 24 bytes; the last one claims what is 16 or 24 bytes below it.
+    // The frames have 24 bytes. The last one commits to a position 16 or 24 bytes below it.
     let in_a_record = [(RECORD, 0), (RECORD, 3), (RECORD, 2)];
     let in_a_batch = [(PART, 0), (END, 3), (RECORD, 3)];
     for frames in [in_a_record, in_a_batch] {
@@ -198,7 +207,7 @@ fn a_commitment_within_a_unit_is_refused_before_anything_is_changed() {
     }
 }
 
-/// A directory as `fuzz/examples/show.rs` writes it.
+/// Decodes a directory written by `fuzz/examples/show.rs`.
 fn decoded(mut encoded: &[u8]) -> MemoryStorage {
     fn take<'a>(from: &mut &'a [u8], count: usize) -> &'a [u8] {
         let (taken, rest) = from.split_at(count);
@@ -228,7 +237,7 @@ async fn replayed(wal: &Wal) -> Vec<Record> {
     wal.replay(..).try_collect().await.unwrap()
 }
 
-/// What became of a directory, in the words of the names in `tests/fuzzed/`.
+/// Returns the outcome of opening a directory, as in the file names of `tests/fuzzed/`.
 async fn outcome(storage: &MemoryStorage) -> String {
     let before = contents(storage);
     let refused = match open(storage).await {
@@ -240,19 +249,19 @@ async fn outcome(storage: &MemoryStorage) -> String {
                 _ => "open",
             };
             let outcome = format!("{how}-{}", replayed(&wal).await.len());
-            goes_on(storage, wal).await;
+            assert_works_after_reopening(storage, wal).await;
             return outcome;
         }
         Err(Error::Corrupt { .. }) => "corrupt",
         Err(Error::UnsupportedFrame { .. } | Error::UnsupportedVersion { .. }) => "unsupported",
         Err(error) => panic!("{error}"),
     };
-    assert!(contents(storage) == before, "refused, and changed");
+    assert!(contents(storage) == before, "the log was refused but changed");
     refused.to_owned()
 }
 
-async fn goes_on(storage: &MemoryStorage, wal: Wal) {
-    wal.append_and_sync(b"behind all that").await.unwrap();
+async fn assert_works_after_reopening(storage: &MemoryStorage, wal: Wal) {
+    wal.append_and_sync(b"later").await.unwrap();
     let records = replayed(&wal).await;
     drop(wal);
     let wal = open(storage).await.unwrap();
@@ -260,9 +269,10 @@ async fn goes_on(storage: &MemoryStorage, wal: Wal) {
     assert!(replayed(&wal).await == records);
 }
 
-/// Directories that the targets made, and what the naive reader in `fuzz/` says must become of them.
+/// Directories from the fuzz targets. The model is the naive reader in `fuzz/`, whose verdict is in
+/// each file's name.
 #[test]
-fn each_directory_that_was_kept_has_its_outcome() {
+fn each_fuzzed_directory_has_its_outcome() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzzed");
     let mut count = 0;
     for entry in std::fs::read_dir(kept).unwrap() {

@@ -1,7 +1,7 @@
-//! Files of every released version of the format, byte for byte, and one of the next.
+//! Byte-for-byte files of each released format version, and one of the next version.
 //!
-//! `HIGHWATER_GOLDEN=write` writes them anew: only for a new version of the format, never to make
-//! this test pass.
+//! `HIGHWATER_GOLDEN=write` writes the files again. Use it only for a new format version,
+//! never to make this test pass.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,11 @@
 #[path = "golden/raft.rs"]
 mod raft;
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use futures::{StreamExt, TryStreamExt};
 use highwater::{
@@ -31,7 +35,7 @@ async fn open(disk: &Disk) -> highwater::Result<Wal> {
     options.open_with(disk.clone()).await
 }
 
-/// As `hexdump -C`, without rows of zeros and without repetitions.
+/// Dumps files like `hexdump -C`, without rows of zeros and with `*` for repeated rows.
 fn dump(image: &Image) -> String {
     let mut text = String::new();
     for name in image.names() {
@@ -62,7 +66,7 @@ fn dump(image: &Image) -> String {
     text
 }
 
-/// The files of a dump. A `*` fills up to the next row; one is never the last row of a file.
+/// Parses a dump. A `*` repeats the last row up to the next one, so a file never ends with `*`.
 fn parse(text: &str) -> Image {
     let mut image = Disk::new(0).image();
     let mut file: Option<(String, Vec<u8>)> = None;
@@ -73,7 +77,7 @@ fn parse(text: &str) -> Image {
             let length = length.strip_suffix(" bytes").unwrap().parse().unwrap();
             file = Some((name.to_owned(), vec![0; length]));
         } else if line == "end" {
-            assert!(!repeats, "where a repetition ends can't be told");
+            assert!(!repeats, "a file must not end with a repetition");
             let (name, bytes) = file.take().unwrap();
             image.put(&name, bytes);
         } else if line == "*" {
@@ -118,7 +122,7 @@ fn payloads() -> Vec<Vec<u8>> {
         b"the second".to_vec(),
         b"the last".to_vec(),
     ];
-    // Rows of these repeat, and end with another byte.
+    // Each has repeated rows and another last byte.
     payloads.extend((1..6u8).map(|i| [vec![i; 999], vec![0xff]].concat()));
     payloads
 }
@@ -135,7 +139,7 @@ async fn fill(wal: &Wal) {
     }
 }
 
-/// Records, a batch, marks, a rotation and a close.
+/// Returns a closed log with records, a batch, marks and a rotation.
 fn closed() -> Image {
     let disk = Disk::new(7);
     block_on(async {
@@ -146,7 +150,7 @@ fn closed() -> Image {
     disk.image()
 }
 
-/// The same without the close, recovered: two epochs.
+/// Returns the same log without the close, after recovery: two epochs.
 fn recovered() -> Image {
     let disk = Disk::new(7);
     block_on(async {
@@ -159,12 +163,31 @@ fn recovered() -> Image {
     })
 }
 
-/// A hundred times `a`, as LZ4 and Zstandard may have it, by hand: what codecs make of it may
-/// change with their releases, what they make of this may not.
+/// Returns a closed log with time marks and each kind of slots entry. The header of its second
+/// segment names a time mark and a slots record.
+fn slots() -> Image {
+    let disk = Disk::new(7);
+    block_on(async {
+        let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+        let wal = options.time_marks(Duration::from_secs(1)).open_with(disk.clone()).await.unwrap();
+        let indexer = wal.slot("indexer").await.unwrap();
+        indexer.keep_at_most(1 << 20).unwrap();
+        let removed = wal.slot("gone").await.unwrap();
+        let lsn = wal.append_and_sync(b"a record").await.unwrap();
+        indexer.advance_and_sync(lsn).await.unwrap();
+        removed.remove().await.unwrap();
+        fill(&wal).await;
+        wal.close().await.unwrap();
+    });
+    disk.image()
+}
+
+/// 100 bytes `a`, compressed with LZ4 and with Zstandard by hand. New codec releases may compress
+/// differently, but must decompress these bytes.
 const LZ4: &[u8] = b"\x64\0\0\0\x1fa\x01\x00\x4b\x50aaaaa";
 const ZSTD: &[u8] = b"\x64\0\0\0\x28\xb5\x2f\xfd\x20\x64\x23\x03\x00a";
 
-/// Seals the frame at `lsn` of the first segment anew, with these flags.
+/// Sets the flags of the first segment's frame at `lsn`, and seals it again.
 fn flag(file: &mut [u8], lsn: usize, flags: u8) {
     let seed = crc32c::crc32c_append(crc32c::crc32c(&file[16..32]), &1u64.to_le_bytes());
     let frame = &mut file[4096 + lsn..];
@@ -181,7 +204,7 @@ fn flag(file: &mut [u8], lsn: usize, flags: u8) {
     frame[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Compressed records, alone and in a batch with one that isn't.
+/// Returns a log with compressed records, alone and in a batch with a plain one.
 fn compressed() -> Image {
     let disk = Disk::new(7);
     let flagged = block_on(async {
@@ -203,7 +226,7 @@ fn compressed() -> Image {
 }
 
 #[test]
-fn compressed_records_of_the_golden_file_are_read_back() {
+fn golden_compressed_records_are_read_back() {
     let made = dump(&compressed());
     let golden = golden("v1_compressed.txt", &made);
     assert_eq!(made, golden);
@@ -224,23 +247,25 @@ fn compressed_records_of_the_golden_file_are_read_back() {
     }
 }
 
-/// A header of the next version: another number, one field more, its checksum in the last bytes.
+/// Returns a log with a header of the next version: one more field, then the checksum.
 fn next_version() -> Image {
     let mut image = closed();
     let name = image.names()[0].clone();
     let mut bytes = image.bytes(&name).unwrap().to_vec();
     bytes[8..10].copy_from_slice(&2u16.to_le_bytes());
-    bytes[12..16].copy_from_slice(&124u32.to_le_bytes());
-    bytes[112..120].copy_from_slice(b"newfield");
-    let crc = crc32c::crc32c(&bytes[..120]);
-    bytes[120..124].copy_from_slice(&crc.to_le_bytes());
+    bytes[12..16].copy_from_slice(&132u32.to_le_bytes());
+    bytes[120..128].copy_from_slice(b"newfield");
+    let crc = crc32c::crc32c(&bytes[..128]);
+    bytes[128..132].copy_from_slice(&crc.to_le_bytes());
     image.put(&name, bytes);
     image
 }
 
 #[test]
-fn what_is_written_is_the_golden_file_byte_for_byte() {
-    for (name, image) in [("v1_closed.txt", closed()), ("v1_recovered.txt", recovered())] {
+fn written_log_equals_golden_file() {
+    let images =
+        [("v1_closed.txt", closed()), ("v1_recovered.txt", recovered()), ("v1_slots.txt", slots())];
+    for (name, image) in images {
         let made = dump(&image);
         let golden = golden(name, &made);
         if made != golden {
@@ -251,7 +276,7 @@ fn what_is_written_is_the_golden_file_byte_for_byte() {
 }
 
 #[test]
-fn the_golden_files_are_read_back() {
+fn golden_files_are_read_back() {
     for (name, image) in [("v1_closed.txt", closed()), ("v1_recovered.txt", recovered())] {
         let disk = Disk::with_image(parse(&golden(name, &dump(&image))), 9);
         let found: Vec<Vec<u8>> = block_on(async {
@@ -266,17 +291,103 @@ fn the_golden_files_are_read_back() {
 }
 
 #[test]
-fn the_next_version_is_refused_and_left_alone() {
+fn golden_slots_and_times_are_read_back() {
+    for is_closed in [true, false] {
+        let mut image = parse(&golden("v1_slots.txt", &dump(&slots())));
+        let newest = image.names().into_iter().rfind(|name| name.ends_with(".wal")).unwrap();
+        if !is_closed {
+            // The close is the last frame. Without it, the header leads to the slots.
+            let mut bytes = image.bytes(&newest).unwrap().to_vec();
+            let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+            bytes[used - 24..used].fill(0);
+            image.put(&newest, bytes);
+            image.delete("LAST-CLOSE");
+        }
+        block_on(async {
+            let wal = open(&Disk::with_image(image, 9)).await.unwrap();
+            assert_eq!(wal.recovery().was_closed, is_closed);
+            let slots = wal.slots();
+            assert_eq!(slots.len(), 1);
+            assert_eq!(slots[0].name, "indexer");
+            assert_eq!(slots[0].keep_bytes_max, Some(1 << 20));
+            let first: Vec<_> =
+                wal.replay(slots[0].position..).take(1).try_collect().await.unwrap();
+            assert_eq!(
+                (first[0].lsn, &first[0].payload[..]),
+                (slots[0].position, &b"a record"[..])
+            );
+            let marked = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_000);
+            let later = marked + Duration::from_millis(1);
+            assert_eq!(wal.at_time(marked).await.unwrap(), Lsn::ZERO);
+            assert!(wal.at_time(later).await.unwrap() > Lsn::ZERO);
+        });
+    }
+}
+
+#[test]
+fn next_version_is_refused_unchanged() {
     let golden = golden("next_version.txt", &dump(&next_version()));
     let disk = Disk::with_image(parse(&golden), 9);
     let refused = block_on(open(&disk));
     assert!(
         matches!(
             &refused,
-            Err(Error::UnsupportedVersion { version: 2, supported: 1, segment })
+            Err(Error::UnsupportedVersion { version: 2, supported: 1, segment, .. })
                 if segment == "00000000000000000001.wal"
         ),
         "{refused:?}"
     );
     assert_eq!((disk.operation_count(), dump(&disk.image())), (0, golden));
+}
+
+/// A test vector of the format's page: the golden file, the file of the log, and its rows.
+struct Vector<'a> {
+    golden: &'a str,
+    file: &'a str,
+    rows: Vec<(usize, Vec<u8>)>,
+}
+
+/// Returns the vectors of a page: code blocks whose first line is `vector GOLDEN FILE`.
+fn vectors(page: &str) -> Vec<Vector<'_>> {
+    let blocks = page.split("```text\nvector ").skip(1).filter_map(|rest| rest.split_once("\n```"));
+    let vectors = blocks.map(|(block, _)| {
+        let (title, rows) = block.split_once('\n').unwrap();
+        let (golden, file) = title.split_once(' ').unwrap();
+        let rows = rows.lines().map(|row| {
+            let (offset, hex) = row.split_once(' ').unwrap();
+            let bytes = hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+            (usize::from_str_radix(offset, 16).unwrap(), bytes.collect())
+        });
+        Vector { golden, file, rows: rows.collect() }
+    });
+    vectors.collect()
+}
+
+/// Returns the rows of a page that differ from the golden files.
+fn wrong_rows(page: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for Vector { golden, file, rows } in vectors(page) {
+        let image = parse(&recorded(golden));
+        let bytes = image.bytes(file).unwrap();
+        for (offset, row) in rows {
+            if bytes.get(offset..offset + row.len()) != Some(&row[..]) {
+                wrong.push(format!("{golden} {file} {offset:08x}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn test_vectors_match_the_golden_files() {
+    let page = std::fs::read_to_string("docs/FORMAT.md").unwrap();
+    let files: Vec<_> = vectors(&page).iter().map(|vector| vector.file).collect();
+    assert!(files.len() >= 6 && files.contains(&"LAST-CLOSE"), "{files:?}");
+    assert_eq!(wrong_rows(&page), Vec::<String>::new());
+    let damaged = page.replace("00001010 61 20", "00001010 61 21");
+    assert_eq!(wrong_rows(&damaged), ["v1_closed.txt 00000000000000000001.wal 00001010"]);
+
+    let seed = crc32c::crc32c(b"\xda\xdd\x16\x86\xe4\x74\x27\xc9\x50\xd6\x14\x11\x0a\x90\x00\x3c");
+    let seed = crc32c::crc32c_append(seed, &1u64.to_le_bytes());
+    assert!(page.contains(&format!("`{seed:08x}`")), "the seed is {seed:08x}");
 }

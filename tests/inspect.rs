@@ -1,4 +1,5 @@
-//! Inspecting: it says what opening says, sees what reading would meet, and changes nothing.
+//! Inspection: its verdict is that of opening, it finds the damage that readers would meet, and it
+//! changes nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,13 +8,15 @@
     reason = "a mistake in a test must stop it"
 )]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     fs, io,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -27,6 +30,7 @@ use highwater::{
     simulation::{Disk, Image},
     storage::{Locking, MemoryStorage, Storage, StorageFile},
 };
+use support::edited;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -36,7 +40,7 @@ fn options() -> highwater::Options {
     Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10)
 }
 
-/// Three segments: 30 records, two of them a batch.
+/// Returns three segments with 30 records, two of them in one batch.
 fn image(is_closed: bool) -> Image {
     let disk = Disk::new(3);
     block_on(async {
@@ -60,21 +64,13 @@ fn inspected(image: &Image) -> Inspection {
     inspect::storage(Disk::with_image(image.clone(), 1)).unwrap()
 }
 
-fn edited(image: &Image, name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Image {
-    let mut bytes = image.bytes(name).unwrap().to_vec();
-    edit(&mut bytes);
-    let mut image = image.clone();
-    image.put(name, bytes);
-    image
-}
-
 fn segments(image: &Image) -> Vec<String> {
     let is_begun = |name: &String| image.bytes(name).unwrap()[..8] != [0; 8];
     image.names().into_iter().filter(|n| n.ends_with(".wal") && is_begun(n)).collect()
 }
 
 #[test]
-fn an_intact_log_is_counted_to_its_end() {
+fn intact_log_is_counted_to_its_end() {
     for is_closed in [true, false] {
         let found = inspected(&image(is_closed));
         let expected = if is_closed { Verdict::Closed } else { Verdict::CleanEnd };
@@ -101,7 +97,7 @@ fn an_intact_log_is_counted_to_its_end() {
 }
 
 #[test]
-fn no_log_and_none_of_ours() {
+fn empty_foreign_and_missing_directories() {
     let found = inspect::storage(MemoryStorage::new()).unwrap();
     assert_eq!((found.verdict, found.segments.len()), (Verdict::New, 0));
     let mut image = Image::new();
@@ -114,7 +110,7 @@ fn no_log_and_none_of_ours() {
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0, "nothing was created");
 }
 
-/// What opening says, in the words of inspecting, and whether all can be read then.
+/// Returns the result of opening, and whether a replay reads everything.
 fn opened(image: &Image) -> (Result<Recovery, Error>, bool) {
     block_on(async {
         let recover = || options().recover_with(Disk::with_image(image.clone(), 1));
@@ -131,7 +127,10 @@ fn assert_agrees(image: &Image, what: &str) {
     let (opened, reads) = opened(image);
     match (&opened, &found.verdict) {
         (Err(error), Verdict::Refused(problem)) => {
-            assert_eq!(problem.message, error.to_string(), "{what}");
+            // An inspection's message has no directory, because its caller has named it.
+            let message = format!("{error:#}");
+            let message = message.strip_prefix("simulated disk: ").unwrap_or(&message);
+            assert_eq!(problem.message, message, "{what}");
             assert_eq!(problem.kind == ProblemKind::Corrupt, error.is_corrupt(), "{what}");
         }
         (Ok(recovery), verdict) => {
@@ -147,14 +146,14 @@ fn assert_agrees(image: &Image, what: &str) {
             assert_eq!(found.warnings, report.warnings, "{what}");
             assert_eq!(found.damage.is_empty(), reads, "{what}: {:?}", found.damage);
         }
-        (Err(error), verdict) => panic!("{what}: {verdict:?}, but opening says {error}"),
+        (Err(error), verdict) => panic!("{what}: {verdict:?}, but opening fails: {error}"),
     }
 }
 
-/// One judge: whatever is done to a log, inspecting says what opening says, and knows of damage
-/// exactly where a reader would meet some.
+/// Inspection and opening use the same judge: they agree for every damage, and inspection finds
+/// damage exactly where a reader fails.
 #[test]
-fn the_verdict_is_that_of_opening_wherever_a_log_is_damaged() {
+fn verdict_equals_open_for_each_damage() {
     for is_closed in [true, false] {
         let intact = image(is_closed);
         assert_agrees(&intact, "intact");
@@ -180,7 +179,7 @@ fn the_verdict_is_that_of_opening_wherever_a_log_is_damaged() {
 }
 
 #[test]
-fn frames_past_damage_are_given_and_named_so() {
+fn frames_past_damage_are_marked() {
     let intact = image(true);
     let name = segments(&intact)[0].clone();
     let second = 4096 + 16 + 304;
@@ -191,11 +190,11 @@ fn frames_past_damage_are_given_and_named_so() {
     assert_eq!((frames[0].state, frames[0].payload.len()), (FrameState::Intact, 300));
     assert!(matches!(frames[1].state, FrameState::Damaged(_)), "{:?}", frames[1]);
     assert_eq!((frames[1].offset, frames[1].kind), (second as u64, FrameKind::Record));
-    assert_eq!(frames[1].payload.len(), 300, "its length is trusted");
+    assert_eq!(frames[1].payload.len(), 300, "the length of an intact header");
     assert!(frames[2..].iter().all(|frame| frame.state == FrameState::Past));
     let contents = inspected(&damaged).segments[0].contents.unwrap();
     assert_eq!((contents.frame_count, contents.past_count as usize), (1, frames.len() - 2));
-    // The same frames as those of the intact log.
+    // The LSNs equal those of the intact log.
     let snapshot = Snapshot::of_storage(Disk::with_image(intact, 1)).unwrap();
     let all = snapshot.frames(&snapshot.outline().segments[0]).unwrap();
     let lsns: Vec<_> = all.map(|frame| frame.unwrap().lsn).collect();
@@ -203,7 +202,7 @@ fn frames_past_damage_are_given_and_named_so() {
 }
 
 #[test]
-fn headers_are_told_apart() {
+fn header_states_are_distinguished() {
     let intact = image(true);
     let name = segments(&intact)[0].clone();
     let state = |edit: &dyn Fn(&mut Vec<u8>)| {
@@ -219,8 +218,8 @@ fn headers_are_told_apart() {
     assert!(matches!(verdict, Verdict::Refused(p) if p.kind == ProblemKind::Corrupt));
     let (newer, _, verdict) = state(&|bytes| {
         bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[..112]);
-        bytes[112..116].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..120]);
+        bytes[120..124].copy_from_slice(&crc.to_le_bytes());
     });
     assert_eq!(newer, HeaderState::Newer { version: 2 });
     assert!(matches!(verdict, Verdict::Refused(p) if p.kind == ProblemKind::Unsupported));
@@ -235,9 +234,9 @@ fn stat(directory: &Path) -> BTreeMap<String, Stat> {
     entries.map(|entry| (entry.file_name().into_string().unwrap(), stat(&entry.path()))).collect()
 }
 
-/// Every byte and time stays, and no file comes or goes: also of a log that opening would recover.
+/// Bytes, times and names stay the same, also in a log that opening would recover.
 #[test]
-fn nothing_is_changed() {
+fn inspection_changes_nothing() {
     let closed = image(true);
     let unclosed = image(false);
     let name = segments(&closed)[0].clone();
@@ -260,8 +259,7 @@ fn nothing_is_changed() {
     }
 }
 
-/// A storage in which a record is appended before each read: what a busy writer does to a slow
-/// reader.
+/// A storage that appends a record before each read: a fast writer beside a slow reader.
 #[derive(Clone, Debug)]
 struct Growing {
     storage: MemoryStorage,
@@ -279,7 +277,7 @@ impl Storage for Growing {
         self.storage.location()
     }
     fn lock(&self) -> io::Result<Locking> {
-        panic!("no lock is taken")
+        panic!("inspection takes the lock")
     }
     fn list(&self) -> io::Result<Vec<String>> {
         self.storage.list()
@@ -304,7 +302,7 @@ impl Storage for Growing {
 
 impl StorageFile for GrowingFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        // In memory both are done at once.
+        // In memory, `append_and_sync` completes at its first poll.
         self.wal.append_and_sync(vec![0x5au8; 100]).now_or_never().unwrap().unwrap();
         self.file.read_at(buffer, offset)
     }
@@ -325,10 +323,10 @@ impl StorageFile for GrowingFile {
     }
 }
 
-/// Fails if the storage isn't frozen first: a frame appended between two reads of the judge stands
-/// past where it saw zeros, and claims to be synced.
+/// Fails unless inspection first freezes its view. Otherwise a frame appended between two reads
+/// lies beyond the zeros that the judge saw, and claims to be synced.
 #[test]
-fn what_is_appended_meanwhile_is_not_seen() {
+fn concurrent_append_is_not_inspected() {
     let storage = MemoryStorage::new();
     let wal = Arc::new(block_on(options().open_with(storage.clone())).unwrap());
     for count in 0..150 {
@@ -346,18 +344,28 @@ fn what_is_appended_meanwhile_is_not_seen() {
     }
 }
 
-/// A writer that appends without a pause never looks damaged, and is never kept from anything.
+/// The number of bytes that the log may grow between two inspections.
+const BYTES_PER_LOOK: u64 = 128 << 10;
+
+/// A log under inspection never looks damaged, and its writer is never blocked.
 #[test]
-fn a_log_that_is_written_to_never_looks_damaged() {
+fn log_being_written_never_looks_damaged() {
     let parent = tempfile::tempdir().unwrap();
     let path = parent.path().join("log");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let is_over = AtomicBool::new(false);
+    // An inspection reads the whole log, so the growth per inspection is limited.
+    let look_count = AtomicU64::new(1);
     let wal = runtime.block_on(Wal::options().segment_bytes(64 << 10).open(&path)).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut length = 0;
             while !is_over.load(Ordering::Relaxed) {
+                let reserved = wal.watermarks().reserved.as_u64();
+                if reserved > look_count.load(Ordering::Relaxed) * BYTES_PER_LOOK {
+                    std::thread::yield_now();
+                    continue;
+                }
                 length = (length + 97) % 3000;
                 runtime.block_on(wal.append(vec![0xa5u8; length])).unwrap();
                 if length < 97 {
@@ -365,20 +373,135 @@ fn a_log_that_is_written_to_never_looks_damaged() {
                 }
             }
         });
-        let mut end = None;
+        let (mut end, mut advanced_count) = (None, 0);
         let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..60 {
+                // Waits until the log has grown since the last inspection.
+                while end.is_some_and(|end| wal.watermarks().written <= end) {
+                    std::thread::yield_now();
+                }
                 let found = inspect::directory(&path).unwrap();
                 let is_refused = matches!(found.verdict, Verdict::Refused(_) | Verdict::Closed);
                 assert!(!is_refused, "{:?}", found.verdict);
                 assert!(found.damage.is_empty(), "{:?}", found.damage);
                 assert!(found.end >= end, "{:?} after {end:?}", found.end);
+                advanced_count += u32::from(found.end > end);
                 end = found.end;
+                look_count.fetch_add(1, Ordering::Relaxed);
             }
+            println!("{advanced_count} of 60 inspections saw the log grow, to {end:?}");
+            assert!(
+                advanced_count >= 50,
+                "the log grew in only: {advanced_count} of 60 inspections"
+            );
         }));
         is_over.store(true, Ordering::Relaxed);
         assert!(looked.is_ok());
     });
     runtime.block_on(wal.close()).unwrap();
     assert_eq!(inspect::directory(&path).unwrap().verdict, Verdict::Closed);
+}
+
+/// The name of a special file in errors, and a function that creates it.
+#[cfg(unix)]
+type SpecialFile = (&'static str, fn(&Path));
+
+#[cfg(unix)]
+fn special_files() -> Vec<SpecialFile> {
+    use std::{os::unix::fs::symlink, os::unix::net::UnixListener, process::Command};
+    let fifo = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    vec![
+        ("a FIFO", fifo),
+        ("a socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ("a character device", |path| symlink("/dev/zero", path).unwrap()),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("which doesn't exist", |path| symlink("nowhere", path).unwrap()),
+    ]
+}
+
+/// Runs `work` on its own thread, and panics if it takes longer than 20 s.
+#[cfg(unix)]
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(send.send(work())));
+    let patience = std::time::Duration::from_secs(20);
+    receive.recv_timeout(patience).unwrap_or_else(|_| panic!("{what}: it hangs"))
+}
+
+/// An ordinary open of a FIFO blocks until a writer opens it.
+#[cfg(unix)]
+#[test]
+fn special_file_named_as_segment_is_refused_by_kind() {
+    let tokio = || tokio::runtime::Runtime::new().unwrap();
+    for (kind, make) in special_files() {
+        for name in ["00000000000000000002.wal", "00000000000000000009.wal"] {
+            let directory = tempfile::tempdir().unwrap();
+            let image = image(true);
+            for file in image.names() {
+                fs::write(directory.path().join(&file), image.bytes(&file).unwrap()).unwrap();
+            }
+            let path = directory.path().to_owned();
+            let _ = fs::remove_file(path.join(name));
+            make(&path.join(name));
+            let mut messages = in_time("inspect", {
+                let path = path.clone();
+                move || {
+                    let found = inspect::directory(path).unwrap();
+                    let Verdict::Refused(problem) = found.verdict else { panic!("{found:?}") };
+                    vec![problem.message]
+                }
+            });
+            messages.push(in_time("reader", {
+                let path = path.clone();
+                move || {
+                    format!("{:#}", tokio().block_on(highwater::Reader::open(path)).unwrap_err())
+                }
+            }));
+            messages.push(in_time("open", {
+                let path = path.clone();
+                move || format!("{:#}", tokio().block_on(Wal::open(path)).unwrap_err())
+            }));
+            messages.push(in_time("salvage", {
+                let path = path.clone();
+                move || {
+                    tokio().block_on(async {
+                        let items = highwater::Reader::options().salvage(path).await.unwrap();
+                        let items: Vec<_> = futures::StreamExt::collect(items).await;
+                        let gaps = items.iter().filter_map(|item| item.as_ref().err());
+                        gaps.map(ToString::to_string).collect::<String>()
+                    })
+                }
+            }));
+            for message in messages {
+                assert!(message.contains(kind) && message.contains(name), "{kind}: {message}");
+            }
+        }
+    }
+}
+
+/// Kept cuts are not read, so special files with such names must not block opening.
+#[cfg(unix)]
+#[test]
+fn special_file_named_as_kept_cut_blocks_nothing() {
+    for (kind, make) in special_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let closed = image(true);
+        for file in closed.names() {
+            fs::write(path.join(&file), closed.bytes(&file).unwrap()).unwrap();
+        }
+        for name in ["00000000000000000007.wal.cut", "00000000000000000007.cut.manifest"] {
+            make(&path.join(name));
+        }
+        let found = in_time(kind, {
+            let path = path.clone();
+            move || inspect::directory(path).unwrap()
+        });
+        assert_eq!((found.verdict, found.kept.len()), (Verdict::Closed, 2), "{kind}");
+        let opened = in_time(kind, {
+            let path = path.clone();
+            move || tokio::runtime::Runtime::new().unwrap().block_on(Wal::open(path)).map(drop)
+        });
+        assert!(opened.is_ok(), "{kind}: {opened:?}");
+    }
 }

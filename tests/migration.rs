@@ -1,11 +1,11 @@
-//! The lines of `docs/MIGRATION.md`: each of them is here, so it compiles, and most of them run.
+//! The code lines of `docs/MIGRATION.md`. Each is here, so it compiles, and most of them run.
 
 #![allow(
     unused,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::let_underscore_must_use,
-    reason = "lines to be read, not a program"
+    reason = "excerpts for readers, not a program"
 )]
 
 use std::{
@@ -20,7 +20,7 @@ use highwater::{
     Durability, Error, Lsn, OnDamage, Reader, SyncEvery, Wal, Warning, inspect,
     simulation::{Disk, Event, Image, Op, Survival},
     storage::{FileStorage, MemoryStorage, Storage},
-    typed::{Change, KeyValue, Postcard},
+    typed::{self, Change, KeyValue, Postcard},
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder};
@@ -102,7 +102,7 @@ async fn appending_and_reading() -> Any {
 }
 
 #[tokio::test]
-async fn what_an_append_tells() -> Any {
+async fn append_results() -> Any {
     let wal = Wal::options().open_with(MemoryStorage::new()).await?;
     let appended = wal.append_with(b"record", Durability::Written).await?;
     assert!(!appended.synced);
@@ -172,8 +172,8 @@ async fn errors_and_storages() -> Any {
     let disk = Disk::new(7);
     let wal = Wal::options().record_bytes_max(8).open_with(disk.clone()).await?;
     let error = wal.append(b"more than eight").await.unwrap_err();
-    let told = matches!(error, Error::RecordTooLarge { .. });
-    assert!(told);
+    let is_expected = matches!(error, Error::RecordTooLarge { .. });
+    assert!(is_expected);
     disk.faults().on(Op::Sync).skip(2).once().fail(ErrorKind::Other);
     wal.append_and_sync(b"one").await?;
     let events = disk.faults().events();
@@ -181,14 +181,15 @@ async fn errors_and_storages() -> Any {
     let disk = disk.crash(Survival::Nothing);
     let wal = Wal::options().open_with(disk).await?;
     assert_eq!(wal.replay(..).try_collect::<Vec<_>>().await?.len(), 1);
-    let told = matches!(error, Error::Io { .. } | Error::Corrupt { .. });
-    let told = matches!(error, Error::Encode { .. } | Error::Decode { .. });
-    assert!(!told);
+    let is_expected = matches!(error, Error::Io { .. } | Error::Corrupt { .. });
+    let error = typed::Error::from(error);
+    let is_expected = matches!(error, typed::Error::Encode { .. } | typed::Error::Decode { .. });
+    assert!(!is_expected);
     Ok(())
 }
 
-/// The third column of each row, `\|` as `|`.
-fn lines_of_the_document() -> Vec<String> {
+/// Returns the code in the third column of each table row, with `\|` as `|`.
+fn document_lines() -> Vec<String> {
     let text = std::fs::read_to_string("docs/MIGRATION.md").unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
     let column = |row: &str| {
@@ -209,10 +210,10 @@ fn missing(lines: &[String]) -> Vec<&String> {
 }
 
 #[test]
-fn every_line_of_the_document_is_here() {
-    let lines = lines_of_the_document();
+fn document_lines_are_in_this_file() {
+    let lines = document_lines();
     assert!(lines.len() > 60, "only {} lines were found", lines.len());
     assert_eq!(missing(&lines), Vec::<&String>::new());
     let doctored = [lines[0].replace("Wal", "Log")];
-    assert_eq!(missing(&doctored).len(), 1, "a line that is not here is noticed");
+    assert_eq!(missing(&doctored).len(), 1, "a changed line must be noticed");
 }

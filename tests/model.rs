@@ -1,4 +1,4 @@
-//! The log against the simplest model of it: a vector of records. Random operations, tiny segments.
+//! Random operations on a log with tiny segments. The model is a vector of records.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
     reason = "a mistake in a test must stop it"
 )]
 
+use std::collections::BTreeMap;
 use std::{ops::Bound, time::Duration};
 
 use futures::TryStreamExt;
@@ -31,11 +32,14 @@ enum Operation {
     Replay(Bound<prop::sample::Index>, Bound<prop::sample::Index>),
     TruncateBefore(prop::sample::Index),
     TruncateAfter(Option<prop::sample::Index>),
+    /// Moves a slot to the beginning of a record's unit, and perhaps waits.
+    MoveSlot(u8, prop::sample::Index, bool),
+    RemoveSlot(u8),
     CloseAndReopen,
     DropAndReopen,
 }
 
-/// A payload: so many of one byte. Shown short, when a case fails.
+/// A payload: a length and a byte value. Short when it is printed in a failed case.
 #[derive(Clone, Copy, Debug)]
 struct Bytes(usize, u8);
 
@@ -73,6 +77,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (bound(), bound()).prop_map(|(from, to)| Op::Replay(from, to)),
         1 => any::<prop::sample::Index>().prop_map(Op::TruncateBefore),
         1 => proptest::option::weighted(0.9, any::<prop::sample::Index>()).prop_map(Op::TruncateAfter),
+        3 => (0..3u8, any::<prop::sample::Index>(), any::<bool>())
+            .prop_map(|(slot, to, waits)| Op::MoveSlot(slot, to, waits)),
+        1 => (0..3u8).prop_map(Op::RemoveSlot),
         1 => Just(Op::CloseAndReopen),
         1 => Just(Op::DropAndReopen),
     ]
@@ -83,12 +90,14 @@ struct Model<S> {
     inline_bytes: u64,
     wal: Wal,
     records: Vec<(Lsn, Vec<u8>)>,
-    /// Where each record's batch begins; where it stands, if it is in none.
+    /// For each record, the LSN of its batch, or its own LSN if it is in none.
     units: Vec<Lsn>,
-    /// One past the last frame of the last record.
+    /// The end of the last record's frame.
     end: u64,
-    /// Closed, and nothing was appended since.
+    /// Closed, and not appended to since then.
     is_clean: bool,
+    /// The position of each slot, and the durable part of it.
+    slots: BTreeMap<String, (Lsn, Lsn)>,
 }
 
 async fn open<S: Storage + Clone>(storage: &S, inline_bytes: u64) -> Wal {
@@ -97,7 +106,7 @@ async fn open<S: Storage + Clone>(storage: &S, inline_bytes: u64) -> Wal {
     let options = options.inline_syncs(inline_bytes % 2 == 1);
     loop {
         match options.clone().open_with(storage.clone()).await {
-            // In a simulation the last job may still be ending.
+            // In a simulation the last job may still be running.
             Err(Error::Locked { .. }) => simulation::yield_now().await,
             opened => return opened.unwrap(),
         }
@@ -158,8 +167,8 @@ impl<S: Storage + Clone> Model<S> {
                     ticket.written().await?;
                     self.push(ticket.lsn(), payload.get());
                 }
-                // On a storage that never waits only what can't enter the ring finds it full,
-                // or what comes before the next segment is prepared.
+                // On nonblocking storage `Full` means that the record exceeds the ring, or that the
+                // next segment is not prepared yet.
                 Err(Error::Full) => {}
                 Err(error) => return Err(error),
             },
@@ -193,7 +202,9 @@ impl<S: Storage + Clone> Model<S> {
                     assert!(
                         matches!(
                             refused,
-                            Err(Error::NotABoundary { .. } | Error::OutOfRange { .. })
+                            Err(Error::NotABoundary { .. }
+                                | Error::BelowFirst { .. }
+                                | Error::AboveEnd { .. })
                         ),
                         "{lsn}: {refused:?}"
                     );
@@ -202,8 +213,17 @@ impl<S: Storage + Clone> Model<S> {
             Operation::Replay(from, to) => self.replay(from, to).await?,
             Operation::TruncateBefore(index) => self.truncate_before(index).await?,
             Operation::TruncateAfter(index) => self.truncate_after(index).await?,
+            Operation::MoveSlot(slot, to, waits) => self.move_slot(slot, to, waits).await?,
+            Operation::RemoveSlot(slot) => {
+                let name = format!("slot {slot}");
+                if self.slots.remove(&name).is_some() {
+                    self.wal.slot(&name).await?.remove().await?;
+                    self.is_clean = false;
+                }
+            }
             Operation::CloseAndReopen => {
                 self.wal.close().await?;
+                self.slots.values_mut().for_each(|(position, durable)| *durable = *position);
                 self.is_clean = true;
                 self.reopen().await;
             }
@@ -217,11 +237,16 @@ impl<S: Storage + Clone> Model<S> {
         let Some((lsn, _)) = self.at(index).cloned() else { return Ok(()) };
         let place = self.records.partition_point(|record| record.0 < lsn);
         let first = self.wal.watermarks().first;
-        match self.wal.truncate_before(lsn).await {
+        let begins = match self.wal.truncate_before(lsn).await {
             Err(Error::NotABoundary { .. }) if self.units[place] != lsn => return Ok(()),
-            answer => answer?,
-        }
+            result => result?,
+        };
         assert!(self.units[place] == lsn || lsn <= first, "{lsn} is within a batch");
+        self.is_clean &= self.slots.values().all(|(position, durable)| position == durable);
+        self.slots.values_mut().for_each(|(position, durable)| *durable = *position);
+        let lowest = self.slots.values().map(|(position, _)| *position).min();
+        assert_eq!(begins, lowest.map_or(lsn, |lowest| lowest.min(lsn)).max(first));
+        let place = self.records.partition_point(|record| record.0 < begins);
         self.records.drain(..place);
         self.units.drain(..place);
         self.is_clean &= self.wal.watermarks().first == first;
@@ -244,7 +269,7 @@ impl<S: Storage + Clone> Model<S> {
         let splits = kept > 0 && self.units.get(kept) == Some(&self.units[kept - 1]);
         let end = match self.wal.truncate_after(last).await {
             Err(Error::NotABoundary { .. }) if splits => return Ok(()),
-            answer => answer?,
+            result => result?,
         };
         assert!(!splits, "{last:?} is within a batch");
         self.records.truncate(kept);
@@ -253,12 +278,56 @@ impl<S: Storage + Clone> Model<S> {
             assert_eq!(end.as_u64(), lsn.as_u64() + frame_bytes(payload));
         }
         self.end = end.as_u64();
+        for (position, durable) in self.slots.values_mut() {
+            *position = end.min(*position);
+            *durable = if self.wal.watermarks().reserved == before { *durable } else { *position };
+        }
         self.is_clean &= self.wal.watermarks().reserved == before;
         Ok(())
     }
 
+    async fn move_slot(
+        &mut self,
+        slot: u8,
+        to: prop::sample::Index,
+        waits: bool,
+    ) -> highwater::Result<()> {
+        let name = format!("slot {slot}");
+        let to = self.at(to).map_or(self.wal.watermarks().first, |record| record.0);
+        let place = self.records.partition_point(|record| record.0 < to);
+        let to = self.units.get(place).copied().unwrap_or(to);
+        let slot = self.wal.slot(&name).await?;
+        let first = self.wal.watermarks().first;
+        self.is_clean &= self.slots.contains_key(&name);
+        let before = *self.slots.entry(name).or_insert((first, first));
+        assert_eq!(slot.position(), before.0);
+        let is_synced = to <= self.wal.watermarks().synced;
+        let moved = if waits { slot.advance_and_sync(to).await } else { slot.advance(to) };
+        match moved {
+            Err(Error::SlotAhead { .. }) if !is_synced => return Ok(()),
+            moved => moved?,
+        }
+        let position = before.0.max(to);
+        self.is_clean &= !waits || position == before.1;
+        let durable = if waits { position } else { before.1 };
+        self.slots.insert(slot.name().to_owned(), (position, durable));
+        Ok(())
+    }
+
+    fn check_slots(&mut self) {
+        let found = self.wal.slots();
+        assert_eq!(found.len(), self.slots.len(), "{found:?}");
+        for slot in found {
+            let (position, durable) = self.slots[&slot.name];
+            let range = durable..=position;
+            assert!(range.contains(&slot.position), "{slot:?} is not at {range:?}");
+            assert!(!slot.is_lost);
+            self.slots.insert(slot.name, (slot.position, slot.position));
+        }
+    }
+
     async fn reopen(&mut self) {
-        // The last handle must be gone before the lock is free.
+        // Replaces the last handle first, because the lock is free only after its drop.
         let other = MemoryStorage::new();
         self.wal = open(&other, 0).await;
         self.wal = open(&self.storage, self.inline_bytes).await;
@@ -267,6 +336,7 @@ impl<S: Storage + Clone> Model<S> {
         let marks = self.wal.watermarks();
         assert!(marks.synced == marks.written && marks.written == marks.reserved, "{marks:?}");
         assert!(marks.synced.as_u64() >= self.end);
+        self.check_slots();
     }
 
     async fn replay(
@@ -295,7 +365,8 @@ impl<S: Storage + Clone> Model<S> {
 async fn start<S: Storage + Clone>(storage: S, inline_bytes: u64) -> Model<S> {
     let wal = open(&storage, inline_bytes).await;
     let (records, units) = (Vec::new(), Vec::new());
-    Model { storage, inline_bytes, wal, records, units, end: 0, is_clean: false }
+    let (end, is_clean, slots) = (0, false, BTreeMap::new());
+    Model { storage, inline_bytes, wal, records, units, end, is_clean, slots }
 }
 
 async fn run(operations: Vec<Operation>) {
@@ -303,13 +374,13 @@ async fn run(operations: Vec<Operation>) {
     for operation in operations {
         let what = format!("{operation:?}");
         let applied = tokio::time::timeout(Duration::from_secs(2), model.apply(operation)).await;
-        let applied = applied.unwrap_or_else(|_| panic!("{what} never ends, {:?}", model.wal));
+        let applied = applied.unwrap_or_else(|_| panic!("{what} hangs, {:?}", model.wal));
         applied.unwrap();
     }
     finish(model).await;
 }
 
-/// In a simulation, where what never ends is found out, and appends write themselves.
+/// Runs in a simulation, which detects hangs, with inline writes.
 async fn run_in_place(operations: Vec<Operation>, disk: Disk, inline_bytes: u64) {
     let mut model = start(disk, inline_bytes).await;
     for operation in operations {
@@ -330,13 +401,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn a_log_is_a_vector_of_records(operations in prop::collection::vec(operation(), 1..60)) {
+    fn log_equals_vector_of_records(operations in prop::collection::vec(operation(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(run(operations));
     }
 
     #[test]
-    fn so_is_one_whose_appends_write_themselves(
+    fn log_with_inline_writes_equals_vector(
         operations in prop::collection::vec(operation(), 1..40),
         seed in 0..1_000_000u64,
         inline_bytes in prop_oneof![Just(0u64), 1..5000u64],

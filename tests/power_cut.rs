@@ -1,15 +1,15 @@
-//! The power cut of a real process, again and again: under [`WriteBack`] whatever isn't synced is in
-//! the process's memory, so what a `SIGKILL` leaves in the directory is what a power cut would have
-//! left on the device. What was acknowledged as synced is there, and nothing is that shouldn't be.
+//! Power cuts of a real process. Under [`WriteBack`] unsynced bytes are in the process's memory, so
+//! `SIGKILL` leaves in the directory what a power cut would leave on the disk. The model: each
+//! record acknowledged as synced must be there, and each record there must have been appended.
 //!
-//! `HIGHWATER_POWER_CUTS` sets how often; 30 by default, 500 for the long form.
+//! `HIGHWATER_POWER_CUTS` sets the number of cuts: 30 by default, 500 for the long form.
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
-    reason = "a mistake in a test must stop it, and what it covered is said"
+    reason = "a mistake in a test must stop it, and the coverage is printed"
 )]
 
 mod power;
@@ -24,30 +24,31 @@ use power::{
 };
 use tempfile::TempDir;
 
-/// A directory is used for so many cuts, then a new one is begun: reading it all takes ever longer.
+/// The number of cuts in one directory. A new one then begins, because reading it takes ever
+/// longer.
 const CUTS_PER_DIRECTORY: u64 = 20;
 const ATTEMPTS: u64 = 40;
 
-/// Runs in the child.
+/// The child process.
 #[test]
-fn child_whose_power_is_cut() {
-    child::run_if_told();
+fn child_under_power_cut() {
+    child::run_if_child();
 }
 
-/// What is done with the directory after a cut, in turn.
+/// The next step after a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
-    /// Opened, read, closed.
+    /// Open, read and close the log.
     Close,
-    /// Opened, read, and left unclosed.
+    /// Open and read the log, without a close.
     Leave,
-    /// A copy is opened and read: the next child recovers what the cut left, and may be cut in that.
+    /// Open and read a copy. The next child recovers the log itself, and may be cut during that.
     LookAtCopy,
 }
 
 impl After {
     fn of(cut: u64) -> Self {
-        // Shifted after each four, so that each of them follows each kind of cut.
+        // Shifted by one after each four, so that each step follows each kind of cut.
         let turn = (cut + cut / 4) % 4;
         [After::Close, After::Leave, After::Close, After::LookAtCopy][turn as usize]
     }
@@ -60,12 +61,12 @@ struct Tally {
     cuts: u64,
     acknowledged: usize,
     found: usize,
-    /// Cuts before the child had acknowledged anything: while it opened the log, for the most part.
+    /// Cuts before the first acknowledgement, mostly while the child opened the log.
     silent: u64,
     torn_tails: u64,
 }
 
-/// One log and the cuts it went through.
+/// A log and the records that its earlier cuts left.
 struct Life {
     directory: TempDir,
     kept: Found,
@@ -76,7 +77,7 @@ impl Life {
         Life { directory: tempfile::tempdir().unwrap(), kept: Vec::new() }
     }
 
-    /// A child runs and is killed; then the directory is judged.
+    /// Runs and kills a child, then checks the directory.
     fn cut(&mut self, cut: u64, lie: Lie, tally: &mut Tally) -> Result<(), String> {
         let path = self.directory.path().join("log");
         let run = child::run_and_kill(&path, cut, lie);
@@ -85,7 +86,7 @@ impl Life {
         tally.silent += u64::from(run.acknowledged.is_empty());
         let after = After::of(cut);
         if let Some(status) = &run.ended {
-            return Err(format!("cut {cut}: the child ended by itself: {status}"));
+            return Err(format!("cut {cut}: the child ended without a kill: {status}"));
         }
         let case = |what: String| format!("cut {cut} ({run}, then {after:?}): {what}");
         let copy = tempfile::tempdir().unwrap();
@@ -99,7 +100,7 @@ impl Life {
         tally.torn_tails += u64::from(was_torn);
         check_order(&found, cut).map_err(case)?;
         if found.get(..self.kept.len()) != Some(&self.kept[..]) {
-            return Err(case("what earlier cuts left is no longer so".to_owned()));
+            return Err(case("records that earlier cuts left have changed".to_owned()));
         }
         check_acknowledged(&found, cut, &run.acknowledged).map_err(case)?;
         tally.found += found.len() - self.kept.len();
@@ -107,24 +108,24 @@ impl Life {
         Ok(())
     }
 
-    /// Ends the test, and leaves the directory as it is for whoever looks into it.
+    /// Ends the test, and keeps the directory for inspection.
     fn fail(self, what: &str) -> ! {
         panic!("{what}\nthe log is kept in {}", self.directory.keep().display());
     }
 }
 
-/// Plainly, so that nothing is seen but what has left the child.
+/// Opens the directory without `WriteBack`, so that only bytes that left the child are seen.
 fn read_back(directory: &Path, after: After) -> Result<(Found, bool), String> {
-    // With its end it waits for the log's last job, and with that for the lock.
+    // Dropping the runtime waits for the log's last job, and so for the lock.
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let storage = FileStorage::create(directory).unwrap();
         WriteBack::discard_lost(&storage).unwrap();
-        let wal: Wal = options().open_with(storage).await.map_err(|error| error.to_string())?;
+        let wal: Wal = options().open_with(storage).await.map_err(|error| format!("{error:#}"))?;
         let records = wal.replay(..).map_ok(|record| (record.lsn, record.payload.to_vec()));
-        let found = records.try_collect().await.map_err(|error| error.to_string())?;
+        let found = records.try_collect().await.map_err(|error| format!("{error:#}"))?;
         if after == After::Close {
-            wal.close().await.map_err(|error| error.to_string())?;
+            wal.close().await.map_err(|error| format!("{error:#}"))?;
         }
         Ok((found, wal.recovery().cut.is_some()))
     })
@@ -138,7 +139,8 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Each task's records are those it appended, in order, from 0 on, without a gap; batches are whole.
+/// Checks that each task's records are its own, in order from 0, without a gap, and batches are
+/// whole.
 fn check_order(found: &[(Lsn, Vec<u8>)], cut: u64) -> Result<(), String> {
     let mut next: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for (lsn, bytes) in found {
@@ -179,12 +181,13 @@ fn check_acknowledged(
 }
 
 #[test]
-fn a_power_cut_takes_nothing_that_was_acknowledged_as_synced() {
+fn power_cut_keeps_records_acknowledged_as_synced() {
     let cuts = std::env::var("HIGHWATER_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok());
     let begin = Instant::now();
     let mut tally = Tally::default();
     let mut life = Life::new();
-    for cut in 0..cuts.unwrap_or(30) {
+    let cuts = cuts.unwrap_or(30);
+    for cut in 0..cuts {
         if cut % CUTS_PER_DIRECTORY == 0 {
             life = Life::new();
         }
@@ -193,7 +196,7 @@ fn a_power_cut_takes_nothing_that_was_acknowledged_as_synced() {
         }
     }
     println!(
-        "{} cuts ({} before anything was acknowledged), {} records acknowledged as synced, {} kept, \
+        "{} cuts ({} before the first acknowledgement), {} records acknowledged as synced, {} kept, \
          {} torn tails, {:.1} s",
         tally.cuts,
         tally.silent,
@@ -202,7 +205,11 @@ fn a_power_cut_takes_nothing_that_was_acknowledged_as_synced() {
         tally.torn_tails,
         begin.elapsed().as_secs_f64()
     );
-    assert!(tally.acknowledged > 0);
+    // One cut in three may come while the child opens the log. The others wait for
+    // acknowledgements, also on a slow machine.
+    let floor = child::ACKNOWLEDGED_MIN as u64 * (cuts * 2 / 3);
+    assert!(tally.silent <= cuts / 3 + 1, "{} cuts came before any acknowledgement", tally.silent);
+    assert!(tally.acknowledged as u64 >= floor, "too few records were acknowledged");
 }
 
 fn assert_caught(lie: Lie) {
@@ -213,16 +220,16 @@ fn assert_caught(lie: Lie) {
 }
 
 #[test]
-fn a_flush_that_does_nothing_is_caught() {
+fn flush_without_effect_is_caught() {
     assert_caught(Lie::SkipSync);
 }
 
 #[test]
-fn a_flush_that_now_and_then_does_nothing_is_caught() {
+fn flush_sometimes_without_effect_is_caught() {
     assert_caught(Lie::SkipSomeSyncs);
 }
 
 #[test]
-fn a_flush_of_the_directory_that_does_nothing_is_caught() {
+fn directory_flush_without_effect_is_caught() {
     assert_caught(Lie::SkipSyncDir);
 }

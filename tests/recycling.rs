@@ -1,12 +1,12 @@
-//! Segments that are used again: nothing of what they were is ever seen, whatever fails and whoever
-//! looks; what holds a file back; what stays on the disk. `docs/DURABILITY.md`, "Using segments again".
+//! Recycled segments: no reader ever gets old contents, also after failures and power cuts.
+//! See `docs/DURABILITY.md`, "Using segments again".
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
-    reason = "a mistake in a test must stop it, and what it covered is said"
+    reason = "a mistake in a test must stop it, and the coverage is printed"
 )]
 
 mod contract;
@@ -16,7 +16,10 @@ use std::{cell::Cell, io::ErrorKind, path::Path, time::Duration};
 
 use contract::{
     block_on, recycle,
-    sweep::{Depth, Tally, fail_syncs_of, sweep_as_it_is, sweep_simulated_as_it_is},
+    sweep::{
+        Depth, Tally, fail_syncs_of, sweep_simulated_with_thread_settings,
+        sweep_with_thread_settings,
+    },
     workload::{Running, turnover_script},
 };
 use futures::{StreamExt, TryStreamExt};
@@ -28,7 +31,7 @@ use highwater::{
 };
 use support::{records, within};
 
-/// Segments with room for 4096 bytes: three or four of the records here.
+/// Options with segments for 4096 bytes of frames: three or four of the records here.
 fn recycling(count: usize) -> Options {
     Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10).recycle_segments(count)
 }
@@ -37,7 +40,7 @@ fn payload(number: u64) -> Vec<u8> {
     number.to_le_bytes().repeat(120)
 }
 
-/// Appends `numbers`; each of them is the beginning of the log once it is synced.
+/// Appends `numbers`. After each sync, truncates the log up to that record.
 async fn turn_over(wal: &Wal, numbers: std::ops::Range<u64>) -> highwater::Result<Vec<Lsn>> {
     let mut lsns = Vec::new();
     for number in numbers {
@@ -60,42 +63,42 @@ fn segments(image: &Image) -> Vec<String> {
     image.names().into_iter().filter(|name| name.ends_with(".wal")).collect()
 }
 
-/// Each such log has some hundred operations.
+/// A script has some hundred operations, so the sweeps cut only a part of the recoveries.
 const DEPTH: Depth = Depth { survivals: 2, recovery_one_in: 200 };
 
-/// What a log that turns over is swept with.
+/// Sweeps a log that recycles its segments.
 fn sweep_turnover(seed: u64, tally: &mut Tally) -> Result<(), String> {
     recycle(1 + seed as usize % 2);
-    sweep_as_it_is(seed, &turnover_script(seed), DEPTH, tally)
+    sweep_with_thread_settings(seed, &turnover_script(seed), DEPTH, tally)
 }
 
 fn sweep_simulated_turnover(seed: u64, tally: &mut Tally) -> Result<(), String> {
     recycle(1 + seed as usize % 2);
-    sweep_simulated_as_it_is(seed, &turnover_script(seed), DEPTH, tally)
+    sweep_simulated_with_thread_settings(seed, &turnover_script(seed), DEPTH, tally)
 }
 
 #[test]
-fn a_log_that_turns_over_survives_a_power_cut_after_every_operation() {
+fn recycling_log_survives_power_cuts() {
     let mut tally = Tally::default();
     for_each_seed(1, |seed| sweep_turnover(seed, &mut tally).unwrap());
     for_each_seed(1, |seed| sweep_simulated_turnover(seed, &mut tally).unwrap());
-    println!("{tally}");
+    tally.assert_judged(1_300, 1_200);
 }
 
 #[test]
-fn a_log_that_turns_over_loses_nothing_when_a_flush_fails() {
+fn recycling_log_survives_failed_flushes() {
     let mut tally = Tally::default();
     for_each_seed(1, |seed| {
         recycle(2);
         let script = turnover_script(seed);
         fail_syncs_of(&script, seed, Running::InPlace, &mut tally).unwrap();
     });
-    println!("{tally}");
+    tally.assert_judged(70, 60);
 }
 
-/// The sweeps above prove something: they catch each step that is left out.
+/// Negative control: the sweeps catch each step that is left out.
 #[test]
-fn each_flush_that_is_left_out_is_caught() {
+fn each_skipped_flush_is_caught() {
     let steps = [Sabotage::RecycleBeforeFlush, Sabotage::RecycleUnflushed];
     for step in steps {
         let mut tally = Tally::default();
@@ -106,7 +109,7 @@ fn each_flush_that_is_left_out_is_caught() {
     }
 }
 
-/// All that is on the disk when a log has turned over, by name, without the files that wait.
+/// Returns all segments of a log that has turned over, and the number of recycled files.
 fn disk_after_turnover(
     count: usize,
     count_of_records: u64,
@@ -127,7 +130,7 @@ fn disk_after_turnover(
     (segments(&image).into_iter().map(bytes).collect(), recycled_count)
 }
 
-/// So whatever is tested of other logs (damage, recovery, every tool) holds for these.
+/// So the tests of other logs (damage, recovery, tools) hold for recycled segments, too.
 #[test]
 fn recycling_changes_no_byte_of_a_log() {
     let is_changed = || {
@@ -135,17 +138,17 @@ fn recycling_changes_no_byte_of_a_log() {
             let closes = records % 2 == 0;
             let (fresh, none) = disk_after_turnover(0, records, closes);
             let (recycled, some) = disk_after_turnover(2, records, closes);
-            assert!(none == 0 && some >= 5, "{some} segments were used again");
+            assert!(none == 0 && some >= 5, "{some} segments were recycled");
             fresh != recycled
         })
     };
     assert!(!is_changed());
-    // A prepared segment tells nothing of what it was.
-    assert!(sabotage::with(Sabotage::RecycleHeader, is_changed), "or nobody would notice");
+    // The check finds a header that keeps a byte of the old contents.
+    assert!(sabotage::with(Sabotage::RecycleHeader, is_changed), "the old header is not noticed");
 }
 
 #[test]
-fn a_steady_log_creates_and_removes_no_files() {
+fn steady_log_creates_and_removes_no_files() {
     let disk = Disk::new(1);
     block_on(async {
         let wal = recycling(2).open_with(disk.clone()).await.unwrap();
@@ -166,7 +169,7 @@ fn a_steady_log_creates_and_removes_no_files() {
 }
 
 #[test]
-fn no_more_are_kept_than_asked_for_and_a_closed_log_keeps_none() {
+fn recycled_files_are_limited_and_removed_at_close() {
     let disk = Disk::new(1);
     block_on(async {
         let wal = recycling(3).open_with(disk.clone()).await.unwrap();
@@ -183,7 +186,7 @@ fn no_more_are_kept_than_asked_for_and_a_closed_log_keeps_none() {
 }
 
 #[test]
-fn what_waited_when_the_log_broke_off_is_removed_and_told() {
+fn leftover_recycled_files_are_removed_and_reported() {
     let disk = Disk::new(1);
     block_on(async {
         let wal = recycling(2).open_with(disk.clone()).await.unwrap();
@@ -192,27 +195,27 @@ fn what_waited_when_the_log_broke_off_is_removed_and_told() {
         drop(wal);
         let left = waiting(&disk.image());
         assert!(!left.is_empty());
-        // Whatever is in it.
+        // Overwrites the first waiting file.
         let mut image = disk.crash(Survival::Everything).image();
         image.put(&left[0], vec![0xa5; 9000]);
         let disk = Disk::with_image(image, 1);
         let reader = Reader::options().open_with(disk.clone()).await.unwrap();
-        assert_eq!(waiting(&disk.image()), left, "a reader changes nothing");
+        assert_eq!(waiting(&disk.image()), left, "a reader must not change files");
         drop(reader);
         let wal = recycling(0).open_with(disk.clone()).await.unwrap();
-        let told = wal.recovery().warnings.iter().filter(
+        let reported = wal.recovery().warnings.iter().filter(
             |warning| matches!(warning, Warning::Leftover { name, .. } if left.contains(name)),
         );
-        assert_eq!(told.count(), left.len(), "{}", wal.recovery());
+        assert_eq!(reported.count(), left.len(), "{}", wal.recovery());
         assert!(wal.recovery().cut.is_none());
         assert_eq!(waiting(&disk.image()).len(), 0);
         assert_eq!(records(&wal).await, expected);
     });
 }
 
-/// Truncates a log of which each segment has a second name, and says whether a file with that name
-/// has changed.
-fn is_a_backup_changed() -> bool {
+/// Truncates a log whose segments have second names. Returns whether a file with a second name has
+/// changed.
+fn changes_a_backup() -> bool {
     let disk = Disk::new(1);
     block_on(async {
         let wal = recycling(2).open_with(disk.clone()).await.unwrap();
@@ -234,23 +237,26 @@ fn is_a_backup_changed() -> bool {
         wal.truncate_before(newest).await.unwrap();
         turn_over(&wal, 21..60).await.unwrap();
         let is_changed = before != sealed.iter().map(bytes).collect::<Vec<_>>();
-        assert!(is_changed || wal.stats().recycled_count > 0, "later ones are used again");
+        assert!(is_changed || wal.stats().recycled_count > 0, "later segments must be recycled");
         is_changed
     })
 }
 
 #[test]
-fn a_file_with_another_name_is_never_written_to() {
-    assert!(!is_a_backup_changed());
-    assert!(sabotage::with(Sabotage::RecycleShared, is_a_backup_changed), "or nobody would notice");
+fn file_with_second_name_is_never_overwritten() {
+    assert!(!changes_a_backup());
+    assert!(
+        sabotage::with(Sabotage::RecycleShared, changes_a_backup),
+        "overwriting a shared file is not noticed"
+    );
 }
 
-/// Replays, in this log and by readers of their own, beside a log that turns over: whether each gave
-/// what was appended, and ended because the log begins later now or with the last record. How many
-/// were overtaken is added to `overtaken`.
-fn read_beside(seed: u64, by_reader: bool, overtaken: &Cell<u64>) -> Result<(), String> {
+/// Replays, by the log or by a reader, during recycling. The records must be those appended, and
+/// the replay ends with the last record or because the log now begins later. Adds the overtaken
+/// replays to `overtaken`.
+fn read_during_recycling(seed: u64, by_reader: bool, overtaken: &Cell<u64>) -> Result<(), String> {
     let disk = Disk::new(seed);
-    // Long enough for a file to be another when it comes to it.
+    // Reads are slow, so a file may be recycled before it is read.
     disk.faults().on(Op::Read).one_in(2).delay(Duration::from_millis(20));
     Simulation::new(seed).run(async move {
         let wal = recycling(2).open_with(disk.clone()).await.unwrap();
@@ -265,7 +271,7 @@ fn read_beside(seed: u64, by_reader: bool, overtaken: &Cell<u64>) -> Result<(), 
                     let reader = match reader {
                         Ok(reader) => reader,
                         Err(error) if is_gone(&error) => return Ok(false),
-                        Err(error) => return Err(format!("a reader opens: {error}")),
+                        Err(error) => return Err(format!("opening a reader: {error}")),
                     };
                     check_replay(reader.replay(..)).await
                 } else {
@@ -273,7 +279,7 @@ fn read_beside(seed: u64, by_reader: bool, overtaken: &Cell<u64>) -> Result<(), 
                 }
             })
         };
-        // One at a time, so that a file is used again as soon as it can be.
+        // Appends and truncates one record at a time, so that files are recycled soon.
         for number in 16..40 {
             let lsn = wal.append_and_sync(payload(number)).await.unwrap();
             wal.truncate_before(lsn).await.unwrap();
@@ -285,7 +291,7 @@ fn read_beside(seed: u64, by_reader: bool, overtaken: &Cell<u64>) -> Result<(), 
     })
 }
 
-/// Removed, or renamed, between two looks at it.
+/// The file was removed or renamed between two calls.
 fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
@@ -301,9 +307,9 @@ async fn check_replay(mut replay: highwater::Replay) -> Result<bool, String> {
                 }
                 expected = Some(number + 1);
             }
-            Err(Error::OutOfRange { .. }) => return Ok(true),
+            Err(Error::BelowFirst { .. }) => return Ok(true),
             Err(error) if is_gone(&error) => return Ok(true),
-            Err(error) => return Err(format!("{error}")),
+            Err(error) => return Err(format!("{error:#}")),
         }
         simulation::yield_now().await;
     }
@@ -311,36 +317,39 @@ async fn check_replay(mut replay: highwater::Replay) -> Result<bool, String> {
 }
 
 #[test]
-fn who_reads_a_file_is_never_given_what_it_becomes() {
+fn replay_never_reads_recycled_contents() {
     let overtaken = Cell::new(0);
     for_each_seed(200, |seed| {
-        read_beside(seed, false, &overtaken).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        read_during_recycling(seed, false, &overtaken)
+            .unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     });
     println!("{} of 200 replays were overtaken", overtaken.get());
     assert!(overtaken.get() > 20);
     let caught = sabotage::with(Sabotage::RecycleOpen, || {
-        (0..200).find_map(|seed| read_beside(seed, false, &overtaken).err())
+        (0..200).find_map(|seed| read_during_recycling(seed, false, &overtaken).err())
     });
-    println!("RecycleOpen: {}", caught.expect("a file in use is overwritten, and nobody notices"));
+    println!("RecycleOpen: {}", caught.expect("overwriting an open file is not noticed"));
 }
 
-/// A reader of its own can't be asked whether it has a file open: what it meets there is no damage.
+/// The log cannot see the files that a `Reader` has open. A recycled file is reported as truncated,
+/// not as damaged.
 #[test]
-fn a_reader_in_a_file_that_is_used_again_is_told_that_the_log_begins_later() {
+fn reader_of_recycled_file_gets_below_first() {
     let overtaken = Cell::new(0);
     for_each_seed(50, |seed| {
-        read_beside(seed, true, &overtaken).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        read_during_recycling(seed, true, &overtaken)
+            .unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     });
     println!("{} of 50 replays were overtaken", overtaken.get());
     assert!(overtaken.get() > 5);
 }
 
-/// The same on files: it has them open, and they are others when it comes to them.
+/// The same on real files that were opened before they were recycled.
 #[tokio::test]
-async fn a_replay_and_a_follower_that_hold_files_open_end_where_the_log_begins_later() {
+async fn open_files_recycled_end_with_below_first() {
     let directory = tempfile::tempdir().unwrap();
     let path: &Path = directory.path();
-    // More than a reader reads ahead.
+    // More bytes than a reader reads ahead.
     let options = Wal::options().segment_bytes(1 << 20).ring_bytes(64 << 10).recycle_segments(4);
     let wal = options.open(path).await.unwrap();
     let record = |number: u64| number.to_le_bytes().repeat(8 << 10);
@@ -361,12 +370,12 @@ async fn a_replay_and_a_follower_that_hold_files_open_end_where_the_log_begins_l
         newest = wal.append_and_sync(record(number)).await.unwrap();
         wal.truncate_before(newest).await.unwrap();
     }
-    let used_again = async {
+    let recycled = async {
         while wal.stats().recycled_count < 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    within("segments are used again", used_again).await;
+    within("recycling of segments", recycled).await;
     let mut number = 2;
     let ended = loop {
         match within("replay", replay.next()).await.unwrap() {
@@ -375,7 +384,7 @@ async fn a_replay_and_a_follower_that_hold_files_open_end_where_the_log_begins_l
         }
         number += 1;
     };
-    assert!(matches!(ended, Error::OutOfRange { first, .. } if first == newest), "{ended}");
+    assert!(matches!(ended, Error::BelowFirst { first, .. } if first == newest), "{ended}");
     let mut number = 2;
     let ended = loop {
         match within("tail", tail.next()).await.unwrap() {
@@ -384,13 +393,13 @@ async fn a_replay_and_a_follower_that_hold_files_open_end_where_the_log_begins_l
         }
         number += 1;
     };
-    assert!(matches!(ended, Error::OutOfRange { first, .. } if first == newest), "{ended}");
+    assert!(matches!(ended, Error::BelowFirst { first, .. } if first == newest), "{ended}");
     wal.close().await.unwrap();
 }
 
-/// A step that fails is no failure of the log: the file is removed, and another one made.
+/// A failed step is not a failure of the log: the file is removed, and a new one is created.
 #[test]
-fn what_fails_while_a_file_is_made_ready_stops_nothing() {
+fn failed_recycling_step_does_not_stop_log() {
     type Plan = fn(&Disk);
     let plans: [(&str, Plan); 5] = [
         ("the renaming", |disk| disk.faults().on(Op::Rename).fail_os(5)),
@@ -420,14 +429,14 @@ fn what_fails_while_a_file_is_made_ready_stops_nothing() {
 }
 
 #[test]
-fn a_segment_of_another_size_is_not_used_again() {
+fn segment_of_other_size_is_not_recycled() {
     let disk = Disk::new(1);
     block_on(async {
         let wal = recycling(2).open_with(disk.clone()).await.unwrap();
         for number in 0..3 {
             wal.append_and_sync(payload(number)).await.unwrap();
         }
-        // A segment of its own, larger than others.
+        // This record needs its own, larger segment.
         wal.append_and_sync(vec![7; 20 << 10]).await.unwrap();
         turn_over(&wal, 3..40).await.unwrap();
         let sizes = |disk: &Disk| {
@@ -437,7 +446,7 @@ fn a_segment_of_another_size_is_not_used_again() {
         };
         assert!(sizes(&disk).iter().all(|&bytes| bytes == 8 << 10), "{:?}", sizes(&disk));
         wal.close().await.unwrap();
-        // Opened with another size: the old one goes.
+        // Opens with another segment size: the old segment is removed.
         let options = recycling(2).segment_bytes(16 << 10);
         let wal = options.open_with(disk.clone()).await.unwrap();
         turn_over(&wal, 40..120).await.unwrap();
@@ -447,7 +456,7 @@ fn a_segment_of_another_size_is_not_used_again() {
 }
 
 #[test]
-fn what_waits_makes_room_for_a_larger_segment_on_a_full_disk() {
+fn recycled_files_free_space_on_full_disk() {
     let disk = Disk::new(1);
     block_on(async {
         let wal = recycling(4).open_with(disk.clone()).await.unwrap();

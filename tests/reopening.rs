@@ -1,7 +1,7 @@
-//! Reopening: what an independent review found, each as a test of its own. The sweeps of
-//! `crashes.rs` and `corruption.rs` cover the same ground broadly.
+//! Reopening: findings of an independent review, each as a test. The sweeps of `crashes.rs` and
+//! `corruption/` cover the same ground broadly.
 
-#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(clippy::unwrap_used, reason = "a mistake in a test must stop it")]
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ fn segment_count(storage: &MemoryStorage) -> usize {
     storage.list().unwrap().iter().filter(|name| name.ends_with(".wal")).count()
 }
 
-/// A mark that is written anew at each opening must not be marked again, or every opening of an
-/// unclosed log leaves a segment behind.
+/// A mark that is rewritten at each open must not get another mark. Otherwise each open of an
+/// unclosed log leaves a segment.
 #[tokio::test]
-async fn openings_without_a_close_leave_no_segment_each() {
+async fn reopening_unclosed_log_leaves_no_segments() {
     let storage = MemoryStorage::new();
     tiny().open_with(storage.clone()).await.unwrap().append_and_sync(b"one").await.unwrap();
     for _ in 0..30 {
@@ -36,8 +36,8 @@ async fn openings_without_a_close_leave_no_segment_each() {
     assert!(segment_count(&storage) <= 3, "{:?}", storage.list());
 }
 
-/// Where a segment's capacity is just twice the ring, the room for the close once lay between the
-/// limit and the end of the segment: who waited there waited for a rotation that nobody would do.
+/// With a segment of twice the ring, the space for the close was once counted wrongly. An append
+/// then waited for a rotation that never started.
 #[tokio::test]
 async fn small_records_fill_segments_of_every_size() {
     for segment_bytes in (8 << 10..=16 << 10).step_by(512) {
@@ -54,9 +54,9 @@ async fn small_records_fill_segments_of_every_size() {
     }
 }
 
-/// The length of a segment is durable before its header is, so no crash shortens it.
+/// A segment's length is durable before its header, so no crash shortens it.
 #[tokio::test]
-async fn a_log_whose_file_was_cut_at_a_record_is_refused() {
+async fn shortened_segment_is_refused() {
     let storage = MemoryStorage::new();
     let wal = tiny().open_with(storage.clone()).await.unwrap();
     let mut lsns = Vec::new();
@@ -73,9 +73,9 @@ async fn a_log_whose_file_was_cut_at_a_record_is_refused() {
     );
 }
 
-/// The limit is asked of the frame above it, not of the batch's first: that one is intact.
+/// The limit applies to the large frame of the batch, not to its first, intact frame.
 #[tokio::test]
-async fn a_torn_batch_above_a_lowered_limit_is_cut() {
+async fn torn_batch_above_lowered_limit_is_cut() {
     let storage = MemoryStorage::new();
     let wal = Wal::options().open_with(storage.clone()).await.unwrap();
     wal.append_and_sync(b"kept").await.unwrap();
@@ -90,9 +90,9 @@ async fn a_torn_batch_above_a_lowered_limit_is_cut() {
     assert_eq!(records(&wal).await.len(), 1);
 }
 
-/// The same, whole: it is there, and too large for this opening.
+/// The same for an intact record: it stays in the log, but is too large for this handle.
 #[tokio::test]
-async fn a_record_above_a_lowered_limit_is_refused_and_kept() {
+async fn record_above_lowered_limit_is_refused_and_kept() {
     let storage = MemoryStorage::new();
     let wal = Wal::options().open_with(storage.clone()).await.unwrap();
     let lsn = wal.append_and_sync(vec![2; 9000]).await.unwrap();
@@ -106,9 +106,9 @@ async fn a_record_above_a_lowered_limit_is_refused_and_kept() {
     assert_eq!(wal.read(lsn).await.unwrap().payload.len(), 9000);
 }
 
-/// An unused spare is removed first: on a full device its space is what recovery needs.
+/// An unused spare is removed first, because recovery needs its space on a full disk.
 #[tokio::test]
-async fn recovery_frees_an_unused_segment_before_it_takes_a_new_one() {
+async fn recovery_removes_unused_spare_first() {
     let storage = MemoryStorage::new();
     let wal = tiny().open_with(storage.clone()).await.unwrap();
     while segment_count(&storage) < 2 {
@@ -120,13 +120,13 @@ async fn recovery_frees_an_unused_segment_before_it_takes_a_new_one() {
     let wal = tiny().open_with(storage.clone()).await.unwrap();
     assert_eq!(records(&wal).await.len(), count);
     let spare = before.last().unwrap();
-    assert!(!storage.list().unwrap().contains(spare), "the unused {spare} is gone");
+    assert!(!storage.list().unwrap().contains(spare), "the unused {spare} must be removed");
 }
 
-/// The last group that was synced has no later frame that claims it but the mark: without that,
-/// damage to it would pass for a torn tail and be cut.
+/// Only the mark commits to the last synced group. Without it, damage to that group would look like
+/// a torn tail and be cut.
 #[tokio::test]
-async fn damage_to_the_last_acknowledged_record_is_corruption() {
+async fn damage_to_last_acknowledged_record_is_corrupt() {
     let storage = MemoryStorage::new();
     let wal = tiny().open_with(storage.clone()).await.unwrap();
     wal.append_and_sync(&[1; 100]).await.unwrap();

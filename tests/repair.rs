@@ -1,12 +1,14 @@
-//! `OnDamage::TruncateAtDamage`: what it cuts and keeps, under power cuts at every step, with names
-//! that are taken, with headers, segments and whole beginnings missing.
+//! `OnDamage::TruncateAtDamage`: what opening cuts and keeps, for each kind of damage, with power
+//! cuts at every step.
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a mistake in a test must stop it, and what it covered is said"
+    reason = "a mistake in a test must stop it, and the coverage is printed"
 )]
+
+mod support;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,7 @@ use highwater::{
     simulation::{Disk, Faults, Image, Op, Survival},
     storage::Storage,
 };
+use support::{edited, tiny};
 
 type Records = BTreeMap<Lsn, Vec<u8>>;
 
@@ -25,12 +28,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn small() -> Options {
-    Wal::options().segment_bytes(8 << 10).ring_bytes(1 << 10)
-}
-
 fn cutting() -> Options {
-    small().on_damage(OnDamage::TruncateAtDamage)
+    tiny().on_damage(OnDamage::TruncateAtDamage)
 }
 
 async fn records(wal: &Wal) -> Result<Records, Error> {
@@ -49,19 +48,11 @@ fn name(sequence: u64) -> String {
     format!("{sequence:020}.wal")
 }
 
-fn edited(image: &Image, name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Image {
-    let mut bytes = image.bytes(name).unwrap().to_vec();
-    edit(&mut bytes);
-    let mut image = image.clone();
-    image.put(name, bytes);
-    image
-}
-
-/// A log of four segments, closed or not.
+/// Returns a log of four segments, closed or not, and its records.
 fn log(is_closed: bool) -> (Image, Records) {
     let disk = Disk::new(3);
     let appended = block_on(async {
-        let wal = small().open_with(disk.clone()).await.unwrap();
+        let wal = tiny().open_with(disk.clone()).await.unwrap();
         let mut appended = Records::new();
         for i in 0..28u8 {
             let payload = vec![i | 0x80; 500];
@@ -75,7 +66,7 @@ fn log(is_closed: bool) -> (Image, Records) {
     (disk.image().crash(Survival::Everything), appended)
 }
 
-/// Where a segment begins.
+/// Returns the first LSN of a segment.
 fn base(image: &Image, name: &str) -> Lsn {
     let bytes = image.bytes(name).unwrap();
     Lsn::new(u64::from_le_bytes(bytes[32..40].try_into().unwrap()))
@@ -85,7 +76,7 @@ fn below(records: &Records, lsn: Lsn) -> Records {
     records.range(..lsn).map(|(lsn, payload)| (*lsn, payload.clone())).collect()
 }
 
-/// Every kind of damage: what is left below it, and the damaged image.
+/// Returns each kind of damage: the damaged image, and the records below the damage.
 fn damages() -> Vec<(&'static str, Image, Records)> {
     let mut damages = Vec::new();
     for is_closed in [true, false] {
@@ -108,13 +99,20 @@ fn damages() -> Vec<(&'static str, Image, Records)> {
         let other = edited(&image, &name(2), |bytes| {
             for at in [0, 2048] {
                 bytes[at + 16..at + 32].fill(7);
-                let crc = crc32c::crc32c(&bytes[at..at + 112]);
-                bytes[at + 112..at + 116].copy_from_slice(&crc.to_le_bytes());
+                let crc = crc32c::crc32c(&bytes[at..at + 120]);
+                bytes[at + 120..at + 124].copy_from_slice(&crc.to_le_bytes());
             }
         });
         damages.push(("of another log", other, below(&all, second)));
         let mut twice = image.clone();
         twice.put(&name(77), image.bytes(&name(2)).unwrap().to_vec());
+        let twice = edited(&twice, &name(77), |bytes| {
+            for at in [0, 2048] {
+                bytes[at + 112..at + 120].copy_from_slice(&77u64.to_le_bytes());
+                let crc = crc32c::crc32c(&bytes[at..at + 120]);
+                bytes[at + 120..at + 124].copy_from_slice(&crc.to_le_bytes());
+            }
+        });
         damages.push(("twice", twice, all.clone()));
     }
     let all_headless = (1..=4).fold(log(true).0, |image, sequence| {
@@ -124,16 +122,16 @@ fn damages() -> Vec<(&'static str, Image, Records)> {
     damages
 }
 
-/// What is in the image under whatever name.
+/// Returns whether any file of the image has these bytes.
 fn holds(image: &Image, bytes: &[u8]) -> bool {
     image.names().iter().any(|name| image.bytes(name).unwrap() == bytes)
 }
 
 #[test]
-fn each_damage_is_cut_with_all_of_it_kept_and_told() {
+fn each_damage_is_cut_kept_and_reported() {
     for (what, image, left) in damages() {
-        let strict = opened(small(), Disk::with_image(image.clone(), 5));
-        // A closed log is opened without a look at what comes before its close.
+        let strict = opened(tiny(), Disk::with_image(image.clone(), 5));
+        // A closed log is opened without reading the records before its close.
         assert!(
             matches!(&strict, Err(Error::Corrupt { .. }))
                 || what == "a rotten payload"
@@ -146,32 +144,36 @@ fn each_damage_is_cut_with_all_of_it_kept_and_told() {
         assert_eq!(found, left, "{what}: {report}");
         let cut = report.cut.as_ref().unwrap();
         let durable = cut.durable.as_ref().unwrap();
-        assert_eq!(planned.cut.unwrap().durable.as_ref(), Some(durable), "{what}: as planned");
+        assert_eq!(
+            planned.cut.unwrap().durable.as_ref(),
+            Some(durable),
+            "{what}: the plan differs"
+        );
         let after = disk.image();
         for segment in image.names() {
             let bytes = image.bytes(&segment).unwrap();
             let is_used = bytes.iter().any(|&byte| byte != 0);
-            assert!(!is_used || holds(&after, bytes), "{what}: {segment} is gone; {report}");
+            assert!(!is_used || holds(&after, bytes), "{what}: {segment} is lost; {report}");
         }
         for copy in &durable.copies {
             assert_eq!(after.bytes(&copy.kept_as), image.bytes(&copy.segment), "{what}");
             assert!(cut.kept_in.contains(&copy.kept_as), "{what}: {cut:?}");
         }
         assert!(after.bytes(&durable.manifest).unwrap().ends_with(b"\nend\n"));
-        let (again, report) = opened(small(), disk.clone()).unwrap();
-        assert_eq!((again, report.cut), (left.clone(), None), "{what}: as any log from then on");
+        let (again, report) = opened(tiny(), disk.clone()).unwrap();
+        assert_eq!((again, report.cut), (left.clone(), None), "{what}: opening the repaired log");
         let (again, report) = opened(cutting(), disk).unwrap();
-        assert_eq!((again, report.cut), (left, None), "{what}: nothing is left to be cut");
+        assert_eq!((again, report.cut), (left, None), "{what}: a second repair must cut nothing");
     }
 }
 
-/// A log that is whole, or torn above all that is durable, is opened as ever.
+/// An intact log, or one with a torn tail above the durable part, opens as without the policy.
 #[test]
-fn without_damage_the_policy_changes_nothing() {
+fn policy_without_damage_changes_nothing() {
     for is_closed in [true, false] {
         let (image, all) = log(is_closed);
         let (strict, cut) = (Disk::with_image(image.clone(), 5), Disk::with_image(image, 5));
-        let strict = opened(small(), strict).unwrap();
+        let strict = opened(tiny(), strict).unwrap();
         let found = opened(cutting(), cut).unwrap();
         assert_eq!(found, strict);
         assert_eq!(found.0, all);
@@ -179,7 +181,7 @@ fn without_damage_the_policy_changes_nothing() {
 }
 
 #[test]
-fn a_read_error_or_a_later_releases_bytes_are_never_cut() {
+fn read_error_and_newer_format_are_never_cut() {
     let (image, _) = log(true);
     let disk = Disk::with_image(image.clone(), 5);
     let faults = Faults::new();
@@ -189,17 +191,17 @@ fn a_read_error_or_a_later_releases_bytes_are_never_cut() {
     assert_eq!(disk.operation_count(), 0);
     let newer = edited(&image, &name(2), |bytes| {
         bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[..112]);
-        bytes[112..116].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..120]);
+        bytes[120..124].copy_from_slice(&crc.to_le_bytes());
     });
     let refused = opened(cutting(), Disk::with_image(newer, 5));
     assert!(matches!(refused, Err(Error::UnsupportedVersion { .. })), "{refused:?}");
 }
 
-/// Cuts again and again, with segments deleted by hand between: no kept file is ever replaced, and
-/// no epoch comes twice.
+/// Repairs five times, with segments deleted in between. No kept file is replaced, and no epoch is
+/// used twice.
 #[test]
-fn names_that_are_taken_stay_and_epochs_only_rise() {
+fn kept_files_stay_and_epochs_rise() {
     let (image, _) = log(true);
     let mut disk = Disk::with_image(image, 5);
     let mut kept: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -207,11 +209,11 @@ fn names_that_are_taken_stay_and_epochs_only_rise() {
     for round in 0..5u8 {
         let mut image = disk.image().crash(Survival::Everything);
         let segments: Vec<_> = image.names().into_iter().filter(|n| n.ends_with(".wal")).collect();
-        // By hand: the newest goes, so that its number and its epoch could be taken again.
+        // Deletes the newest segment, so that its number and its epoch could be reused.
         if round % 2 == 1 {
             image.delete(segments.last().unwrap());
         } else {
-            // A file of that name comes from elsewhere.
+            // A file with the name of a kept cut already exists.
             let taken = format!("{}.cut", segments[0]);
             if image.bytes(&taken).is_none() {
                 image.put(&taken, vec![round | 1; 64]);
@@ -242,7 +244,7 @@ fn names_that_are_taken_stay_and_epochs_only_rise() {
         let kept_epochs = kept_epochs.map(|b| u64::from_le_bytes(b[40..48].try_into().unwrap()));
         assert!(kept_epochs.max().is_none_or(|kept| kept < epoch), "round {round}: {epoch}");
         let has_cut = block_on(async {
-            let wal = small().open_with(disk.clone()).await.unwrap();
+            let wal = tiny().open_with(disk.clone()).await.unwrap();
             wal.close().await.unwrap();
             kept.len()
         });
@@ -254,37 +256,37 @@ fn names_that_are_taken_stay_and_epochs_only_rise() {
 
 fn has_header(image: &Image, name: &str) -> bool {
     let bytes = image.bytes(name).unwrap();
-    let crc = bytes.get(112..116).map(|crc| u32::from_le_bytes(crc.try_into().unwrap()));
-    crc.is_some_and(|crc| bytes[0] == 0x8b && crc == crc32c::crc32c(&bytes[..112]))
+    let crc = bytes.get(120..124).map(|crc| u32::from_le_bytes(crc.try_into().unwrap()));
+    crc.is_some_and(|crc| bytes[0] == 0x8b && crc == crc32c::crc32c(&bytes[..120]))
 }
 
-/// What a crash of such an opening left: the old log or the new one, and in either all bytes.
-/// Says whether it is the new log.
+/// Checks the state after a crash during repair: the old log or the new one, with every byte.
+/// Returns whether it is the new log.
 fn check_crash(what: &str, before: &Image, left: &Records, crashed: &Disk) -> Result<bool, String> {
     let image = crashed.image();
     for segment in before.names() {
         let bytes = before.bytes(&segment).unwrap();
         if bytes.iter().any(|&byte| byte != 0) && !holds(&image, bytes) {
-            return Err(format!("{what}: {segment} is gone"));
+            return Err(format!("{what}: {segment} is lost"));
         }
-        // What is no longer in its place is told of.
-        let is_told = image.names().iter().any(|name| {
+        // A segment that has left its place must be named in a manifest.
+        let has_manifest = image.names().iter().any(|name| {
             name.ends_with(".cut.manifest") && image.bytes(name).unwrap().ends_with(b"\nend\n")
         });
         let is_aside = image.bytes(&segment).is_none() && bytes.iter().any(|&byte| byte != 0);
-        if is_aside && !is_told {
-            return Err(format!("{what}: {segment} was set aside, and no manifest says so"));
+        if is_aside && !has_manifest {
+            return Err(format!("{what}: {segment} was moved without a manifest"));
         }
     }
-    let strict = opened(small(), crashed.crash(Survival::Everything));
+    let strict = opened(tiny(), crashed.crash(Survival::Everything));
     let is_new = strict.is_ok();
-    // The commit point: from there on no rule but the chain's is needed to open it.
+    // From the commit point on, the log opens without the repair policy.
     let mut added = image.names().into_iter().filter(|name| before.bytes(name).is_none());
     if !is_new && added.any(|name| name.ends_with(".wal") && has_header(&image, &name)) {
-        return Err(format!("{what}: committed, and refused: {strict:?}"));
+        return Err(format!("{what}: committed, but refused: {strict:?}"));
     }
     match strict {
-        // The old log.
+        // The old log, still damaged.
         Err(Error::Corrupt { .. }) => {}
         Err(error) => return Err(format!("{what}: {error}")),
         Ok((found, _)) if found == *left => check_copy_of_the_cut(what, before, &image)?,
@@ -300,7 +302,7 @@ fn check_crash(what: &str, before: &Image, left: &Records, crashed: &Disk) -> Re
     Ok(is_new)
 }
 
-/// Once the cut is committed, the segment that stays up to it has its copy.
+/// After the commit, the segment that stays up to the cut must have a copy.
 fn check_copy_of_the_cut(what: &str, before: &Image, image: &Image) -> Result<(), String> {
     let manifest = image.names().into_iter().rfind(|name| name.ends_with(".cut.manifest"));
     let Some(manifest) = manifest else { return Err(format!("{what}: no manifest")) };
@@ -318,19 +320,19 @@ fn sweep() -> Result<u64, String> {
     let mut count = 0;
     for (damage, before, left) in damages() {
         let disk = Disk::with_image(before.clone(), 5).recording();
-        // Opening alone: what is written after it belongs to another sweep.
+        // Opens without appending; other sweeps cover later writes.
         drop(block_on(cutting().open_with(disk.clone())).unwrap());
         let mut committed_at = u64::MAX;
         for cut in disk.power_cuts(1) {
             count += 1;
             let what = format!("{damage}, {cut}");
             let is_new = check_crash(&what, &before, &left, &cut.disk())?;
-            // What was durable once is never the old log again.
+            // After the commit is durable, the old log must not return.
             if is_new && cut.survival == Survival::Nothing {
                 committed_at = committed_at.min(cut.operation);
             }
             if !is_new && cut.operation >= committed_at {
-                return Err(format!("{what}: the cut was committed, and opening refuses"));
+                return Err(format!("{what}: the cut was committed, but opening fails"));
             }
         }
         if committed_at == u64::MAX {
@@ -341,21 +343,21 @@ fn sweep() -> Result<u64, String> {
 }
 
 #[test]
-fn a_power_cut_at_any_step_leaves_the_old_log_or_the_new_and_every_byte() {
+fn power_cut_during_repair_leaves_old_or_new_log() {
     let count = sweep().unwrap_or_else(|what| panic!("{what}"));
     println!("{count} images");
     assert!(count > 300);
 }
 
 #[test]
-fn setting_aside_before_the_manifest_is_durable_is_caught() {
+fn moving_before_durable_manifest_is_caught() {
     let caught = sabotage::with(Sabotage::CutBeforeManifest, sweep);
     println!("{}", caught.expect_err("not caught"));
 }
 
-/// The policy's copies on a device without room for them: refused, and nothing was changed.
+/// The disk has no space for the copies: opening fails and changes nothing.
 #[test]
-fn without_space_for_the_copies_nothing_is_cut() {
+fn full_disk_fails_repair_unchanged() {
     let (_, image, left) = damages().swap_remove(0);
     let disk = Disk::with_image(image.clone(), 5);
     let used: usize = image.names().iter().map(|n| image.bytes(n).unwrap().len()).sum();
@@ -368,20 +370,30 @@ fn without_space_for_the_copies_nothing_is_cut() {
         assert_eq!(disk.image().bytes(name), image.bytes(name));
     }
     disk.set_capacity_bytes(u64::MAX);
-    assert_eq!(opened(cutting(), faults.over(disk)).unwrap().0, left, "by copies, not by links");
+    assert_eq!(
+        opened(cutting(), faults.over(disk)).unwrap().0,
+        left,
+        "repair by copying, without hard links"
+    );
 }
 
-/// Segments are deleted by hand, so that no header in the log tells the epochs that there were: what
-/// was set aside still does, and a LSN that it holds is only given again in a higher one.
+/// Segments are deleted by hand, so that only kept files record the highest epoch. It must not be
+/// used again, because a kept file may hold the same LSN.
 #[test]
-fn an_epoch_that_only_a_kept_file_tells_is_not_given_again() {
+fn epoch_of_kept_file_is_not_reused() {
     let epoch = |image: &Image, name: &str| {
         let bytes = image.bytes(name).unwrap();
         u64::from_le_bytes(bytes[40..48].try_into().unwrap())
     };
     let (image, _) = log(false);
-    let disk = Disk::with_image(image, 5);
-    opened(small(), disk.clone()).unwrap();
+    // A torn tail makes opening begin a new epoch.
+    let newest = (1..=4).rev().map(name).find(|name| image.bytes(name).unwrap()[0] == 0x8b);
+    let torn = edited(&image, &newest.unwrap(), |bytes| {
+        let last = bytes.len() - 8;
+        bytes[last] = 1;
+    });
+    let disk = Disk::with_image(torn, 5);
+    opened(tiny(), disk.clone()).unwrap();
     let second = edited(&disk.image(), &name(2), |bytes| bytes[4096 + 40] ^= 1);
     let disk = Disk::with_image(second, 5);
     opened(cutting(), disk.clone()).unwrap();

@@ -1,10 +1,10 @@
-//! The log and the runtimes it lives on: which one runs its work, and what if that one goes away.
+//! A log and its tokio runtime: which runtime runs its jobs, and what happens when it shuts down.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that can't go on panics"
+    reason = "a mistake in a test must stop it"
 )]
 
 mod support;
@@ -32,7 +32,7 @@ fn multi_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-async fn use_all_of(wal: &Wal) {
+async fn use_each_call(wal: &Wal) {
     let before = records(wal).await.len();
     let appended = join_all((0..50u8).map(|i| wal.append_and_sync(vec![i; 100])));
     for lsn in within("append_and_sync", appended).await {
@@ -48,12 +48,12 @@ async fn use_all_of(wal: &Wal) {
 }
 
 #[test]
-fn both_kinds_of_runtimes_run_a_log() {
+fn log_works_on_both_runtime_flavors() {
     for runtime in [current_thread(), multi_thread()] {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
             let wal = small().open(directory.path()).await.unwrap();
-            use_all_of(&wal).await;
+            use_each_call(&wal).await;
             within("close", wal.close()).await.unwrap();
             let again = small().open(directory.path()).await.unwrap();
             assert_eq!(records(&again).await.len(), 54);
@@ -61,19 +61,19 @@ fn both_kinds_of_runtimes_run_a_log() {
     }
 }
 
-/// Opened where nobody drives the runtime any more: its pool is all that the log needs.
+/// The opening runtime no longer runs tasks, but its blocking pool is all that the log needs.
 #[test]
-fn a_log_outlives_the_block_on_that_opened_it() {
+fn log_outlives_block_on_that_opened_it() {
     for opener in [current_thread(), multi_thread()] {
         for user in [current_thread(), multi_thread()] {
             let directory = tempfile::tempdir().unwrap();
             let wal = opener.block_on(small().open(directory.path())).unwrap();
             user.block_on(async {
-                use_all_of(&wal).await;
+                use_each_call(&wal).await;
                 within("close", wal.close()).await.unwrap();
             });
         }
-        // And without any runtime around the caller.
+        // The same without a runtime around the caller.
         let wal = opener.block_on(small().open_with(MemoryStorage::new())).unwrap();
         futures::executor::block_on(wal.append_and_sync(b"x")).unwrap();
         let storage = Faults::new().over(MemoryStorage::new()).on_pool();
@@ -84,11 +84,11 @@ fn a_log_outlives_the_block_on_that_opened_it() {
 }
 
 #[test]
-fn opened_outside_of_a_runtime_a_log_says_so() {
+fn open_outside_runtime_is_refused() {
     let storage = Faults::new().over(MemoryStorage::new()).on_pool();
     let error = futures::executor::block_on(small().open_with(storage)).unwrap_err();
     assert!(error.is_closed(), "{error}");
-    // In memory it needs none.
+    // A log in memory needs no runtime.
     let wal = futures::executor::block_on(small().open_with(MemoryStorage::new())).unwrap();
     futures::executor::block_on(wal.append_and_sync(b"x")).unwrap();
 }
@@ -100,7 +100,7 @@ fn one_blocking_thread_is_enough() {
     multi_thread().block_on(async {
         let options = || small().io_handle(pool.handle().clone());
         let wal = options().open(directory.path()).await.unwrap();
-        use_all_of(&wal).await;
+        use_each_call(&wal).await;
         let tasks = (0..100u8).map(|i| {
             let wal = wal.clone();
             tokio::spawn(async move {
@@ -122,10 +122,10 @@ fn one_blocking_thread_is_enough() {
     });
 }
 
-/// A server whose blocking pool is full of other work: a log with a pool of its own goes on, and one
-/// that shares it waits, which shows that the pool is full.
+/// The shared blocking pool is full of other work. A log with its own pool continues. A log that
+/// uses the shared pool waits, which proves that the pool is full.
 #[test]
-fn a_busy_shared_pool_does_not_stop_a_log_with_a_pool_of_its_own() {
+fn busy_shared_pool_does_not_block_io_handle() {
     const JOBS: usize = 512;
     let directory = tempfile::tempdir().unwrap();
     let own = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
@@ -144,7 +144,7 @@ fn a_busy_shared_pool_does_not_stop_a_log_with_a_pool_of_its_own() {
         let held = std::sync::Arc::new(std::sync::Mutex::new(held));
         let jobs = (0..JOBS).map(|_| {
             let held = std::sync::Arc::clone(&held);
-            // Sleeps until the sender is gone.
+            // Blocks until the sender is dropped.
             tokio::task::spawn_blocking(move || held.lock().unwrap().recv().is_ok())
         });
         let jobs: Vec<_> = jobs.collect();
@@ -154,18 +154,18 @@ fn a_busy_shared_pool_does_not_stop_a_log_with_a_pool_of_its_own() {
         }
         assert_eq!(records(&wal).await.len(), 50);
         within("close", wal.close()).await.unwrap();
-        assert!(!appended.is_finished(), "the shared pool is full");
+        assert!(!appended.is_finished(), "the shared pool must be full");
         drop(release);
-        within("its turn", appended).await.unwrap().unwrap();
+        within("the append on the shared pool", appended).await.unwrap().unwrap();
         for job in jobs {
             within("the jobs", job).await.unwrap();
         }
     });
 }
 
-/// The log's runtime ends while a sync is under way. Whoever waits elsewhere is answered.
+/// The log's runtime ends during a sync. Waiters on another runtime get a result.
 #[test]
-fn a_runtime_that_goes_away_answers_everybody_and_frees_the_lock() {
+fn runtime_shutdown_wakes_waiters_and_frees_lock() {
     for opener in [current_thread(), multi_thread()] {
         let directory = tempfile::tempdir().unwrap();
         let faults = Faults::new();
@@ -193,32 +193,32 @@ fn a_runtime_that_goes_away_answers_everybody_and_frees_the_lock() {
             drop(opener);
             ended.send(()).unwrap();
         });
-        // The pool waits for the job that runs, and drops those in its queue.
+        // The pool waits for the running job, and drops the queued ones.
         assert!(end.recv_timeout(Duration::from_millis(50)).is_err());
         gate.open();
-        end.recv_timeout(Duration::from_secs(4)).expect("the runtime can't stop");
+        end.recv_timeout(Duration::from_secs(4)).expect("the runtime must stop");
         user.block_on(async {
-            for answer in within("waiters", join_all(waiters)).await {
-                let answer = answer.unwrap();
-                assert!(answer.is_ok() || answer.as_ref().unwrap_err().is_closed(), "{answer:?}");
+            for result in within("waiters", join_all(waiters)).await {
+                let result = result.unwrap();
+                assert!(result.is_ok() || result.as_ref().unwrap_err().is_closed(), "{result:?}");
             }
-            for answer in [wal.append(b"x").await.map(drop), wal.sync().await.map(drop)] {
-                // A sync may have nothing to do.
-                assert!(answer.is_ok() || answer.unwrap_err().is_closed());
+            for result in [wal.append(b"x").await.map(drop), wal.sync().await.map(drop)] {
+                // The sync may have nothing to do.
+                assert!(result.is_ok() || result.unwrap_err().is_closed());
             }
             assert!(within("append", wal.append_and_sync(b"x")).await.unwrap_err().is_closed());
-            // The old handle is still there, and holds no lock.
+            // The old handle still exists, but holds no lock.
             let again = small().open(directory.path()).await.expect("the lock is free");
             assert_eq!(again.read(lsn).await.unwrap().payload, "acknowledged");
-            use_all_of(&again).await;
+            use_each_call(&again).await;
         });
         drop(wal);
     }
 }
 
-/// While an idle log is there, its runtime stops at once, and its pool goes back to nothing.
+/// An idle log uses no thread, and does not delay the shutdown of its runtime.
 #[test]
-fn an_idle_log_holds_no_thread() {
+fn idle_log_holds_no_thread() {
     let directory = tempfile::tempdir().unwrap();
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -228,7 +228,7 @@ fn an_idle_log_holds_no_thread() {
         .unwrap();
     let wal = runtime.block_on(async {
         let wal = small().open(directory.path()).await.unwrap();
-        use_all_of(&wal).await;
+        use_each_call(&wal).await;
         wal
     });
     #[cfg(target_os = "linux")]
@@ -254,7 +254,7 @@ fn an_idle_log_holds_no_thread() {
 }
 
 #[test]
-fn dropping_the_last_handle_writes_what_was_ordered_and_frees_the_lock() {
+fn last_drop_writes_enqueued_and_frees_lock() {
     for runtime in [current_thread(), multi_thread()] {
         runtime.block_on(async {
             let directory = tempfile::tempdir().unwrap();
@@ -269,7 +269,7 @@ fn dropping_the_last_handle_writes_what_was_ordered_and_frees_the_lock() {
             }
             reached(&gate, 1).await;
             drop(wal);
-            // The job in flight has the lock.
+            // The running job holds the lock.
             let early = small().open(directory.path()).await;
             assert!(matches!(early, Err(Error::Locked { .. })), "{early:?}");
             gate.open();
@@ -281,14 +281,14 @@ fn dropping_the_last_handle_writes_what_was_ordered_and_frees_the_lock() {
                     }
                 }
             };
-            let again = within("the lock", opened).await;
+            let again = within("the freed lock", opened).await;
             assert_eq!(records(&again).await, expected);
         });
     }
 }
 
 #[test]
-fn a_closed_log_reopens_at_once_every_time() {
+fn closed_log_reopens_at_once() {
     for runtime in [current_thread(), multi_thread()] {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
@@ -311,7 +311,7 @@ fn a_closed_log_reopens_at_once_every_time() {
 }
 
 #[test]
-fn a_thousand_tasks_append_a_kibibyte_each() {
+fn thousand_tasks_append_1_kib_each() {
     async fn crowd(options: Options, storage: MemoryStorage, faults: &Faults) {
         let wal = options.open_with(faults.over(storage).on_pool()).await.unwrap();
         let tasks = (0..1000u32).map(|i| {
@@ -338,12 +338,12 @@ fn a_thousand_tasks_append_a_kibibyte_each() {
         assert_eq!(lsns.len(), 1000);
         let found = records(&wal).await;
         assert!(found.iter().map(|(lsn, _)| lsn).eq(&lsns));
-        let who: BTreeSet<_> = found.iter().map(|(_, payload)| payload[..4].to_vec()).collect();
-        assert_eq!(who.len(), 1000);
+        let tasks: BTreeSet<_> = found.iter().map(|(_, payload)| payload[..4].to_vec()).collect();
+        assert_eq!(tasks.len(), 1000);
         within("close", wal.close()).await.unwrap();
     }
     for runtime in [current_thread(), multi_thread()] {
-        // A ring of 64 records, and one that none of them fits into.
+        // One ring holds 64 records; the other holds none, so that records bypass it.
         let roomy = Wal::options().segment_bytes(1 << 20).ring_bytes(64 << 10);
         runtime.block_on(crowd(roomy, MemoryStorage::new(), &Faults::new()));
         let tight = small().segment_bytes(64 << 10);
@@ -351,10 +351,10 @@ fn a_thousand_tasks_append_a_kibibyte_each() {
     }
 }
 
-/// A log in memory runs its I/O on the callers: none of them may be kept at it for ever, or sink
-/// ever deeper into its stack.
+/// A log in memory does its I/O in the callers. No caller may be kept busy forever, and the stack
+/// must not grow.
 #[test]
-fn threads_that_share_a_log_in_memory_all_come_to_an_end() {
+fn threads_sharing_memory_log_all_finish() {
     let wal = futures::executor::block_on(small().open_with(MemoryStorage::new())).unwrap();
     let (done, all) = mpsc::channel();
     for thread in 0..4u8 {
@@ -373,10 +373,89 @@ fn threads_that_share_a_log_in_memory_all_come_to_an_end() {
         small_stack.spawn(work).unwrap();
     }
     for _ in 0..4 {
-        all.recv_timeout(Duration::from_secs(4)).expect("a thread is kept for ever");
+        all.recv_timeout(Duration::from_secs(4)).expect("each thread must end");
     }
     current_thread().block_on(async {
         assert_eq!(records(&wal).await.len(), 16_000);
         assert_ring_is_whole(&wal).await;
+    });
+}
+
+/// Appends that write inline need no job, but get the same error as the others.
+#[test]
+fn append_without_runtime_is_closed_in_each_mode() {
+    for inline_bytes in [0, 64, 1 << 20] {
+        for payload_bytes in [8, 600] {
+            let directory = tempfile::tempdir().unwrap();
+            let (other, own) = (multi_thread(), multi_thread());
+            let options = small().inline_writes(inline_bytes).inline_syncs(inline_bytes > 64);
+            let wal = own.block_on(async {
+                let wal = options.open(directory.path()).await.unwrap();
+                wal.append_and_sync("first").await.unwrap();
+                wal
+            });
+            drop(own);
+            let what = format!("inline up to {inline_bytes}, {payload_bytes} bytes");
+            other.block_on(async {
+                let payload = vec![1; payload_bytes];
+                let appended = within(&what, wal.append(payload.clone())).await;
+                assert!(appended.unwrap_err().is_closed(), "append, {what}");
+                let committed = within(&what, wal.append_and_sync(payload.clone())).await;
+                assert!(committed.unwrap_err().is_closed(), "append_and_sync, {what}");
+                assert!(within(&what, wal.sync()).await.unwrap_err().is_closed(), "sync, {what}");
+                assert!(wal.try_enqueue(payload).is_err(), "try_enqueue, {what}");
+                assert!(within(&what, wal.watch().wait_for(|_| false)).await.is_err(), "{what}");
+            });
+        }
+    }
+}
+
+/// A closed or dropped log leaves no task in its runtime.
+#[test]
+fn closed_log_leaves_no_task_in_its_runtime() {
+    let own = multi_thread();
+    let before = own.metrics().num_alive_tasks();
+    own.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = small().open(directory.path()).await.unwrap();
+        wal.append_and_sync("x").await.unwrap();
+        wal.close().await.unwrap();
+        drop(wal);
+        let gone = async {
+            while own.metrics().num_alive_tasks() > before {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the end of the log's task", gone).await;
+    });
+}
+
+/// All blocking threads wait for the log, whose jobs need such a thread. With its own pool the log
+/// works.
+#[test]
+fn blocked_pool_needs_an_io_handle() {
+    let io = multi_thread();
+    let callers = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    callers.block_on(async {
+        let options = small().io_handle(io.handle().clone());
+        let wal = options.open(directory.path()).await.unwrap();
+        let blocked: Vec<_> = (0..8u8)
+            .map(|number| {
+                let (wal, handle) = (wal.clone(), tokio::runtime::Handle::current());
+                tokio::task::spawn_blocking(move || {
+                    handle.block_on(wal.append_and_sync(vec![number; 700]))
+                })
+            })
+            .collect();
+        for task in blocked {
+            within("a blocking thread", task).await.unwrap().unwrap();
+        }
+        within("close", wal.close()).await.unwrap();
     });
 }

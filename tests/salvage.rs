@@ -1,5 +1,5 @@
-//! Reading on past damage: what is given is exactly what is whole, and the gaps are exactly the rest.
-//! What stands where is found out by a walk of this test's own, in the files as they were before.
+//! Salvage of damaged logs: it yields exactly the intact units, and reports the rest as gaps. The
+//! model is this file's own walk over the undamaged segments.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,12 +8,14 @@
     reason = "a mistake in a test must stop it"
 )]
 
+mod support;
+
 use std::{io, ops::Range};
 
 use futures::StreamExt;
 use highwater::{
-    Error, Reader, Wal,
-    reader::Gap,
+    Error, OnDamage, Reader, Wal,
+    reader::{Gap, SalvageError},
     simulation::{Disk, Image, Survival},
     storage::{Locking, Storage, StorageFile},
 };
@@ -22,6 +24,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestCaseError},
 };
+use support::edited;
 
 const HEADER: usize = 4096;
 
@@ -37,11 +40,11 @@ struct Frame {
     segment: String,
     offset: usize,
     payload: Vec<u8>,
-    /// The number of its unit.
+    /// The number of the unit that holds this frame.
     unit: usize,
 }
 
-/// The frames of an intact log of one epoch.
+/// Returns the frames of an intact log of one epoch.
 fn frames(image: &Image) -> Vec<Frame> {
     let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let mut frames: Vec<Frame> = Vec::new();
@@ -65,7 +68,7 @@ fn frames(image: &Image) -> Vec<Frame> {
     frames
 }
 
-/// Some segments of records, batches and controls.
+/// Returns some segments with records, batches and control records.
 fn log(closes: bool) -> Image {
     let disk = Disk::new(3);
     block_on(async {
@@ -91,11 +94,11 @@ fn log(closes: bool) -> Image {
 
 type Salvaged = (Vec<(u64, Vec<u8>)>, Vec<Gap>);
 
-/// All that is given, once the order has been checked.
+/// Salvages an image. Checks the order and that nothing is written.
 fn salvage(image: &Image) -> Salvaged {
     let disk = Disk::with_image(image.clone(), 1);
     let salvaged = salvage_of(disk.clone());
-    assert_eq!(disk.operation_count(), 0, "it changes nothing");
+    assert_eq!(disk.operation_count(), 0, "salvage must not write");
     salvaged
 }
 
@@ -111,18 +114,19 @@ fn salvage_of(storage: impl Storage) -> Salvaged {
                     at = record.lsn.as_u64() + 16;
                     records.push((record.lsn.as_u64(), record.payload.to_vec()));
                 }
-                Err(gap) => {
+                Err(SalvageError::Gap(gap)) => {
                     assert!(gap.from.as_u64() >= at && gap.to >= gap.from, "{gap} after {at}");
                     at = gap.to.as_u64();
                     gaps.push(gap);
                 }
+                Err(error) => panic!("{error}"),
             }
         }
     });
     (records, gaps)
 }
 
-/// Whether what was given, and the gaps, are what is left of `frames` in `damaged`.
+/// Checks that the salvaged records and gaps match the intact ones of `frames` in `damaged`.
 fn check(intact: &Image, damaged: &Image) -> Result<(), String> {
     let frames = frames(intact);
     let (records, gaps) = salvage(damaged);
@@ -134,8 +138,8 @@ fn check(intact: &Image, damaged: &Image) -> Result<(), String> {
     let is_damaged = |frame: &Frame| changed(frame, 0..16 + frame.payload.len());
     let damaged_units: Vec<usize> =
         frames.iter().filter(|frame| is_damaged(frame)).map(|frame| frame.unit).collect();
-    // A batch behind a frame whose length can't be trusted can't be told from the end of a longer
-    // one, unless something claims that it begins there.
+    // After a frame with a damaged length, a batch may be part of a longer one. Salvage cannot
+    // know, unless another frame commits to the batch's start.
     let mut unsure = Vec::new();
     for pair in frames.windows(2) {
         let (before, frame) = (&pair[0], &pair[1]);
@@ -150,7 +154,7 @@ fn check(intact: &Image, damaged: &Image) -> Result<(), String> {
             gaps.iter().any(|gap| gap.from.as_u64() < frame.end && frame.lsn < gap.to.as_u64());
         let is_record = frame.kind != 4;
         if damaged_units.contains(&frame.unit) {
-            // What is zeros to the end of the log can't be told from its end.
+            // Zeros up to the end look like the end of the log.
             let is_end = frames.iter().filter(|after| after.lsn >= frame.lsn).all(|after| {
                 damaged.bytes(&after.segment).is_none_or(|bytes| {
                     let end = (after.offset + (after.end - after.lsn) as usize).min(bytes.len());
@@ -158,14 +162,16 @@ fn check(intact: &Image, damaged: &Image) -> Result<(), String> {
                 })
             });
             if given.is_some() || !(in_gap || is_end) {
-                return Err(format!("damaged: {frame:?}, given {given:?}, in a gap: {in_gap}"));
+                return Err(format!("damaged: {frame:?}, salvaged {given:?}, in a gap: {in_gap}"));
             }
         } else if unsure.contains(&frame.unit) {
             if given.is_some() == in_gap {
-                return Err(format!("neither given nor a gap, or both: {frame:?}"));
+                return Err(format!("neither salvaged nor in a gap, or both: {frame:?}"));
             }
         } else if in_gap || given.is_some() != is_record {
-            return Err(format!("whole: {frame:?}, given {given:?}, in a gap: {in_gap}: {gaps:?}"));
+            return Err(format!(
+                "intact: {frame:?}, salvaged {given:?}, in a gap: {in_gap}: {gaps:?}"
+            ));
         }
         if given.is_some_and(|(_, payload)| *payload != frame.payload) {
             return Err(format!("other bytes: {frame:?}"));
@@ -178,8 +184,8 @@ fn check(intact: &Image, damaged: &Image) -> Result<(), String> {
     }
 }
 
-/// A burst of damage in a segment: where it begins in the part that is used, how long it is, and what
-/// it does.
+/// A burst of damage: its start in the used part of the log, its length, and the xor mask; without
+/// a mask it writes zeros.
 #[derive(Clone, Debug)]
 struct Burst {
     at: prop::sample::Index,
@@ -215,7 +221,7 @@ fn damage(intact: &Image, bursts: &[Burst]) -> Image {
 }
 
 #[test]
-fn what_is_given_is_exactly_what_is_whole() {
+fn salvage_yields_exactly_the_intact_units() {
     let cases = std::env::var("HIGHWATER_SALVAGE_CASES").ok().and_then(|n| n.parse().ok());
     let config =
         Config { cases: cases.unwrap_or(300), failure_persistence: None, ..Config::default() };
@@ -227,7 +233,7 @@ fn what_is_given_is_exactly_what_is_whole() {
 }
 
 #[test]
-fn an_intact_log_has_no_gaps() {
+fn salvage_of_intact_log_has_no_gaps() {
     for image in [log(true), log(false)] {
         check(&image, &image).unwrap();
         assert_eq!(salvage(&image).1, []);
@@ -239,16 +245,8 @@ fn names(image: &Image) -> Vec<String> {
     image.names().into_iter().filter(|name| name.ends_with(".wal")).collect()
 }
 
-fn edited(image: &Image, name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Image {
-    let mut bytes = image.bytes(name).unwrap().to_vec();
-    edit(&mut bytes);
-    let mut image = image.clone();
-    image.put(name, bytes);
-    image
-}
-
 #[test]
-fn each_byte_of_a_segment_changed_by_itself() {
+fn salvage_survives_each_changed_byte() {
     let image = log(true);
     let name = &names(&image)[0];
     let used = frames(&image).iter().rfind(|frame| frame.segment == *name).unwrap().clone();
@@ -259,7 +257,7 @@ fn each_byte_of_a_segment_changed_by_itself() {
 }
 
 #[test]
-fn missing_segments_are_gaps() {
+fn salvage_reports_missing_segments_as_gaps() {
     let image = log(true);
     let names = names(&image);
     assert!(names.len() >= 3, "{names:?}");
@@ -274,21 +272,21 @@ fn missing_segments_are_gaps() {
         let kept: Vec<_> = all.iter().filter(is_kept).map(|frame| frame.lsn).collect();
         assert_eq!(records.iter().map(|(lsn, _)| *lsn).collect::<Vec<_>>(), kept, "{name}");
         if Some(name) == names.last() {
-            continue; // The log ends where the one before ends, for all that can be known.
+            continue; // Without it the log ends at the segment before.
         }
         assert_eq!(gaps.len(), 1, "{gaps:?}");
         assert_eq!(gaps[0].from.as_u64(), lost[0].lsn);
         assert_eq!(gaps[0].to.as_u64(), lost.last().unwrap().end);
         assert!(gaps[0].segment.is_none() && gaps[0].is_committed, "{gaps:?}");
     }
-    // All but the ends.
+    // Without all segments but the first and the last.
     let mut damaged = image.clone();
     names[1..names.len() - 1].iter().for_each(|name| damaged.delete(name));
     assert_eq!(salvage(&damaged).1.len(), 1);
 }
 
 #[test]
-fn segments_without_a_header_are_placed_by_their_neighbours() {
+fn salvage_places_headless_segments_by_neighbors() {
     let image = log(true);
     for name in &names(&image) {
         let damaged = edited(&image, name, |bytes| bytes[..HEADER].fill(0x55));
@@ -298,7 +296,7 @@ fn segments_without_a_header_are_placed_by_their_neighbours() {
         assert_eq!(gaps.len(), 1, "{gaps:?}");
         assert_eq!((gaps[0].from, gaps[0].segment.as_ref()), (gaps[0].to, Some(name)));
     }
-    // With its first frame damaged too, the next one still names its base.
+    // With a damaged first frame, the next segment's link still names the base.
     let name = &names(&image)[1];
     let damaged = edited(&image, name, |bytes| {
         bytes[..HEADER].fill(0x55);
@@ -306,16 +304,16 @@ fn segments_without_a_header_are_placed_by_their_neighbours() {
     });
     let (_, gaps) = salvage(&damaged);
     assert_eq!(gaps.len(), 2, "{gaps:?}");
-    // A file of junk, and one of another log.
+    // A file without any known content.
     let mut strange = image.clone();
     strange.put(&format!("{:020}.wal", 99), vec![7; 8192]);
     let (records, gaps) = salvage(&strange);
     assert_eq!((records.len(), gaps.len()), (salvage(&image).0.len(), 1), "{gaps:?}");
 }
 
-/// A cut by recovery: what it replaced isn't given again, and what it kept is given once.
+/// After recovery has cut a tail, replaced records stay away, and kept ones come once.
 #[test]
-fn dead_epochs_stay_dead() {
+fn salvage_ignores_replaced_epochs() {
     let disk = Disk::new(5);
     let mut expected = Vec::new();
     block_on(async {
@@ -335,7 +333,7 @@ fn dead_epochs_stay_dead() {
     let (records, gaps) = salvage(&image);
     assert_eq!(records, expected);
     assert_eq!(gaps, []);
-    // What the cuts replaced comes back as files, and stays dead.
+    // The replaced segments are put back as files; their records must not return.
     let before = disk.image().crash(Survival::Everything);
     let recovered = Disk::with_image(before.clone(), 6);
     block_on(async { drop(Wal::options().open_with(recovered.clone()).await.unwrap()) });
@@ -350,7 +348,7 @@ fn dead_epochs_stay_dead() {
 }
 
 #[test]
-fn what_was_truncated_is_not_given_again() {
+fn salvage_ignores_truncated_records() {
     let disk = Disk::new(5);
     let first = block_on(async {
         let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
@@ -367,7 +365,7 @@ fn what_was_truncated_is_not_given_again() {
     assert_eq!((records[0].0, records.len(), gaps), (first, 10, vec![]));
 }
 
-/// A disk with a sector that can't be read.
+/// A disk with one unreadable sector.
 #[derive(Debug)]
 struct Bad {
     disk: Disk,
@@ -437,7 +435,7 @@ impl Storage for Bad {
 }
 
 #[test]
-fn a_sector_that_can_not_be_read_hides_what_is_in_it_alone() {
+fn unreadable_sector_hides_only_its_own_units() {
     let image = log(true);
     let segment = names(&image)[0].clone();
     let sector = 4096 + 1024..4096 + 1536u64;
@@ -451,7 +449,7 @@ fn a_sector_that_can_not_be_read_hides_what_is_in_it_alone() {
 }
 
 #[test]
-fn what_is_no_log_or_of_a_later_release_is_refused() {
+fn salvage_refuses_foreign_and_newer_logs() {
     let mut foreign = Image::new();
     foreign.put("notes.txt", b"hello".to_vec());
     let refused =
@@ -460,9 +458,102 @@ fn what_is_no_log_or_of_a_later_release_is_refused() {
     let image = log(true);
     let newer = edited(&image, &names(&image)[1], |bytes| {
         bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[..112]);
-        bytes[112..116].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..120]);
+        bytes[120..124].copy_from_slice(&crc.to_le_bytes());
     });
     let refused = block_on(Reader::options().salvage_with(Disk::with_image(newer, 1))).unwrap_err();
     assert!(matches!(refused, Error::UnsupportedVersion { version: 2, .. }), "{refused}");
+}
+
+/// When its runtime has ended, salvage must report an error, not the end of the log.
+#[test]
+fn salvage_without_runtime_reports_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = 40;
+    block_on(async {
+        let wal = Wal::open(directory.path()).await.unwrap();
+        for i in 0..records {
+            wal.append(vec![i | 1; 64 << 10]).await.unwrap();
+        }
+        wal.close().await.unwrap();
+    });
+    let pool = tokio::runtime::Runtime::new().unwrap();
+    block_on(async {
+        let options = Reader::options().io_handle(pool.handle().clone());
+        let mut items = options.salvage(directory.path()).await.unwrap();
+        assert!(items.next().await.unwrap().is_ok());
+        pool.shutdown_background();
+        let mut count = 1;
+        let end = loop {
+            match items.next().await.expect("an error before the end") {
+                Ok(_) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(count < records, "{count}");
+        assert!(matches!(&end, SalvageError::Stopped(error) if error.is_closed()), "{end}");
+        assert!(end.to_string().contains("not read"), "{end}");
+        assert!(items.next().await.is_none());
+    });
+}
+
+/// Returns the records that opening and replaying yields, up to the first error.
+fn opened(image: &Image, on_damage: OnDamage) -> Vec<(u64, Vec<u8>)> {
+    block_on(async {
+        let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
+        let options = options.on_damage(on_damage);
+        let Ok(wal) = options.open_with(Disk::with_image(image.clone(), 1)).await else {
+            return Vec::new();
+        };
+        let mut records = Vec::new();
+        let mut replay = wal.replay(..);
+        while let Some(Ok(record)) = replay.next().await {
+            records.push((record.lsn.as_u64(), record.payload.to_vec()));
+        }
+        records
+    })
+}
+
+/// A segment with a forged header must not hide records that opening finds.
+#[test]
+fn salvage_with_forged_header_yields_what_open_does() {
+    let put = |bytes: &mut [u8], at: usize, value: u64| {
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    };
+    let (mut whole_count, mut count) = (0, 0);
+    for intact in [log(true), log(false)] {
+        let all = frames(&intact).iter().filter(|frame| frame.kind != 4).count();
+        let newest = names(&intact).pop().unwrap();
+        let model = intact.bytes(&newest).unwrap().to_vec();
+        let base = u64::from_le_bytes(model[32..40].try_into().unwrap());
+        for (sequence, epoch) in [(99, 1), (99, 50), (0, 50), (99, u64::MAX)] {
+            for at in [8, 64, base, base + 64, 1 << 40] {
+                for first in [0, at / 16 * 8, at] {
+                    let mut bytes = model.clone();
+                    // The linked predecessor does not exist.
+                    for (place, value) in
+                        [(32, at), (40, epoch), (48, 7), (56, 8.min(at)), (64, 6), (72, first)]
+                    {
+                        put(&mut bytes, place, value);
+                    }
+                    put(&mut bytes, 80, first);
+                    put(&mut bytes, 112, sequence);
+                    let crc = crc32c::crc32c(&bytes[..120]);
+                    bytes[120..124].copy_from_slice(&crc.to_le_bytes());
+                    let mut forged = intact.clone();
+                    forged.put(&format!("{sequence:020}.wal"), bytes);
+                    let (given, _) = salvage(&forged);
+                    for on_damage in [OnDamage::Strict, OnDamage::TruncateAtDamage] {
+                        let opened = opened(&forged, on_damage);
+                        let lost = opened.iter().find(|record| !given.contains(record));
+                        let what = format!("{sequence}, epoch {epoch}, base {at}, first {first}");
+                        assert!(lost.is_none(), "{what}: not salvaged: {lost:?}");
+                        whole_count += usize::from(opened.len() == all);
+                        count += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(whole_count > count / 4, "opening found all records in {whole_count} of {count} cases");
 }

@@ -1,4 +1,4 @@
-//! The crash-test kit itself: what it promises of its disk, its faults and its order of things.
+//! The crash-test kit: what its disk, its faults and its scheduler promise.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,13 +29,13 @@ fn durable(disk: &Disk, name: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn only_what_was_synced_survives_for_sure() {
+fn only_synced_bytes_survive_for_sure() {
     let disk = Disk::new(1);
     let file = disk.create("a").unwrap();
     file.write_at(&[1; 1000], 0).unwrap();
-    assert_eq!(durable(&disk, "a"), None, "neither the name nor the bytes");
+    assert_eq!(durable(&disk, "a"), None, "neither name nor bytes are durable");
     file.sync_data().unwrap();
-    assert_eq!(durable(&disk, "a"), None, "the name isn't durable yet");
+    assert_eq!(durable(&disk, "a"), None, "the name is not durable yet");
     disk.sync_dir().unwrap();
     assert_eq!(durable(&disk, "a").unwrap(), [1; 1000]);
     file.write_at(&[2; 2000], 0).unwrap();
@@ -48,14 +48,14 @@ fn only_what_was_synced_survives_for_sure() {
     let mut expected = vec![2; 100];
     expected.resize(600, 0);
     let everything = disk.crash(Survival::Everything).image();
-    assert_eq!(everything.bytes("b").unwrap(), expected, "cut off and made longer: zeros");
+    assert_eq!(everything.bytes("b").unwrap(), expected, "bytes cut off and extended must be zero");
     disk.remove("b").unwrap();
     assert_eq!(durable(&disk, "a").unwrap(), [1; 1000], "the removal may be lost");
     assert!(disk.crash(Survival::Everything).image().names().is_empty());
 }
 
 #[test]
-fn sectors_survive_by_themselves_and_are_torn_at_worst() {
+fn sectors_survive_independently_and_may_be_torn() {
     let disk = Disk::new(1);
     let file = disk.create("a").unwrap();
     file.write_at(&[1; 8 * SECTOR_BYTES], 0).unwrap();
@@ -70,7 +70,10 @@ fn sectors_survive_by_themselves_and_are_torn_at_worst() {
         seen.insert(survived);
         for sector in sectors {
             let new_count = sector.iter().filter(|&&byte| byte == 2).count();
-            assert!(sector[..new_count].iter().all(|&byte| byte == 2), "torn: new, then old");
+            assert!(
+                sector[..new_count].iter().all(|&byte| byte == 2),
+                "a torn sector has new bytes, then old ones"
+            );
             torn_count += u64::from(new_count != 0 && new_count != SECTOR_BYTES);
         }
     }
@@ -78,9 +81,9 @@ fn sectors_survive_by_themselves_and_are_torn_at_worst() {
     assert!(torn_count > 10);
 }
 
-/// As Linux: the pages are clean afterwards, the cache shows them, the medium never got them.
+/// Like Linux: a failed sync marks the pages clean. The cache shows them, but the disk lacks them.
 #[test]
-fn a_failed_sync_drops_what_was_dirty_and_the_next_answers_ok() {
+fn failed_sync_drops_dirty_pages_and_next_succeeds() {
     let disk = Disk::new(3);
     let file = disk.create("a").unwrap();
     disk.sync_dir().unwrap();
@@ -92,14 +95,14 @@ fn a_failed_sync_drops_what_was_dirty_and_the_next_answers_ok() {
     file.sync_data().unwrap();
     let mut shown = vec![0; 64 * SECTOR_BYTES];
     file.read_at(&mut shown, 0).unwrap();
-    assert!(shown.iter().all(|&byte| byte == 1), "the cache shows it");
+    assert!(shown.iter().all(|&byte| byte == 1), "the cache must show the new bytes");
     let kept = durable(&disk, "a").unwrap();
     let kept_count = kept.chunks(SECTOR_BYTES).filter(|sector| sector[0] == 1).count();
-    assert!((1..64).contains(&kept_count), "{kept_count} of 64 sectors got through");
+    assert!((1..64).contains(&kept_count), "{kept_count} of 64 sectors reached the disk");
 }
 
 #[test]
-fn without_power_nothing_succeeds() {
+fn no_operation_succeeds_after_power_cut() {
     let disk = Disk::new(1).cut_after(2);
     let file = disk.create("a").unwrap();
     file.write_at(b"x", 0).unwrap();
@@ -110,7 +113,7 @@ fn without_power_nothing_succeeds() {
 }
 
 #[test]
-fn a_full_disk_has_room_for_what_it_has() {
+fn full_disk_allows_overwrites() {
     let disk = Disk::new(1);
     disk.set_capacity_bytes(1000);
     let file = disk.create("a").unwrap();
@@ -125,7 +128,7 @@ fn a_full_disk_has_room_for_what_it_has() {
 }
 
 #[test]
-fn faults_come_by_count_by_file_and_by_chance() {
+fn faults_apply_by_count_file_and_chance() {
     let faults = Faults::with_seed(4);
     let storage = faults.over(MemoryStorage::new());
     let (a, b) = (storage.create("a").unwrap(), storage.create("b").unwrap());
@@ -147,7 +150,8 @@ fn faults_come_by_count_by_file_and_by_chance() {
     assert_eq!(faults.count(ended), 1);
 }
 
-/// A file of eight sectors of ones, and a write of twos over all of them that meets a fault.
+/// Returns eight sectors of ones after a faulty write of twos to two of them, and the write's
+/// success.
 fn written_through(plan: impl FnOnce(&Faults)) -> (Vec<u8>, bool) {
     let disk = Disk::new(9);
     let file = disk.create("a").unwrap();
@@ -161,11 +165,11 @@ fn written_through(plan: impl FnOnce(&Faults)) -> (Vec<u8>, bool) {
 }
 
 #[test]
-fn a_medium_can_flip_lose_and_misdirect() {
+fn faulty_disk_can_flip_lose_and_misdirect() {
     let place = SECTOR_BYTES..3 * SECTOR_BYTES;
     let (flipped, ok) = written_through(|faults| faults.on(Op::Write).flip_bit());
     let wrong: u32 = flipped[place.clone()].iter().map(|byte| (byte ^ 2).count_ones()).sum();
-    assert_eq!((wrong, ok), (1, true), "one bit is wrong");
+    assert_eq!((wrong, ok), (1, true), "exactly one bit must be wrong");
     let (lost, ok) = written_through(|faults| faults.on(Op::Write).ignore());
     assert!(ok && lost.iter().all(|&byte| byte == 1));
     let (stale, ok) = written_through(|faults| faults.on(Op::Write).stale());
@@ -176,7 +180,7 @@ fn a_medium_can_flip_lose_and_misdirect() {
 }
 
 #[test]
-fn a_write_that_was_given_up_lands_late() {
+fn timed_out_write_lands_late() {
     let disk = Disk::new(1);
     let file = disk.create("a").unwrap();
     disk.faults().on(Op::Write).once().land_late(2);
@@ -189,7 +193,7 @@ fn a_write_that_was_given_up_lands_late() {
     assert_eq!(bytes(), b"late");
 }
 
-/// What three tasks and the log's work did, in order.
+/// Returns the operations of three tasks and the log, in their order.
 fn events_of(seed: u64) -> Vec<Event> {
     let disk = Disk::new(0);
     disk.faults().record(true);
@@ -210,7 +214,7 @@ fn events_of(seed: u64) -> Vec<Event> {
 }
 
 #[test]
-fn a_seed_decides_the_order_of_everything() {
+fn seed_determines_the_order_of_operations() {
     let mut orders = Vec::new();
     for seed in 0..20 {
         let events = events_of(seed);
@@ -220,7 +224,7 @@ fn a_seed_decides_the_order_of_everything() {
         }
     }
     assert!(orders.len() >= 18, "only {} orders of 20 seeds", orders.len());
-    // Between the beginning of a flush and its end others wrote: on one thread that can't be.
+    // A write happens during a flush, which one thread alone cannot do.
     let overlaps = |events: &Vec<Event>| {
         let mut in_sync = 0;
         events.iter().any(|event| {
@@ -236,21 +240,21 @@ fn a_seed_decides_the_order_of_everything() {
 }
 
 #[test]
-fn who_waits_for_ever_is_told_instead() {
+fn simulation_panics_instead_of_waiting_forever() {
     let stuck = catch_unwind(|| Simulation::new(1).run(std::future::pending::<()>()));
     let why = stuck.unwrap_err();
     let why = why.downcast_ref::<&str>().unwrap();
-    assert_eq!(*why, "everybody waits for something that never comes");
+    assert_eq!(*why, "deadlock: all tasks wait, and the log has no work");
     let nested = catch_unwind(AssertUnwindSafe(|| {
         Simulation::new(1).run(async { Simulation::new(2).run(async {}) });
     }));
     assert!(nested.is_err());
-    // And the thread can simulate again.
+    // The thread can simulate again.
     assert_eq!(Simulation::new(1).run(async { 7 }), 7);
 }
 
 #[test]
-fn tasks_end_with_their_output_or_aborted_and_never_outlive_the_run() {
+fn simulated_tasks_end_within_the_run() {
     let alive = Rc::new(());
     let inner = Rc::clone(&alive);
     Simulation::new(5).run(async move {
@@ -265,12 +269,12 @@ fn tasks_end_with_their_output_or_aborted_and_never_outlive_the_run() {
         simulation::yield_now().await;
     });
     assert_eq!(Rc::strong_count(&alive), 1);
-    assert!(catch_unwind(|| simulation::spawn(async {})).is_err(), "outside of a simulation");
+    assert!(catch_unwind(|| simulation::spawn(async {})).is_err(), "spawning outside a simulation");
 }
 
-/// As when a runtime is dropped: work that was queued is dropped, and every waiter hears of it.
+/// As with a dropped runtime: queued work is dropped, and each waiter gets an error.
 #[test]
-fn a_log_that_outlives_its_simulation_is_closed() {
+fn log_that_outlives_its_simulation_is_closed() {
     for seed in 0..50 {
         let disk = Disk::new(seed);
         let wal = Simulation::new(seed).run(async {
@@ -284,10 +288,10 @@ fn a_log_that_outlives_its_simulation_is_closed() {
             wal
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let answer = runtime.block_on(async {
+        let result = runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(5), wal.append_and_sync("y")).await
         });
-        match answer.expect("nobody answered") {
+        match result.expect("the append must return") {
             Ok(_) | Err(Error::Closed { .. }) => {}
             Err(error) => panic!("seed {seed}: {error}"),
         }
@@ -295,7 +299,7 @@ fn a_log_that_outlives_its_simulation_is_closed() {
 }
 
 #[test]
-fn an_image_can_be_damaged_by_hand() {
+fn image_can_be_edited() {
     let mut image = Image::new();
     image.put("a", vec![1, 2, 3]);
     image.put("b", vec![4]);
@@ -305,9 +309,9 @@ fn an_image_can_be_damaged_by_hand() {
     assert_eq!(disk.crash(Survival::Nothing).image().bytes("a").unwrap(), [1, 2, 3]);
 }
 
-/// Everything follows from the seed, also what is done when the main future has returned.
+/// The events after the main future has returned also depend on the seed alone.
 #[test]
-fn the_end_of_a_simulation_follows_from_its_seed() {
+fn seed_determines_the_end_of_a_simulation() {
     let run = |seed| {
         let disk = Disk::new(seed);
         disk.faults().record(true);
@@ -346,10 +350,10 @@ fn the_end_of_a_simulation_follows_from_its_seed() {
     assert!(differ.is_empty(), "seeds with more than one outcome: {differ:?}");
 }
 
-/// "Nothing is held longer than 20 seconds": also not in a simulation that ends.
+/// A closed gate blocks at most 20 s, also at the end of a simulation.
 #[test]
-fn a_gate_left_closed_does_not_hang_a_simulation() {
-    let (tell, told) = std::sync::mpsc::channel();
+fn closed_gate_does_not_hang_a_simulation() {
+    let (end, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let disk = Disk::new(1);
         let _gate = disk.faults().on(Op::Sync).skip(2).gate();
@@ -359,21 +363,21 @@ fn a_gate_left_closed_does_not_hang_a_simulation() {
                 let _ = wal.append_and_sync(b"held").await;
             });
         }));
-        let _ = tell.send(ran.is_err());
+        let _ = end.send(ran.is_err());
     });
-    assert!(told.recv_timeout(Duration::from_secs(30)).is_ok(), "the simulation hangs");
+    assert!(ended.recv_timeout(Duration::from_secs(30)).is_ok(), "the simulation hangs");
 }
 
-/// What is done first, and then answers that it failed; a rule that can't happen is refused.
+/// The operation is done, and then reported as failed. Rules that cannot apply are refused.
 #[test]
-fn a_failure_afterwards_happens_and_nonsense_is_refused() {
+fn late_failure_takes_effect_and_bad_rule_is_refused() {
     let disk = Disk::new(1);
     let file = disk.create("a").unwrap();
     disk.sync_dir().unwrap();
     file.write_at(b"x", 0).unwrap();
     disk.faults().on(Op::Sync).afterwards().once().fail_os(5);
     assert!(file.sync_data().is_err());
-    assert_eq!(durable(&disk, "a").unwrap(), b"x", "it was done");
+    assert_eq!(durable(&disk, "a").unwrap(), b"x", "the sync must have been done");
     let refused = |plan: &dyn Fn()| catch_unwind(AssertUnwindSafe(plan)).is_err();
     assert!(refused(&|| disk.faults().on(Op::Sync).flip_bit()));
     assert!(refused(&|| disk.faults().on(Op::Read).afterwards().fail_os(5)));

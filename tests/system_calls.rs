@@ -1,5 +1,5 @@
-//! The system calls behind an acknowledgement, as `strace` saw them: a record is written, then its
-//! file is flushed, then it is acknowledged; and the directory was flushed before.
+//! The system calls before an acknowledgement, as `strace` shows them: the record is written, its
+//! file is flushed, and then the call returns. The directory was flushed before.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
-    reason = "a mistake in a test must stop it, and what it covered is said"
+    reason = "a mistake in a test must stop it, and the coverage is printed"
 )]
 
 use std::{
@@ -20,19 +20,19 @@ use std::{
 use highwater::Wal;
 
 const MODE: &str = "HIGHWATER_TRACED_MODE";
-/// How many records "append in place" appends.
+/// The number of records that mode "append in place" appends.
 const IN_PLACE_COUNT: u8 = 20;
 
 const DIRECTORY: &str = "HIGHWATER_TRACED_DIRECTORY";
 
-/// One write to standard error: a line in the trace that says what the child knows by then.
-fn say(what: &str) {
+/// Writes a marker line to standard error, which appears in the trace.
+fn mark(what: &str) {
     std::io::stderr().write_all(format!("<<{what}>>\n").as_bytes()).unwrap();
 }
 
-/// Runs in the child, under `strace`.
+/// The child process, which runs under `strace`.
 #[test]
-fn child_that_is_traced() {
+fn child_under_strace() {
     let (Ok(mode), Ok(directory)) = (std::env::var(MODE), std::env::var(DIRECTORY)) else {
         return;
     };
@@ -43,54 +43,54 @@ fn child_that_is_traced() {
         let options = options.inline_writes(if mode.ends_with("in place") { 8192 } else { 0 });
         let options = options.inline_syncs(mode == "commit in place");
         let wal = options.open(directory).await.unwrap();
-        say("OPENED");
+        mark("OPENED");
         match mode.as_str() {
             "append" => {
                 for i in 0..30u8 {
                     wal.append_and_sync(&vec![i | 1; 5000]).await.unwrap();
-                    say("ACK");
+                    mark("ACK");
                 }
             }
             "recycle" => {
                 for i in 0..120u8 {
                     let lsn = wal.append_and_sync(&vec![i | 1; 5000]).await.unwrap();
-                    say("ACK");
+                    mark("ACK");
                     wal.truncate_before(lsn).await.unwrap();
                 }
                 assert!(wal.stats().recycled_count > 3, "{:?}", wal.stats());
             }
             "append in place" => {
-                // What opening and the first append had jobs for has ended.
+                // Waits until the jobs of opening and of the first append have ended.
                 wal.append(&[1; 8]).await.unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(50));
-                say("BEGIN");
+                mark("BEGIN");
                 for i in 0..IN_PLACE_COUNT {
                     wal.append(&[i | 1; 8]).await.unwrap();
                 }
-                say("END");
+                mark("END");
             }
             "commit in place" => {
                 wal.append_and_sync(&[1; 8]).await.unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(50));
-                say("BEGIN");
+                mark("BEGIN");
                 for i in 0..IN_PLACE_COUNT {
                     wal.append_and_sync(&[i | 1; 8]).await.unwrap();
-                    say("ACK");
+                    mark("ACK");
                 }
-                say("END");
+                mark("END");
             }
             "sync" | "sync in place" => {
                 for i in 0..12u8 {
                     wal.append(&vec![i | 1; 5000]).await.unwrap();
                     wal.sync().await.unwrap();
-                    say("ACK");
+                    mark("ACK");
                 }
             }
             "leave" => {
                 for i in 0..3u8 {
                     wal.append(&vec![i | 1; 5000]).await.unwrap();
                 }
-                // As a crash of the process: nothing is synced, nothing is closed.
+                // Ends like a crash of the process, without sync and close.
                 std::process::exit(0);
             }
             _ => {}
@@ -101,17 +101,17 @@ fn child_that_is_traced() {
 #[derive(Clone, Debug, PartialEq)]
 enum What {
     Create,
-    /// To this path, of another file.
+    /// A rename to this path.
     Rename(String),
-    /// Bytes of frames: not the header, not zeros, not a mark.
+    /// Bytes of frames; not a header, zeros or a mark.
     Data,
     Zeros,
     Header,
     Flush,
-    Say(String),
+    Marker(String),
 }
 
-/// A system call: what it did to which path, and the lines of the trace where it began and ended.
+/// A system call: its effect, its path, and the trace lines where it began and ended.
 #[derive(Clone, Debug)]
 struct Call {
     what: What,
@@ -120,7 +120,7 @@ struct Call {
     ended: usize,
 }
 
-/// The calls of a trace made with `-f -y -xx`-less defaults, unfinished ones put together.
+/// Parses a trace. Joins the two lines of an interrupted call.
 fn calls(trace: &str) -> Vec<Call> {
     let mut unfinished: BTreeMap<&str, (usize, String)> = BTreeMap::new();
     let mut calls = Vec::new();
@@ -167,13 +167,18 @@ fn classify(text: &str) -> Option<(What, String)> {
         }
         "rename" | "renameat" | "renameat2" => {
             let mut paths = text.split('"').skip(1).step_by(2);
-            let (from, to) = (paths.next()?.to_owned(), paths.next()?.to_owned());
-            Some((What::Rename(to), from))
+            let (from, to) = (paths.next()?, paths.next()?);
+            // The path is relative to the log's directory, which `-y` shows as `4</path>`.
+            let at = |name: &str| match path() {
+                Some(directory) if !name.starts_with('/') => format!("{directory}/{name}"),
+                _ => name.to_owned(),
+            };
+            Some((What::Rename(at(to)), at(from)))
         }
         "fsync" | "fdatasync" => Some((What::Flush, path()?)),
         "write" => {
-            let said = text.split_once("<<")?.1.split_once(">>")?.0;
-            Some((What::Say(said.to_owned()), String::new()))
+            let message = text.split_once("<<")?.1.split_once(">>")?.0;
+            Some((What::Marker(message.to_owned()), String::new()))
         }
         "pwrite64" | "pwritev2" => {
             // `…, 5016, 4096) = 5016`, `…, iov_len=5016}], 1, 4096, RWF_NOWAIT) = 5016`
@@ -193,15 +198,18 @@ fn classify(text: &str) -> Option<(What, String)> {
     }
 }
 
-/// Runs the child under `strace`; `None` if that can't be done here.
+/// Runs the child under `strace`. Returns `None` where tracing is impossible.
 fn trace(mode: &str, directory: &Path) -> Option<Vec<Call>> {
     let what = "openat,pwrite64,pwritev2,write,fsync,fdatasync,rename,renameat,renameat2";
     let calls = calls(&trace_of(what, mode, directory)?);
-    assert!(calls.iter().any(|call| matches!(call.what, What::Say(_))), "no line of the child");
+    assert!(
+        calls.iter().any(|call| matches!(call.what, What::Marker(_))),
+        "the trace has no marker of the child"
+    );
     Some(calls)
 }
 
-/// The lines of `strace` that show these calls of the child.
+/// Returns the trace of the given calls of the child.
 fn trace_of(what: &str, mode: &str, directory: &Path) -> Option<String> {
     let found =
         Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -216,37 +224,37 @@ fn trace_of(what: &str, mode: &str, directory: &Path) -> Option<String> {
         .arg("-o")
         .arg(output.path())
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_is_traced", "--nocapture"])
+        .args(["--exact", "child_under_strace", "--nocapture"])
         .env(MODE, mode)
         .env(DIRECTORY, directory)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&ran.stderr).into_owned();
     if text.contains("ptrace") || text.contains("Operation not permitted") {
-        println!("skipped: strace may not trace here: {text}");
+        println!("skipped: strace is not permitted: {text}");
         return None;
     }
     assert!(ran.status.success(), "{text}");
     Some(std::fs::read_to_string(output.path()).unwrap())
 }
 
-fn said<'a>(calls: &'a [Call], what: &'a str) -> impl Iterator<Item = &'a Call> {
-    calls.iter().filter(move |call| call.what == What::Say(what.to_owned()))
+fn markers<'a>(calls: &'a [Call], what: &'a str) -> impl Iterator<Item = &'a Call> {
+    calls.iter().filter(move |call| call.what == What::Marker(what.to_owned()))
 }
 
-/// Whether a flush of `path` lies wholly between two lines.
+/// Returns whether a flush of `path` lies completely between two lines.
 fn is_flushed(calls: &[Call], path: &str, after: usize, before: usize) -> bool {
     calls.iter().any(|call| {
         call.what == What::Flush && call.path == path && call.began > after && call.ended < before
     })
 }
 
-/// For each acknowledgement: all that was written before it was flushed before it.
+/// Checks that every write before an acknowledgement was also flushed before it.
 fn check_acknowledgements(calls: &[Call], directory: &Path, expected: usize) -> Result<(), String> {
     let directory = directory.canonicalize().unwrap().display().to_string();
-    let mut previous = said(calls, "OPENED").next().unwrap().ended;
+    let mut previous = markers(calls, "OPENED").next().unwrap().ended;
     let mut count = 0;
-    for ack in said(calls, "ACK") {
+    for ack in markers(calls, "ACK") {
         let written: Vec<_> =
             calls.iter().filter(|call| call.what == What::Data && call.began < ack.began).collect();
         if !written.iter().any(|call| call.began > previous) {
@@ -266,7 +274,7 @@ fn check_acknowledgements(calls: &[Call], directory: &Path, expected: usize) -> 
             let created = calls
                 .iter()
                 .find(|call| call.what == What::Create && call.path == write.path)
-                .ok_or("a segment that nobody created")?;
+                .ok_or("a segment that was not created")?;
             if !is_flushed(calls, &directory, created.ended, ack.began) {
                 return Err(format!("line {}: the directory was not flushed", ack.began));
             }
@@ -281,14 +289,14 @@ fn check_acknowledgements(calls: &[Call], directory: &Path, expected: usize) -> 
 }
 
 #[test]
-fn append_and_sync_answers_after_the_flush_of_the_record_and_of_its_directory() {
+fn append_and_sync_flushes_record_and_directory() {
     let directory = tempfile::tempdir().unwrap();
     let Some(calls) = trace("append", directory.path()) else {
         return;
     };
     check_acknowledgements(&calls, directory.path(), 30).unwrap();
     let segments = calls.iter().filter(|call| call.what == What::Header).count();
-    assert!(segments >= 3, "the log rotated");
+    assert!(segments >= 3, "the log must rotate");
 }
 
 #[test]
@@ -300,9 +308,9 @@ fn sync_issues_a_flush() {
     check_acknowledgements(&calls, directory.path(), 12).unwrap();
 }
 
-/// What is written in place is flushed as ever before it counts as synced.
+/// Inline writes, too, are flushed before they count as synced.
 #[test]
-fn sync_flushes_what_appends_wrote_in_place() {
+fn sync_flushes_inline_writes() {
     let directory = tempfile::tempdir().unwrap();
     let Some(calls) = trace("sync in place", directory.path()) else {
         return;
@@ -314,9 +322,9 @@ fn sync_flushes_what_appends_wrote_in_place() {
     assert!(check_acknowledgements(&kept, directory.path(), 12).is_err(), "control: no flushes");
 }
 
-/// A commit of a thread that flushes itself: the write and the flush, and no other thread.
+/// A commit with inline sync: the thread writes and flushes, and no other thread is involved.
 #[test]
-fn a_commit_in_place_is_flushed_by_its_own_thread() {
+fn inline_commit_is_flushed_by_its_own_thread() {
     let directory = tempfile::tempdir().unwrap();
     let Some(trace) = trace_of("pwrite64,write,fdatasync", "commit in place", directory.path())
     else {
@@ -326,27 +334,30 @@ fn a_commit_in_place_is_flushed_by_its_own_thread() {
     let during: Vec<_> = begun.take_while(|line| !line.contains("<<END>>")).collect();
     let thread = during[0].split(' ').next().unwrap_or_default();
     assert!(during.iter().all(|line| line.starts_with(thread)), "{during:#?}");
-    // Between two acknowledgements: a write, the flush, and the mark that it leaves.
+    // Between two acknowledgements lie a write, the flush, and the mark.
     let mut acknowledged = 0;
-    for said in during.split(|line| line.contains("<<ACK>>")) {
-        let position = |what: &str| said.iter().position(|line| line.contains(what));
+    for calls in during.split(|line| line.contains("<<ACK>>")) {
+        let position = |what: &str| calls.iter().position(|line| line.contains(what));
         let (write, flush) = (position("pwrite64("), position("fdatasync("));
         acknowledged += usize::from(write.is_some() && write < flush);
     }
     assert_eq!(acknowledged, usize::from(IN_PLACE_COUNT), "{during:#?}");
 }
 
-/// What is wrong with appends that should each have been one write of the thread that asks for it.
+/// Checks that each append was exactly one write by the calling thread.
 fn check_in_place(trace: &str) -> Result<(), String> {
     let begun = trace.lines().skip_while(|line| !line.contains("<<BEGIN>>"));
     let during: Vec<_> = begun.skip(1).take_while(|line| !line.contains("<<END>>")).collect();
-    let said = trace.lines().find(|line| line.contains("<<BEGIN>>")).ok_or("nothing was said")?;
-    let thread = said.split(' ').next().unwrap_or_default();
+    let marker = trace
+        .lines()
+        .find(|line| line.contains("<<BEGIN>>"))
+        .ok_or("the trace has no BEGIN marker")?;
+    let thread = marker.split(' ').next().unwrap_or_default();
     if let Some(line) = during.iter().find(|line| !line.starts_with(thread)) {
-        return Err(format!("another thread is at work: {line}"));
+        return Err(format!("another thread made a call: {line}"));
     }
     if let Some(line) = during.iter().find(|line| line.contains("futex(")) {
-        return Err(format!("a thread is woken, or waited for: {line}"));
+        return Err(format!("a thread was woken or waited for: {line}"));
     }
     let is_write = |line: &&&str| line.contains("pwrite64(") || line.contains("pwritev2(");
     let writes = during.iter().filter(is_write).count();
@@ -357,7 +368,7 @@ fn check_in_place(trace: &str) -> Result<(), String> {
 }
 
 #[test]
-fn an_append_in_place_is_one_write_and_wakes_nobody() {
+fn inline_append_is_one_write_without_wakeup() {
     let directory = tempfile::tempdir().unwrap();
     let what = "pwrite64,pwritev2,write,futex,fsync,fdatasync";
     let Some(trace) = trace_of(what, "append in place", directory.path()) else {
@@ -370,9 +381,9 @@ fn an_append_in_place_is_one_write_and_wakes_nobody() {
     assert!(check_in_place(&woken).is_err(), "control: a thread is woken");
 }
 
-/// Negative control: without any one of the flushes of segments or of the directory, it is seen.
+/// Negative control: the check fails without the flushes of the segments or of the directory.
 #[test]
-fn a_trace_without_its_flushes_is_caught() {
+fn trace_without_flushes_is_caught() {
     let directory = tempfile::tempdir().unwrap();
     let Some(calls) = trace("append", directory.path()) else {
         return;
@@ -386,16 +397,16 @@ fn a_trace_without_its_flushes_is_caught() {
             .collect();
         check_acknowledgements(&kept, directory.path(), 30)
     };
-    assert!(without(&|call| call.path == path).is_err(), "the directory's");
-    assert!(without(&|call| call.path != path).is_err(), "the segments'");
-    // The last record's file is flushed again, after the mark behind it, at the next commit only.
+    assert!(without(&|call| call.path == path).is_err(), "without flushes of the directory");
+    assert!(without(&|call| call.path != path).is_err(), "without flushes of the segments");
+    // Otherwise the last record's file is flushed only by the next commit.
     let last = calls.iter().rfind(|call| call.what == What::Data).unwrap();
     let last_alone = |call: &Call| call.path == last.path && call.began > last.ended;
-    assert!(without(&last_alone).is_err(), "the last record's alone");
+    assert!(without(&last_alone).is_err(), "without the flush of the last record");
 }
 
-/// What is wrong with how files were used again, if anything: a new name is durable before the file is
-/// overwritten, the zeros are before it has its next name, and that one is before its header.
+/// Checks the order for recycled files: new name durable, then zeros durable, then the next name
+/// durable, then the header.
 fn check_recycling(calls: &[Call], directory: &str) -> Result<usize, String> {
     let renamed = calls.iter().filter_map(|call| match &call.what {
         What::Rename(to) => Some((call, to)),
@@ -430,53 +441,61 @@ fn check_recycling(calls: &[Call], directory: &str) -> Result<usize, String> {
 }
 
 #[test]
-fn a_file_is_used_again_behind_the_flushes_of_its_names_and_of_its_zeros() {
+fn recycled_file_is_flushed_at_each_step() {
     let directory = tempfile::tempdir().unwrap();
-    // As the traces show it.
+    // The resolved path, as traces show it.
     let path = directory.path().canonicalize().unwrap();
     let Some(calls) = trace("recycle", &path) else {
         return;
     };
     let path = path.display().to_string();
     let count = check_recycling(&calls, &path).unwrap();
-    assert!(count > 3, "{count} files were used again");
+    assert!(count > 3, "{count} files were recycled");
     let without = |dropped: &dyn Fn(&Call) -> bool| {
         let is_kept = |call: &&Call| call.what != What::Flush || !dropped(call);
         let kept: Vec<_> = calls.iter().filter(is_kept).cloned().collect();
         check_recycling(&kept, &path)
     };
-    assert!(without(&|call| call.path == path).is_err(), "the directory's");
-    assert!(without(&|call| call.path.ends_with(".recycled")).is_err(), "the zeros'");
+    assert!(without(&|call| call.path == path).is_err(), "without flushes of the directory");
+    assert!(
+        without(&|call| call.path.ends_with(".recycled")).is_err(),
+        "without flushes of the zeros"
+    );
 }
 
 #[test]
-fn a_new_directory_is_flushed_into_its_parent() {
+fn new_directory_is_flushed_into_parent() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("new");
     let Some(calls) = trace("append", &directory) else {
         return;
     };
-    let opened = said(&calls, "OPENED").next().unwrap();
+    let opened = markers(&calls, "OPENED").next().unwrap();
     let parent = parent.path().canonicalize().unwrap().display().to_string();
     assert!(is_flushed(&calls, &parent, 0, opened.began));
 }
 
-/// A process that ended after `mkdir` and before the flush leaves such a directory.
+/// A process that ends after `mkdir` and before the flush leaves such a directory.
 #[test]
-fn an_empty_directory_found_is_flushed_into_its_parent_before_the_log_counts() {
+fn existing_empty_directory_is_flushed_into_parent() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("found");
     std::fs::create_dir(&directory).unwrap();
     let Some(calls) = trace("append", &directory) else {
         return;
     };
-    let ack = said(&calls, "ACK").next().unwrap();
+    let ack = markers(&calls, "ACK").next().unwrap();
     let parent = parent.path().canonicalize().unwrap().display().to_string();
-    assert!(is_flushed(&calls, &parent, 0, ack.began), "its entry may not be durable");
+    assert!(
+        is_flushed(&calls, &parent, 0, ack.began),
+        "the entry of the directory must be flushed"
+    );
 }
 
+/// A killed process leaves a clean end. Opening writes the same bytes again in place and flushes
+/// them.
 #[test]
-fn what_an_unclosed_log_had_is_written_and_flushed_anew_before_it_opens() {
+fn unclosed_log_is_written_again_before_it_opens() {
     let directory = tempfile::tempdir().unwrap();
     if trace("leave", directory.path()).is_none() {
         return;
@@ -484,14 +503,40 @@ fn what_an_unclosed_log_had_is_written_and_flushed_anew_before_it_opens() {
     let Some(calls) = trace("reopen", directory.path()) else {
         return;
     };
-    let opened = said(&calls, "OPENED").next().unwrap().began;
+    let opened = markers(&calls, "OPENED").next().unwrap().began;
+    for what in [What::Data, What::Header] {
+        let written: Vec<_> =
+            calls.iter().filter(|call| call.what == what && call.ended < opened).collect();
+        assert!(!written.is_empty(), "{what:?} must be written again");
+        for write in written {
+            assert!(is_flushed(&calls, &write.path, write.ended, opened), "{write:?}");
+        }
+    }
+}
+
+/// A torn tail is cut by a new segment. Its frames must be durable before its header.
+#[test]
+fn recovered_records_are_flushed_before_their_header() {
+    let directory = tempfile::tempdir().unwrap();
+    if trace("leave", directory.path()).is_none() {
+        return;
+    }
+    let oldest = std::fs::OpenOptions::new()
+        .write(true)
+        .open(directory.path().join("00000000000000000001.wal"))
+        .unwrap();
+    let bytes = oldest.metadata().unwrap().len();
+    std::os::unix::fs::FileExt::write_all_at(&oldest, b"torn", bytes - 8).unwrap();
+    let Some(calls) = trace("reopen", directory.path()) else {
+        return;
+    };
+    let opened = markers(&calls, "OPENED").next().unwrap().began;
     let written: Vec<_> =
         calls.iter().filter(|call| call.what == What::Data && call.ended < opened).collect();
-    assert!(!written.is_empty(), "the records were written anew");
+    assert!(!written.is_empty(), "the records must be written to a new segment");
     for write in written {
         let header =
             calls.iter().find(|call| call.what == What::Header && call.path == write.path).unwrap();
-        // The frames are durable before the header, which makes them count.
         assert!(is_flushed(&calls, &write.path, write.ended, header.began), "{write:?}");
         assert!(is_flushed(&calls, &write.path, header.ended, opened), "{header:?}");
     }

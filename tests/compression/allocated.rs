@@ -1,4 +1,4 @@
-//! The largest piece of memory that the caller's thread asks for.
+//! An allocator that notes the largest allocation of the calling thread.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -1,4 +1,4 @@
-//! Frames whose checksums hold and whose payload nobody compressed, and codecs that aren't there.
+//! Frames with valid checksums and forged compressed payloads, and codecs that are not built in.
 
 use futures::StreamExt;
 use highwater::{Error, Lsn, inspect, storage::MemoryStorage};
@@ -15,7 +15,7 @@ use super::{
 
 const PLAIN: (u8, u8) = (RECORD, 0);
 
-/// What a replay of a log yields, and the error that ends it.
+/// Returns the records of a replay, and the error that ends it.
 fn replay(storage: &MemoryStorage) -> (Vec<Vec<u8>>, Option<Error>) {
     block_on(async {
         let wal = small().open_with(storage.clone()).await.unwrap();
@@ -32,7 +32,7 @@ fn replay(storage: &MemoryStorage) -> (Vec<Vec<u8>>, Option<Error>) {
     })
 }
 
-/// Payloads that hold under their checksums, and that no release stores.
+/// Returns payloads that no release stores, for frames with valid checksums.
 fn malformed() -> Vec<(u8, Vec<u8>)> {
     let lz4 = lz4_by_hand();
     let mut all = vec![
@@ -41,10 +41,10 @@ fn malformed() -> Vec<(u8, Vec<u8>)> {
         (LZ4, stored(100, b"")),
         (LZ4, stored(0, b"")),
         (LZ4, stored(100, &[0xff; 40])),
-        // One byte less and one more than it expands to.
+        // One byte less, and one more, than the expanded length.
         (LZ4, stored(99, &lz4[4..])),
         (LZ4, stored(101, &lz4[4..])),
-        // A match that reaches back before the beginning.
+        // A match that begins before the output.
         (LZ4, stored(100, b"\x1fa\x02\x00\x4b\x50aaaaa")),
         (LZ4, stored(60 << 20, &lz4[4..])),
         (LZ4, stored(u32::MAX, &lz4[4..])),
@@ -58,7 +58,7 @@ fn malformed() -> Vec<(u8, Vec<u8>)> {
             (ZSTD, stored(99, &zstd[4..])),
             (ZSTD, stored(101, &zstd[4..])),
             (ZSTD, stored(60 << 20, &zstd[4..])),
-            // The frame says 100 bytes too, and holds 200.
+            // The Zstandard frame claims 100 bytes, but holds 200.
             (ZSTD, stored(100, b"\x28\xb5\x2f\xfd\x20\x64\x43\x06\x00a")),
         ]);
     }
@@ -66,7 +66,7 @@ fn malformed() -> Vec<(u8, Vec<u8>)> {
 }
 
 #[test]
-fn a_payload_that_nobody_compressed_is_corruption_at_its_place_and_takes_no_memory() {
+fn forged_payload_is_corrupt_and_takes_no_memory() {
     for (flags, payload) in malformed() {
         let before = (PLAIN, b"before".to_vec());
         let (storage, lsns) =
@@ -81,7 +81,7 @@ fn a_payload_that_nobody_compressed_is_corruption_at_its_place_and_takes_no_memo
             );
         });
         assert!(largest < 1 << 20, "flags {flags}, {payload:02x?}: {largest} bytes at once");
-        // By their places the others are to be had, and inspection names the one that isn't.
+        // The other records can be read by LSN, and inspection names the bad one.
         let wal = block_on(small().open_with(storage.clone())).unwrap();
         let after = block_on(wal.read(Lsn::new(lsns[2]))).unwrap();
         assert_eq!(after.payload, "after");
@@ -94,9 +94,9 @@ fn a_payload_that_nobody_compressed_is_corruption_at_its_place_and_takes_no_memo
     }
 }
 
-/// Told above the limit it may be a record of a log with a higher one: the error says which.
+/// Beyond the limit it may be a record of a log with a higher one, so the error names both values.
 #[test]
-fn a_length_above_the_limit_is_refused_before_any_memory_is_taken() {
+fn length_above_limit_is_refused_without_memory() {
     let (storage, _) = log_of(&[((RECORD, LZ4), stored(200 << 20, &[0x1f; 3000]))]);
     let largest = largest_bytes(|| {
         let (found, refused) = replay(&storage);
@@ -108,7 +108,7 @@ fn a_length_above_the_limit_is_refused_before_any_memory_is_taken() {
 }
 
 #[test]
-fn frames_by_hand_are_read() {
+fn handmade_frames_are_read() {
     let (storage, _) = log_of(&[
         (PLAIN, b"plain".to_vec()),
         ((PART, LZ4), lz4_by_hand()),
@@ -122,7 +122,7 @@ fn frames_by_hand_are_read() {
 }
 
 #[test]
-fn an_unknown_flag_is_unsupported_and_changes_nothing() {
+fn unknown_flag_is_unsupported_and_changes_nothing() {
     let unknown = [(RECORD, 3), (RECORD, 4), (RECORD, 0x80 | LZ4), (END, 0xff), (CONTROL, LZ4)];
     for (kind, flags) in unknown {
         let mark = vec![1, 0, 0, 0, 0, 0, 0, 1];
@@ -139,9 +139,9 @@ fn an_unknown_flag_is_unsupported_and_changes_nothing() {
     }
 }
 
-/// In the default build of the tests there is no Zstandard.
+/// The default test build has no Zstandard.
 #[test]
-fn a_log_with_records_of_a_codec_that_is_not_built_opens_and_says_which_it_needs() {
+fn log_with_missing_codec_opens_and_names_feature() {
     let batch = [((PART, 0), b"part".to_vec()), ((END, ZSTD), zstd_by_hand())];
     let (storage, lsns) = log_of(&[&batch[..], &[(PLAIN, b"plain".to_vec())]].concat());
     block_on(async {

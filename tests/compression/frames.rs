@@ -1,4 +1,4 @@
-//! Frames by hand, from `docs/FORMAT.md` and not from the crate.
+//! Frames encoded by hand, from `docs/FORMAT.md` instead of the crate.
 
 use highwater::storage::{MemoryStorage, Storage};
 
@@ -12,7 +12,7 @@ pub(crate) const CONTROL: u8 = 4;
 pub(crate) const LZ4: u8 = 1;
 pub(crate) const ZSTD: u8 = 2;
 
-/// A frame sealed for `lsn` under epoch 1, which claims nothing.
+/// Seals a frame for `lsn` in epoch 1, without a commitment.
 pub(crate) fn seal(log_id: &[u8], lsn: u64, (kind, flags): (u8, u8), payload: &[u8]) -> Vec<u8> {
     let seed = crc32c::crc32c_append(crc32c::crc32c(log_id), &1u64.to_le_bytes());
     let covered = |check: u16| {
@@ -37,23 +37,24 @@ pub(crate) fn seal(log_id: &[u8], lsn: u64, (kind, flags): (u8, u8), payload: &[
     frame
 }
 
-/// A real length and what a codec made of it.
+/// Returns a stored payload: the real length, then the codec's output.
 pub(crate) fn stored(real_bytes: u32, packed: &[u8]) -> Vec<u8> {
     [&real_bytes.to_le_bytes(), packed].concat()
 }
 
-/// A hundred times `a`, in LZ4's block format: a literal, a match of 94 bytes one byte back, five
-/// literals.
+/// Returns 100 bytes `a` in LZ4's block format: a literal, a match of 94 bytes at distance 1, and
+/// five literals.
 pub(crate) fn lz4_by_hand() -> Vec<u8> {
     stored(100, b"\x1fa\x01\x00\x4b\x50aaaaa")
 }
 
-/// The same as a frame of Zstandard: one segment of 100 bytes, its last block one byte repeated.
+/// Returns the same as a Zstandard frame: one segment of 100 bytes, whose last block repeats one
+/// byte.
 pub(crate) fn zstd_by_hand() -> Vec<u8> {
     stored(100, b"\x28\xb5\x2f\xfd\x20\x64\x23\x03\x00a")
 }
 
-/// A log that was killed behind these frames, and where each stands.
+/// Returns a killed log with these frames, and the LSN of each.
 pub(crate) fn log_of(frames: &[((u8, u8), Vec<u8>)]) -> (MemoryStorage, Vec<u64>) {
     let storage = MemoryStorage::new();
     drop(block_on(small().open_with(storage.clone())).unwrap());
@@ -73,7 +74,7 @@ pub(crate) fn log_of(frames: &[((u8, u8), Vec<u8>)]) -> (MemoryStorage, Vec<u64>
     (storage, lsns)
 }
 
-/// All files, byte for byte.
+/// Returns all files, byte for byte.
 pub(crate) fn contents(storage: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
     let read = |name: String| {
         let file = storage.open(&name).unwrap();

@@ -1,6 +1,6 @@
-//! Compressed records: what comes back, what is refused, and what a build without a codec says.
+//! Compressed records: round trips, refused payloads, and builds without a codec.
 //!
-//! The default build of the tests has LZ4 and no Zstandard, so both sides are there:
+//! The default test build has LZ4 but no Zstandard, so both cases occur.
 //! `cargo test --features zstd --test compression` has both codecs.
 
 #![allow(
@@ -15,8 +15,6 @@ mod allocated;
 mod forged;
 mod frames;
 mod round_trip;
-#[cfg(feature = "cli")]
-mod tool;
 
 use futures::TryStreamExt;
 use highwater::{Compression, Lsn, Options, Record, Wal};
@@ -25,7 +23,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-/// A segment has room for 4096 bytes.
+/// Returns options with segments for 4096 bytes of frames.
 fn small() -> Options {
     Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10)
 }
@@ -48,7 +46,7 @@ fn payloads(records: &[Record]) -> Vec<Vec<u8>> {
     records.iter().map(|record| record.payload.to_vec()).collect()
 }
 
-/// Text that shrinks to about a fifth, or noise that doesn't.
+/// Text that shrinks to about a fifth. `noise` does not shrink.
 fn text(bytes: usize) -> Vec<u8> {
     let lines = (0u32..).flat_map(|line| format!("line {line} of a text\n").into_bytes());
     lines.take(bytes).collect()

@@ -1,4 +1,4 @@
-//! What is appended comes back, whatever it is and whatever the log was opened with.
+//! Round trips: every record is read back unchanged, for all contents and settings.
 
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use highwater::{
@@ -17,9 +17,9 @@ fn sizes() -> impl Iterator<Item = usize> {
     (0..40).chain([127, 128, 129, 1000, 4096, 20_000, 70_000, 300_000])
 }
 
-/// Every way in, and every way out.
+/// Each way of appending and each way of reading.
 #[test]
-fn records_of_all_sizes_come_back() {
+fn records_of_all_sizes_are_read_back() {
     for compression in compressions() {
         block_on(async {
             let storage = MemoryStorage::new();
@@ -63,7 +63,7 @@ fn records_of_all_sizes_come_back() {
 }
 
 #[test]
-fn the_records_of_a_batch_and_of_a_sink_are_compressed_one_by_one() {
+fn batch_and_sink_records_are_compressed_singly() {
     for compression in compressions() {
         block_on(async {
             let options = small().compression(compression);
@@ -74,7 +74,7 @@ fn the_records_of_a_batch_and_of_a_sink_are_compressed_one_by_one() {
                 all.iter().map(|payload| 16 + payload.len().next_multiple_of(8)).sum();
             let taken = range.end.as_u64() - range.start.as_u64();
             assert!(taken < plain as u64 / 2, "{taken} of {plain}");
-            // Larger than the ring, and than a segment.
+            // Larger than the ring, and larger than a segment.
             let large = [noise(5000), text(50_000)];
             wal.append_batch(&large).await.unwrap();
             all.extend(large);
@@ -89,9 +89,9 @@ fn the_records_of_a_batch_and_of_a_sink_are_compressed_one_by_one() {
     }
 }
 
-/// The largest record there is by default, above and below the ring: compressed it fits there.
+/// The largest default record, which fits into the ring only when it is compressed.
 #[test]
-fn sixty_four_mebibytes_come_back_through_the_pool() {
+fn record_of_64_mib_is_read_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     runtime.block_on(async {
         let directory = tempfile::tempdir_in(".").unwrap();
@@ -114,9 +114,9 @@ fn sixty_four_mebibytes_come_back_through_the_pool() {
     });
 }
 
-/// Opened again and again with other settings, by a close and by a loss of power.
+/// A log is reopened with different settings, after a close or after a kill.
 #[test]
-fn a_log_of_many_settings_is_one_log() {
+fn log_with_changing_settings_is_read_back() {
     let mut settings = vec![Compression::None];
     settings.extend(compressions());
     let mut disk = Disk::new(1);
@@ -135,14 +135,14 @@ fn a_log_of_many_settings_is_one_log() {
             if round % 2 == 0 {
                 wal.close().await.unwrap();
             }
-            // What is above the last commitment will be framed anew, as it is stored.
+            // Records above the last commitment are framed again, as they are stored.
             Disk::with_image(disk.image().crash(Survival::Everything), round as u64)
         });
     }
 }
 
 #[test]
-fn what_is_short_or_does_not_shrink_is_stored_as_it_is_and_inspect_tells() {
+fn short_or_incompressible_record_is_stored_plain() {
     for compression in compressions() {
         let storage = MemoryStorage::new();
         block_on(async {
@@ -172,9 +172,9 @@ fn what_is_short_or_does_not_shrink_is_stored_as_it_is_and_inspect_tells() {
     }
 }
 
-/// The flag of the codec, and the real length in front: the rest is the codec's own.
+/// The payload begins with the real length; the frame's flag names the codec.
 #[test]
-fn the_flag_and_the_length_stand_where_the_format_says() {
+fn flag_and_length_follow_the_format() {
     for compression in compressions() {
         let storage = MemoryStorage::new();
         block_on(async {
@@ -190,7 +190,7 @@ fn the_flag_and_the_length_stand_where_the_format_says() {
 }
 
 #[test]
-fn limits_are_about_records_as_they_are_and_not_as_they_are_stored() {
+fn limits_apply_to_uncompressed_records() {
     block_on(async {
         let storage = MemoryStorage::new();
         let options = || small().compression(Compression::Lz4).record_bytes_max(10_000);
@@ -210,9 +210,9 @@ fn limits_are_about_records_as_they_are_and_not_as_they_are_stored() {
     });
 }
 
-/// A follower's position is told in what stands in the file, which a payload doesn't tell.
+/// A follower's position depends on the stored length, not on the length of the payload.
 #[test]
-fn a_follower_goes_on_from_its_position_behind_a_compressed_record() {
+fn follower_resumes_after_compressed_record() {
     block_on(async {
         let options = small().compression(Compression::Lz4);
         let wal = options.open_with(MemoryStorage::new()).await.unwrap();
@@ -231,7 +231,7 @@ fn a_follower_goes_on_from_its_position_behind_a_compressed_record() {
 
 #[cfg(feature = "zstd")]
 #[test]
-fn a_level_that_does_not_exist_is_refused() {
+fn invalid_zstd_level_is_refused() {
     for level in [0, 23] {
         let options = small().compression(Compression::Zstd { level });
         let refused = block_on(options.open_with(MemoryStorage::new()));
@@ -239,9 +239,9 @@ fn a_level_that_does_not_exist_is_refused() {
     }
 }
 
-/// Those who read beside the log, or what is left of it, expand too.
+/// Readers and salvage expand records, too.
 #[test]
-fn readers_beside_the_log_give_what_was_appended() {
+fn readers_expand_compressed_records() {
     for compression in compressions() {
         let directory = tempfile::tempdir().unwrap();
         let (expected, beside, salvaged) = block_on(async {
@@ -260,7 +260,7 @@ fn readers_beside_the_log_give_what_was_appended() {
             }
             wal.append_and_sync(text(1000)).await.unwrap();
             let last = tail.try_next().await.unwrap().unwrap();
-            assert_eq!(last.payload, text(1000), "the position is where the frame ends");
+            assert_eq!(last.payload, text(1000), "the position must be the end of the frame");
             beside.push(last);
             let expected = replayed(&wal, Lsn::ZERO).await.unwrap();
             wal.close().await.unwrap();

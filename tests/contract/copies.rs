@@ -1,5 +1,5 @@
-//! Copies of a log as part of the contract: whatever a crash leaves of one, it is all that was
-//! durable when it was asked for, or it is told apart.
+//! Copies of a log as part of the contract: a copy holds all records durable at its start, or
+//! opening reports it as unfinished.
 
 use std::io;
 
@@ -16,31 +16,31 @@ use super::{
     workload::{Action, Script},
 };
 
-/// What is known of one copy.
+/// The facts about one copy.
 #[derive(Clone, Debug)]
 pub(crate) struct Copy {
     pub(crate) directory: String,
-    /// Synced when it was asked for.
-    pub(crate) asked: Lsn,
+    /// The synced mark when the copy began.
+    pub(crate) requested: Lsn,
     pub(crate) began: Moment,
-    /// After which operation it was answered.
+    /// The operation after which the copy returned.
     pub(crate) done: Option<u64>,
 }
 
-/// A directory beside a log's, on the same disk: the power goes for both at once.
+/// A directory next to the log's on the same disk, so that a power cut hits both.
 #[derive(Clone, Debug)]
-pub(crate) struct Beside {
+pub(crate) struct CopyDirectory {
     pub(crate) disk: Disk,
     pub(crate) directory: String,
 }
 
-impl Beside {
+impl CopyDirectory {
     fn at(&self, name: &str) -> String {
         format!("{}/{name}", self.directory)
     }
 }
 
-impl Storage for Beside {
+impl Storage for CopyDirectory {
     fn location(&self) -> String {
         self.directory.clone()
     }
@@ -67,7 +67,7 @@ impl Storage for Beside {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.disk.rename(&self.at(from), &self.at(to))
     }
-    /// From the log's directory, which is the disk's.
+    /// Links from the log's directory, which is the disk itself.
     fn link_from(&self, _: &dyn Storage, name: &str) -> io::Result<()> {
         self.disk.link(name, &self.at(name))
     }
@@ -79,7 +79,7 @@ impl Storage for Beside {
     }
 }
 
-/// Copies at places that the seed decides.
+/// Adds copies to a script, at places that the seed decides.
 pub(crate) fn with_copies(mut script: Script, seed: u64) -> Script {
     let mut random = Random::new(seed ^ 0xc0b1);
     for (tasks, _) in &mut script.sessions {
@@ -93,20 +93,20 @@ pub(crate) fn with_copies(mut script: Script, seed: u64) -> Script {
     script
 }
 
-/// What is left of the copies that the oracle knows.
+/// Checks the remains of all copies that the oracle knows.
 pub(crate) async fn check_copies(disk: &Disk, oracle: &Oracle, at: u64) -> Result<(), String> {
     for copy in &oracle.copies {
         check_copy(disk, oracle, copy, at)
             .await
-            .map_err(|what| format!("{}, asked at {}: {what}", copy.directory, copy.asked))?;
+            .map_err(|what| format!("{}, begun at {}: {what}", copy.directory, copy.requested))?;
     }
     Ok(())
 }
 
 async fn check_copy(disk: &Disk, oracle: &Oracle, copy: &Copy, at: u64) -> Result<(), String> {
     let is_done = copy.done.is_some_and(|done| done <= at);
-    let there = Beside { disk: disk.clone(), directory: copy.directory.clone() };
-    let is_empty = there.list().map_err(|error| error.to_string())?.is_empty();
+    let there = CopyDirectory { disk: disk.clone(), directory: copy.directory.clone() };
+    let is_empty = there.list().map_err(|error| format!("{error:#}"))?.is_empty();
     if is_empty && !is_done {
         return Ok(());
     }
@@ -116,8 +116,8 @@ async fn check_copy(disk: &Disk, oracle: &Oracle, copy: &Copy, at: u64) -> Resul
     };
     let found = read_all(&wal).await?;
     oracle.check_records(&found, 0)?;
-    match oracle.first_missing_of_copy(&found, copy.asked, copy.began) {
-        Some(lost) => Err(format!("opens, and {lost} is missing; {}", wal.recovery())),
+    match oracle.first_missing_of_copy(&found, copy.requested, copy.began) {
+        Some(lost) => Err(format!("opens, but {lost} is missing; {}", wal.recovery())),
         None => Ok(()),
     }
 }

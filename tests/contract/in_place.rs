@@ -1,19 +1,19 @@
-//! Appends that write themselves, on the task that polls them: a dimension of the sweeps, by seed.
+//! Inline writes and syncs as a dimension of the sweeps, chosen by seed.
 
 use std::{cell::Cell, io::ErrorKind};
 
 use highwater::simulation::{Disk, Op, Random};
 
-/// What may be written in place.
+/// The writes that an append does inline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InPlace {
-    /// Nothing: each write is a job's.
+    /// No writes: a job does each of them.
     Off,
-    /// What the disk promises not to wait for; a seed decides how often it does.
+    /// Writes that the disk promises not to block. A seed decides how often it keeps the promise.
     Nonblocking(u64),
-    /// So many bytes, by plain writes.
+    /// Records up to this size, by blocking writes.
     Plain(u64),
-    /// Small ones by plain writes, others if the disk promises not to wait.
+    /// Small records by blocking writes, others if the disk promises not to block.
     Both(u64),
 }
 
@@ -22,13 +22,13 @@ thread_local! {
     static SYNCS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the logs do that this thread opens from now on, on disks that were prepared.
-pub(crate) fn write_in_place(how: InPlace) {
+/// Sets the inline writes of the logs that this thread opens from now on, on prepared disks.
+pub(crate) fn set_inline_writes(how: InPlace) {
     IN_PLACE.set(how);
 }
 
-/// Whether those who wait for a flush do it themselves, on the logs that this thread opens from now on.
-pub(crate) fn sync_in_place(how: bool) {
+/// Sets the inline syncs of the logs that this thread opens from now on.
+pub(crate) fn set_inline_syncs(how: bool) {
     SYNCS.set(how);
 }
 
@@ -36,11 +36,11 @@ pub(crate) fn inline_syncs() -> bool {
     SYNCS.get()
 }
 
-/// Three seeds in four write in place, each in a way of its own; of any four, every second also
-/// sync there.
-pub(crate) fn write_in_place_by(seed: u64) {
-    sync_in_place(seed / 4 % 2 == 1);
-    write_in_place(match seed % 4 {
+/// Configures inline writes and syncs by seed: three seeds in four write inline, each in its own
+/// way. Of each eight, four also sync inline.
+pub(crate) fn configure_inline(seed: u64) {
+    set_inline_syncs(seed / 4 % 2 == 1);
+    set_inline_writes(match seed % 4 {
         0 => InPlace::Off,
         1 => InPlace::Nonblocking(seed),
         2 => InPlace::Plain(64 + seed * 97 % 4096),
@@ -56,9 +56,9 @@ pub(crate) fn inline_bytes_max() -> u64 {
     }
 }
 
-/// A disk whose files keep or break the promise, as this thread has been told. All that they may
-/// answer is honest: short at any place, that they would wait, that they know no such call any more,
-/// an error that a plain write doesn't have.
+/// Returns a disk with the faults of nonblocking writes that this thread has set. All are legal:
+/// short writes, `WouldBlock`, `Unsupported` from some point on, and errors that a blocking write
+/// does not have.
 pub(crate) fn prepared(disk: Disk) -> Disk {
     let (InPlace::Nonblocking(seed) | InPlace::Both(seed)) = IN_PLACE.get() else { return disk };
     disk.set_nonblocking_writes(true);

@@ -1,42 +1,60 @@
-//! The contract, as something that can be checked: workloads, what the log answered to them, and
-//! whether what a crash left is what it may leave.
+//! The model of the crash sweeps: workloads, an oracle that records what the log returned, and the
+//! check of what a crash left.
 
 #![allow(
     dead_code,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    reason = "shared by tests that each use a part; a mistake here must stop the test"
+    reason = "each test uses a part; a mistake here must stop the test"
 )]
 
 pub(crate) mod copies;
 pub(crate) mod in_place;
 pub(crate) mod oracle;
-pub(crate) mod storm;
+pub(crate) mod random_faults;
+pub(crate) mod slots;
 pub(crate) mod sweep;
 pub(crate) mod workload;
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use futures::TryStreamExt;
-use highwater::{Compression, Lsn, Preallocation, Wal, storage::Storage};
+use highwater::{Compression, Lsn, OnStall, Preallocation, Wal, storage::Storage};
 
 pub(crate) type Found = Vec<(Lsn, Vec<u8>)>;
 
-/// For what runs in place.
+/// Runs a future whose log works in the calling task.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 thread_local! {
-    /// How many files of dropped segments the logs keep that this thread opens.
+    /// The number of recycled files of the logs that this thread opens.
     static RECYCLED: Cell<usize> = const { Cell::new(0) };
     static RESERVED: Cell<bool> = const { Cell::new(false) };
-    /// How often a log was opened while its records are compressed; `None`: they aren't.
+    /// The reaction to a stall of the logs that this thread opens.
+    static ON_STALL: Cell<OnStall> = const { Cell::new(OnStall::Report) };
+    /// The number of calls that got `Indeterminate` or `Stalled`.
+    pub(crate) static STALLED_COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Counts the opens while compression is on; `None` if it is off.
     static COMPRESSED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Does `work` with logs that compress their records, of which every third opening doesn't.
+/// The time after which waiters fail in the sweeps.
+pub(crate) const FAIL_AFTER: Duration = Duration::from_secs(5);
+
+/// Makes the logs that this thread opens fail their waiters during a stall. Returns how many calls
+/// failed.
+pub(crate) fn with_failing_waiters<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    ON_STALL.set(OnStall::FailWaiters { after: FAIL_AFTER });
+    STALLED_COUNT.set(0);
+    let done = work();
+    ON_STALL.set(OnStall::Report);
+    (done, STALLED_COUNT.get())
+}
+
+/// Runs `work` with compression. Every third open has it off.
 pub(crate) fn with_compression<T>(work: impl FnOnce() -> T) -> T {
     COMPRESSED.set(Some(0));
     let done = work();
@@ -48,14 +66,14 @@ pub(crate) fn is_compressed() -> bool {
     COMPRESSED.get().is_some()
 }
 
-/// Has the logs that this thread opens from now on keep so many files of segments.
+/// Sets how many recycled files the logs keep that this thread opens.
 pub(crate) fn recycle(count: usize) {
     RECYCLED.set(count);
 }
 
-/// Every third seed recycles, every fourth only reserves its segments, as a log does whose flushes are
-/// large.
-pub(crate) fn recycle_by(seed: u64) {
+/// Configures recycling by seed: every third seed recycles, every fourth reserves its segments
+/// without zeros.
+pub(crate) fn configure_recycling(seed: u64) {
     recycle(if seed % 3 == 1 { 2 } else { 0 });
     RESERVED.set(seed % 4 == 2);
 }
@@ -73,14 +91,14 @@ fn compression() -> Compression {
     }
 }
 
-/// A log whose limits are reached by a handful of records: a segment has room for 4096 bytes.
+/// Opens a log whose limits a few records reach: a segment holds 4096 bytes of frames.
 pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(RECYCLED.get());
     let options = options.inline_writes(in_place::inline_bytes_max());
     let options = options.inline_syncs(in_place::inline_syncs());
     let reserved = if RESERVED.get() { Preallocation::Reserve } else { Preallocation::Adaptive };
-    let options = options.preallocation(reserved);
+    let options = options.preallocation(reserved).on_stall(ON_STALL.get());
     options.compression(compression()).compression_bytes_min(0).open_with(disk).await
 }
 
@@ -92,7 +110,7 @@ pub(crate) async fn read_all(wal: &Wal) -> Result<Found, String> {
         .map_err(|error| format!("replay: {error}"))
 }
 
-/// The least that a record takes.
+/// Returns the least size of a record's frame.
 pub(crate) fn frame_bytes_min(payload: &[u8]) -> u64 {
     if is_compressed() { frame_bytes(payload).min(24) } else { frame_bytes(payload) }
 }

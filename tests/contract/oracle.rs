@@ -1,19 +1,19 @@
-//! What was asked of a log and what it answered, and whether a log may be what is left of it.
+//! The oracle: the requests to a log, its results, and the states that a crash may leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::Lsn;
 
-use super::{Found, copies::Copy, frame_bytes_min};
+use super::{Found, copies::Copy, frame_bytes_min, slots::SlotNotes};
 
-/// When something was noted: the count of disk operations by then, and of notes.
+/// The time of a note: the number of disk operations, and of notes, by then.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moment {
-    operation: u64,
-    note: u64,
+    pub(super) operation: u64,
+    pub(super) note: u64,
 }
 
-/// A record whose place is known.
+/// A record whose position is known.
 #[derive(Clone)]
 struct Placed {
     lsn: Lsn,
@@ -22,7 +22,7 @@ struct Placed {
     noted: Moment,
 }
 
-/// Everything below `end` was acknowledged.
+/// A note that everything below `end` was acknowledged.
 #[derive(Clone)]
 struct Acknowledged {
     end: Lsn,
@@ -30,33 +30,34 @@ struct Acknowledged {
     noted: Moment,
 }
 
-/// A truncation, of the beginning or of the end.
+/// A truncation of the beginning or of the end.
 #[derive(Clone)]
 struct Truncation {
-    /// Where the log begins, or ends.
+    /// The new beginning, or the new end.
     to: Lsn,
-    asked: Moment,
-    answered: Option<Moment>,
-    /// When its future was dropped: what began later came before it, or behind it.
+    requested: Moment,
+    returned: Option<Moment>,
+    /// The time when its future was dropped. A record that began later is before or after the
+    /// truncation.
     dropped: Option<Moment>,
-    /// Nothing was changed: it was told so.
+    /// The call failed without a change.
     is_refused: bool,
-    /// What an opening found cut is gone or not; what was truncated on request must be.
+    /// True if the truncated records must be gone. After a reopening they may be gone or not.
     is_certain: bool,
 }
 
 impl Truncation {
-    /// Whether it may have had its effect after operation `at`, on what began then.
+    /// Returns whether it may have affected a record that began at `began`, by operation `at`.
     fn may_concern(&self, began: Moment, at: u64) -> bool {
         let is_before = |moment: Moment| moment.note < began.note;
-        let came_before = self.answered.is_some_and(is_before);
-        !self.is_refused && self.asked.operation <= at && !came_before
+        let came_before = self.returned.is_some_and(is_before);
+        !self.is_refused && self.requested.operation <= at && !came_before
     }
 
-    /// Whether it had its effect by operation `at`, on what was answered then.
+    /// Returns whether it must have affected a record noted at `noted`, by operation `at`.
     fn has_taken(&self, noted: Moment, at: u64) -> bool {
-        let is_over = self.answered.is_some_and(|answered| answered.operation <= at);
-        self.is_certain && !self.is_refused && is_over && noted.note < self.asked.note
+        let is_over = self.returned.is_some_and(|returned| returned.operation <= at);
+        self.is_certain && !self.is_refused && is_over && noted.note < self.requested.note
     }
 }
 
@@ -64,29 +65,33 @@ impl Truncation {
 pub(crate) struct Oracle {
     notes: u64,
     placed: Vec<Placed>,
-    /// The same by place. Positions are used again after a cut.
+    /// Indexes into `placed` by position. Positions are reused after a truncation.
     at: BTreeMap<Lsn, Vec<usize>>,
     pub(crate) attempted: BTreeSet<Vec<u8>>,
     pub(crate) attempted_batches: Vec<Vec<Vec<u8>>>,
-    /// What is on stable storage.
+    /// Acknowledgements of synced records.
     synced: Vec<Acknowledged>,
-    /// What is with the operating system.
+    /// Observed synced marks, which are ends of flushed groups, with the operation of the
+    /// observation.
+    group_ends: Vec<(Lsn, u64)>,
+    /// Acknowledgements of written records.
     written: Vec<Acknowledged>,
     firsts: Vec<Truncation>,
     cuts: Vec<Truncation>,
-    /// After which operation a close was answered.
+    /// The operations after which a `close` returned.
     pub(crate) closed: Vec<u64>,
-    /// Whether the medium lies. Then what a recovery cuts is gone, by all rights: it may take an
-    /// acknowledged group for a torn tail if nothing that survived commits it.
+    /// True if the disk lies. Then a recovery may take an acknowledged group for a torn tail, if
+    /// nothing that survived commits to it.
     pub(crate) is_lied_to: bool,
-    /// Copies that were asked for.
+    /// The copies that were begun.
     pub(crate) copies: Vec<Copy>,
-    /// Places that were answered twice, or beside each other.
+    pub(crate) slots: SlotNotes,
+    /// Contradictory results, such as one position for two records.
     pub(crate) contradictions: Vec<String>,
 }
 
 impl Oracle {
-    /// A log that recovery has just opened: all of it counts as synced.
+    /// Returns the oracle of a log that was just opened: all of it counts as synced.
     pub(crate) fn recovered(found: Found, end: Lsn) -> Self {
         let mut oracle = Oracle::default();
         let began = oracle.now(0);
@@ -94,7 +99,35 @@ impl Oracle {
             oracle.place(lsn, &payload, began, 0);
         }
         oracle.synced(end, began, 0);
+        oracle.saw_synced_mark(end, 0);
         oracle
+    }
+
+    /// Notes that the synced mark was `mark`: a flushed group ends there.
+    pub(crate) fn saw_synced_mark(&mut self, mark: Lsn, operation: u64) {
+        self.group_ends.push((mark, operation));
+    }
+
+    /// Drops the groups, because a full disk has no space for claims.
+    pub(crate) fn forget_groups(&mut self) {
+        self.group_ends.clear();
+        self.slots.closed.clear();
+    }
+
+    /// Checks that the disk claims all flushed groups except the last one.
+    pub(crate) fn check_claims(&self, committed: Lsn, at: u64) -> Result<(), String> {
+        // Reused positions belong to other groups.
+        if self.is_lied_to || self.cuts.iter().any(|cut| !cut.is_refused) {
+            return Ok(());
+        }
+        let by_then = self.group_ends.iter().filter(|(_, operation)| *operation <= at);
+        let ends: BTreeSet<Lsn> = by_then.map(|(end, _)| *end).collect();
+        match ends.iter().rev().nth(1) {
+            Some(end) if *end > committed => Err(format!(
+                "two flushed groups are unclaimed: one ends at {end}, the claims at {committed}"
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn now(&mut self, operation: u64) -> Moment {
@@ -123,14 +156,14 @@ impl Oracle {
         self.written.push(Acknowledged { end, began, noted });
     }
 
-    /// The records that should be there, if nothing was cut.
+    /// Returns whether `found` is exactly the placed records. Ignores truncations.
     pub(crate) fn holds_exactly(&self, found: &Found) -> bool {
         let placed: BTreeMap<Lsn, &Vec<u8>> =
             self.placed.iter().map(|placed| (placed.lsn, &placed.payload)).collect();
         found.iter().map(|(lsn, payload)| (*lsn, payload)).eq(placed)
     }
 
-    /// One of the records that should be there, and the end of its frame, or what it is at least.
+    /// Returns one of the remaining records and the end of its frame, or a lower bound of it.
     pub(crate) fn pick(&self, pick: usize) -> Option<(Lsn, Lsn)> {
         let there: Vec<&Placed> = self
             .placed
@@ -141,7 +174,7 @@ impl Oracle {
         Some((placed.lsn, Lsn::new(placed.lsn.as_u64() + frame_bytes_min(&placed.payload))))
     }
 
-    /// The newest of the records that should be there, and the end of its frame.
+    /// Returns the newest of the remaining records, and the end of its frame.
     pub(crate) fn newest(&self) -> Option<(Lsn, Lsn)> {
         let there = self.placed.iter().filter(|it| !self.may_be_cut(it.lsn, it.began, u64::MAX));
         let newest = there.max_by_key(|placed| placed.lsn)?;
@@ -149,78 +182,121 @@ impl Oracle {
     }
 
     fn truncation(&mut self, to: Lsn, operation: u64) -> Truncation {
-        let asked = self.now(operation);
-        Truncation { to, asked, answered: None, dropped: None, is_refused: false, is_certain: true }
+        let requested = self.now(operation);
+        Truncation {
+            to,
+            requested,
+            returned: None,
+            dropped: None,
+            is_refused: false,
+            is_certain: true,
+        }
     }
 
-    /// The log is to begin at `lsn`. Gives what is answered with.
-    pub(crate) fn ask_first(&mut self, lsn: Lsn, operation: u64) -> usize {
-        let asked = self.truncation(lsn, operation);
-        self.firsts.push(asked);
+    /// Notes that `truncate_before(lsn)` was called. Returns the index for its result.
+    pub(crate) fn begin_truncate_before(&mut self, lsn: Lsn, operation: u64) -> usize {
+        let requested = self.truncation(lsn, operation);
+        self.firsts.push(requested);
         self.firsts.len() - 1
     }
 
-    /// The log is to end at `to` or, if that isn't known, somewhere behind.
-    pub(crate) fn ask_cut(&mut self, to: Lsn, operation: u64) -> usize {
-        let asked = self.truncation(to, operation);
-        self.cuts.push(asked);
+    /// Notes that `truncate_after` was called: the log will end at `to`, or later if that is
+    /// unknown.
+    pub(crate) fn begin_truncate_after(&mut self, to: Lsn, operation: u64) -> usize {
+        let requested = self.truncation(to, operation);
+        self.cuts.push(requested);
         self.cuts.len() - 1
     }
 
-    pub(crate) fn answer_first(&mut self, index: usize, is_done: bool, operation: u64) {
+    /// Notes the result of `truncate_before`: the new beginning, or `None` without a change.
+    pub(crate) fn end_truncate_before(&mut self, index: usize, first: Option<Lsn>, operation: u64) {
         let now = self.now(operation);
-        self.firsts[index].answered = Some(now);
-        self.firsts[index].is_refused = !is_done;
+        let truncation = &mut self.firsts[index];
+        truncation.returned = Some(now);
+        truncation.is_refused = first.is_none();
+        // A slot may have kept the beginning below the requested position.
+        truncation.to = first.map_or(truncation.to, |first| first.min(truncation.to));
     }
 
-    /// `to`: where the log ends now; `None` if nothing was changed.
-    pub(crate) fn answer_cut(&mut self, index: usize, to: Option<Lsn>, operation: u64) {
+    /// Checks the slots of a log that was opened after operation `at`.
+    pub(crate) fn check_slots(
+        &self,
+        found: &[highwater::SlotInfo],
+        first: Lsn,
+        at: u64,
+    ) -> Result<(), String> {
+        if self.is_lied_to {
+            return Ok(());
+        }
+        let cut_below = |began: Moment| {
+            let cuts = self.cuts.iter().filter(|cut| cut.may_concern(began, at));
+            cuts.map(|cut| cut.to).min()
+        };
+        self.slots.check(found, first, at, cut_below)
+    }
+
+    /// Notes the result of `truncate_after`: the new end, or `None` without a change.
+    pub(crate) fn end_truncate_after(&mut self, index: usize, to: Option<Lsn>, operation: u64) {
         let now = self.now(operation);
         let cut = &mut self.cuts[index];
-        cut.answered = Some(now);
+        cut.returned = Some(now);
         match to {
             Some(to) => cut.to = to,
             None => cut.is_refused = true,
         }
     }
 
-    /// Nobody waits for its answer any more.
-    pub(crate) fn drop_cut(&mut self, index: usize, operation: u64) {
+    /// Notes that the future of a truncation was dropped.
+    pub(crate) fn drop_truncate_after(&mut self, index: usize, operation: u64) {
         let now = self.now(operation);
         let cut = &mut self.cuts[index];
-        if cut.answered.is_none() {
+        if cut.returned.is_none() {
             cut.dropped = Some(now);
         }
     }
 
-    /// The log was opened again on the same boot, and ends here. What was only ordered when it had
-    /// stopped is gone, and its place is free; what was acknowledged in any way is not.
+    /// Notes that the log was reopened on the same boot and ends at `end`. Records without any
+    /// acknowledgement are gone, and their positions are free.
     pub(crate) fn opened(&mut self, end: Lsn, operation: u64) {
         let acknowledged = self.acknowledged(u64::MAX, true);
         if end < acknowledged && !self.is_lied_to {
-            let what = format!("reopened, ends at {end}, acknowledged up to {acknowledged}");
+            let what = format!("reopened with end {end}, but acknowledged up to {acknowledged}");
             self.contradictions.push(what);
         }
         let cut = self.truncation(end, operation);
-        let answered = Some(cut.asked);
-        for pending in self.cuts.iter_mut().filter(|pending| pending.answered.is_none()) {
-            // What it did, it has done.
-            *pending = Truncation { answered, is_certain: false, ..pending.clone() };
+        let returned = Some(cut.requested);
+        for pending in self.cuts.iter_mut().filter(|pending| pending.returned.is_none()) {
+            // It took effect before the reopening, or never.
+            *pending = Truncation { returned, is_certain: false, ..pending.clone() };
         }
-        self.cuts.push(Truncation { answered, is_certain: false, ..cut });
+        self.cuts.push(Truncation { returned, is_certain: false, ..cut });
     }
 
-    /// Whether what stood at `lsn` since `began` may have been cut by operation `at`.
+    /// Returns whether a record at `lsn` since `began` may have been truncated by operation `at`.
     fn may_be_cut(&self, lsn: Lsn, began: Moment, at: u64) -> bool {
-        // A medium that lies may have lost the cut itself, and what stood behind it.
+        // A lying disk may have lost the truncation, and the records after it.
         let is_lost = |cut: &Truncation| self.is_lied_to && cut.is_certain && !cut.is_refused;
-        // Its job holds all permits from before the drop on, or there is none.
+        // The truncation's job holds all permits when its future is dropped, or there is no job.
         let is_behind = |cut: &Truncation| cut.dropped.is_some_and(|it| it.note < began.note);
         let mut cuts = self.cuts.iter().filter(|cut| cut.to <= lsn);
         cuts.any(|cut| (cut.may_concern(began, at) && !is_behind(cut)) || is_lost(cut))
     }
 
-    /// Up to where the log has to reach, by what it answered until operation `at`.
+    /// Returns whether any record must be there after operation `at`.
+    pub(crate) fn demands(&self, at: u64, process_only: bool) -> bool {
+        self.acknowledged(at, process_only) > Lsn::ZERO
+    }
+
+    /// Returns whether the record may have got its position only after a truncation that was
+    /// requested after its append began and after operation `at`: an append that waits for space
+    /// lets truncations go first.
+    fn may_be_ordered_later(&self, placed: &Placed, at: u64) -> bool {
+        let between = placed.began.note..placed.noted.note;
+        let mut cuts = self.cuts.iter().filter(|cut| !cut.is_refused && cut.to <= placed.lsn);
+        at < placed.noted.operation && cuts.any(|cut| between.contains(&cut.requested.note))
+    }
+
+    /// Returns the end up to which records were acknowledged by operation `at`.
     fn acknowledged(&self, at: u64, process_only: bool) -> Lsn {
         let written = if process_only { self.written.as_slice() } else { &[] };
         let by_then = self.synced.iter().chain(written).filter(|it| it.noted.operation <= at);
@@ -231,8 +307,8 @@ impl Oracle {
         still.map(|it| it.end).max().unwrap_or(Lsn::ZERO)
     }
 
-    /// Whether `found`, a log that ends at `end`, is what may be left after operation `at`: by a
-    /// loss of power, or by the end of the process only.
+    /// Checks whether `found`, a log that ends at `end`, may be left after operation `at`: by a
+    /// power cut, or only by the end of the process.
     pub(crate) fn check(
         &self,
         found: &Found,
@@ -248,35 +324,36 @@ impl Oracle {
             return Err(format!("ends at {end}, acknowledged up to {acknowledged}"));
         }
         self.check_records(found, at)?;
-        let answered = |it: &&Truncation| it.answered.is_some_and(|when| when.operation <= at);
-        let first = self.firsts.iter().filter(|it| !it.is_refused).filter(answered);
+        let returned = |it: &&Truncation| it.returned.is_some_and(|when| when.operation <= at);
+        let first = self.firsts.iter().filter(|it| !it.is_refused).filter(returned);
         let first = first.map(|it| it.to).max().unwrap_or(Lsn::ZERO);
         if let Some((lsn, _)) = found.first().filter(|(lsn, _)| *lsn < first) {
-            return Err(format!("{lsn} is back: the log was to begin at {first}"));
+            return Err(format!("{lsn} is back, but the log was truncated before {first}"));
         }
-        // Past the last record there may be marks of a recovery, where lost records had been.
+        // Beyond the last record, recovery may have written marks where lost records were.
         let whole_below = found.last().map_or(acknowledged, |(lsn, _)| acknowledged.max(*lsn));
         match self.first_missing(found, whole_below, at) {
-            Some(gone) => {
-                Err(format!("{gone} is missing: ends at {end}, acknowledged up to {acknowledged}"))
-            }
+            Some(gone) => Err(format!(
+                "{gone} is missing: the log ends at {end}, acknowledged up to {acknowledged}"
+            )),
             None => self.check_batches(found),
         }
     }
 
-    /// The first record below `end` that should be in a copy that was asked for at `began`, and isn't.
+    /// Returns the first record below `end` that a copy begun at `began` must have but lacks.
     pub(crate) fn first_missing_of_copy(
         &self,
         found: &Found,
         end: Lsn,
         began: Moment,
     ) -> Option<Lsn> {
-        // What a cut has taken since may be in it or not, and what came behind that isn't.
+        // Records truncated since may be in the copy; records appended after the truncation are
+        // not.
         let is_older = |placed: &Placed| placed.began.note < began.note;
         self.first_missing_of(found, end, u64::MAX, is_older)
     }
 
-    /// The first record below `end` that should be there after operation `at` and isn't.
+    /// Returns the first record below `end` that must be there after operation `at` but is not.
     fn first_missing(&self, found: &Found, end: Lsn, at: u64) -> Option<Lsn> {
         self.first_missing_of(found, end, at, |_| true)
     }
@@ -289,29 +366,32 @@ impl Oracle {
         counts: impl Fn(&Placed) -> bool,
     ) -> Option<Lsn> {
         let lsns: BTreeSet<Lsn> = found.iter().map(|(lsn, _)| *lsn).collect();
-        let asked = self.firsts.iter().filter(|it| !it.is_refused && it.asked.operation <= at);
-        let first = asked.map(|it| it.to).max().unwrap_or(Lsn::ZERO);
+        let requested =
+            self.firsts.iter().filter(|it| !it.is_refused && it.requested.operation <= at);
+        let first = requested.map(|it| it.to).max().unwrap_or(Lsn::ZERO);
         let expected = self.at.range(first.min(end)..end).flat_map(|(_, there)| there);
         let mut expected = expected.map(|&index| &self.placed[index]).filter(|placed| {
             placed.began.operation <= at
                 && counts(placed)
+                && !self.may_be_ordered_later(placed, at)
                 && !self.may_be_cut(placed.lsn, placed.began, at)
         });
         expected.find(|placed| !lsns.contains(&placed.lsn)).map(|placed| placed.lsn)
     }
 
-    /// Whether all of `found` was appended, and all that was appended below `committed` is there:
-    /// all that can be asked of a medium that lies.
+    /// Checks that each record of `found` was appended, and that none below `committed` is missing.
+    /// A lying disk cannot promise more.
     pub(crate) fn check_genuine(&self, found: &Found, committed: Lsn) -> Result<(), String> {
         self.check_records(found, u64::MAX)?;
         match self.first_missing(found, committed, u64::MAX) {
-            Some(gone) => Err(format!("{gone} is lost in silence, committed to {committed}")),
+            Some(gone) => {
+                Err(format!("{gone} is lost without an error, committed up to {committed}"))
+            }
             None => Ok(()),
         }
     }
 
-    /// Nothing that was never appended, nothing twice, nothing over something else, and nothing that
-    /// was truncated by operation `at`.
+    /// Checks that no record is foreign, duplicate, overlapping, or truncated by operation `at`.
     pub(crate) fn check_records(&self, found: &Found, at: u64) -> Result<(), String> {
         for window in found.windows(2) {
             let after = window[0].0.as_u64() + frame_bytes_min(&window[0].1);
@@ -328,10 +408,10 @@ impl Oracle {
                 let taken = |cut: &&Truncation| cut.to <= *lsn && cut.has_taken(placed.noted, at);
                 self.cuts.iter().find(taken).filter(|_| !self.is_lied_to)
             });
-            // An empty record may have been cut, and another one appended in its place.
+            // An empty record may have been truncated, and another one appended at its position.
             match takers.min_by_key(Option::is_some) {
                 Some(Some(cut)) => {
-                    return Err(format!("{lsn} is back: the log was cut at {}", cut.to));
+                    return Err(format!("{lsn} is back, but the log was truncated at {}", cut.to));
                 }
                 Some(None) => {}
                 None if there.iter().any(|placed| {
@@ -343,7 +423,7 @@ impl Oracle {
                 None if self.attempted.contains(payload) => {}
                 None => return Err(format!("never appended: {} bytes at {lsn}", payload.len())),
             }
-            // Shorter ones may be alike.
+            // Payloads shorter than an id may be equal.
             let before = (payload.len() >= 8).then(|| seen.insert(payload, lsn)).flatten();
             if let Some(before) = before {
                 return Err(format!("{lsn} is a second copy of {before}"));
@@ -357,7 +437,7 @@ impl Oracle {
         for batch in &self.attempted_batches {
             let there = batch.iter().filter(|part| payloads.contains(part)).count();
             if there != 0 && there != batch.len() {
-                return Err(format!("{there} of a batch of {}", batch.len()));
+                return Err(format!("{there} records of a batch of {}", batch.len()));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The format by hand, from `docs/FORMAT.md` and not from the crate.
+//! Encodes the format by hand, from `docs/FORMAT.md` instead of the crate.
 
 pub(crate) fn file_name(sequence: u64) -> String {
     format!("{sequence:020}.wal")
@@ -8,7 +8,7 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// The seal of a frame, from `docs/FORMAT.md` and not from the crate.
+/// Seals a frame as `docs/FORMAT.md` describes.
 pub(crate) fn seal(
     log_id: &[u8],
     epoch: u64,
@@ -42,7 +42,7 @@ pub(crate) fn seal(
     frame
 }
 
-/// Seals the header anew, after a field was changed.
+/// Seals the header again after a change of a field.
 pub(crate) fn reseal_header(file: &mut [u8]) {
     let encoded = u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
     let crc = crc32c::crc32c(&file[..encoded - 4]);

@@ -1,6 +1,6 @@
-//! The law of `TruncateAtDamage`: after every damage the log opens, all that stands before the first
-//! damaged place is there byte for byte, all that was cut is in a copy that the manifest names, and
-//! the log opens as any other from then on.
+//! The invariant of `TruncateAtDamage`: after every damage the log opens. All records before the
+//! first damage are there, every cut byte is in a copy that the manifest names, and the log then
+//! opens as usual.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use highwater::{
 
 use super::{
     bytes::word,
-    law::{Outcome, outcome},
+    invariant::{Outcome, outcome},
     log::{Frame, HEADER, Log, block_on},
 };
 
 const PART: u8 = 2;
 
-/// What an opening gave that cuts at damage.
+/// The result of opening with the cutting policy.
 struct Cut {
     found: BTreeMap<Lsn, Vec<u8>>,
     report: RecoveryReport,
@@ -41,13 +41,13 @@ fn open_cutting(damaged: &Image) -> Result<Cut, Error> {
     })
 }
 
-/// A frame counts if it, and one of the two headers of its segment, is as it was.
+/// Returns whether the frame, and one copy of its segment's header, are unchanged.
 fn is_whole(log: &Log, damaged: &Image, frame: &Frame) -> bool {
-    let header = |at| log.is_intact(damaged, &frame.name, at, 116);
+    let header = |at| log.is_intact(damaged, &frame.name, at, 124);
     (header(0) || header(2048)) && log.is_intact(damaged, &frame.name, frame.offset, frame.bytes)
 }
 
-/// Below this all frames are whole; never within a batch.
+/// Returns the LSN below which all frames are intact. It is never within a batch.
 fn first_damaged(log: &Log, damaged: &Image) -> u64 {
     let kind = |frame: &Frame| log.image.bytes(&frame.name).unwrap()[frame.offset + 4];
     let Some(mut at) = log.frames.iter().position(|frame| !is_whole(log, damaged, frame)) else {
@@ -79,7 +79,7 @@ pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
     let intact_to = first_damaged(log, damaged);
     let mut kept = log.records.keys().filter(|lsn| lsn.as_u64() < intact_to);
     if let Some(lost) = kept.find(|lsn| !found.contains_key(lsn)) {
-        return Err(format!("{lost} is gone, all is intact up to {intact_to}; {report}"));
+        return Err(format!("{lost} is lost, although all is intact up to {intact_to}; {report}"));
     }
     let durable = report.cut.as_ref().and_then(|cut| cut.durable.as_ref());
     if let Some(durable) = durable {
@@ -87,15 +87,19 @@ pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
     } else if let Outcome::Refused(error) | Outcome::Opened { error: Some(error), .. } =
         outcome(damaged)
     {
-        return Err(format!("no durable cut is reported, and without one: {error}; {report}"));
+        return Err(format!(
+            "no durable cut is reported, but without the policy: {error}; {report}"
+        ));
     }
     check_copies(log, damaged, &cut).map_err(|what| format!("{what}; {report}"))?;
     match outcome(after) {
         Outcome::Opened { found: again, error: None, .. } if again == *found => Ok(()),
-        Outcome::Opened { found: again, error, .. } => {
-            Err(format!("then {} of {} records, {error:?}; {report}", again.len(), found.len()))
-        }
-        Outcome::Refused(error) => Err(format!("then refused: {error}; {report}")),
+        Outcome::Opened { found: again, error, .. } => Err(format!(
+            "reopened: {} of {} records, {error:?}; {report}",
+            again.len(),
+            found.len()
+        )),
+        Outcome::Refused(error) => Err(format!("reopening fails: {error}; {report}")),
     }
 }
 
@@ -107,13 +111,13 @@ fn check_manifest(durable: &DurableCut, after: &Image) -> Result<(), String> {
     }
     for copy in &durable.copies {
         if !text.contains(&copy.segment) || after.bytes(&copy.kept_as).is_none() {
-            return Err(format!("{copy:?} is not kept or not told: {text}"));
+            return Err(format!("{copy:?} is not kept or not listed: {text}"));
         }
     }
     Ok(())
 }
 
-/// Whatever a file held that isn't the log's any more is in a copy.
+/// Checks that all bytes that left the log are in a copy.
 fn check_copies(log: &Log, damaged: &Image, cut: &Cut) -> Result<(), String> {
     let Cut { report, after, .. } = cut;
     let names = after.names();
@@ -128,13 +132,16 @@ fn check_copies(log: &Log, damaged: &Image, cut: &Cut) -> Result<(), String> {
         else {
             continue;
         };
-        // Damaged or not: nothing is dropped. What has another place now may still be the log's.
+        // The zeros at the end of a file, also those of a damaged frame, are given back.
+        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let bytes = if is_whole(log, damaged, frame) { bytes } else { &bytes[..used] };
+        // Damaged bytes must be kept, too. Bytes that have moved may still belong to the log.
         let is_moved = !is_whole(log, damaged, frame) && names.contains(&frame.name);
-        let is_kept = bytes.iter().all(|&byte| byte == 0)
+        let is_kept = used == 0
             || copies.iter().any(|name| holds(after, name, bytes))
             || is_moved && holds(after, &frame.name, bytes);
         if !is_kept {
-            return Err(format!("the bytes of the frame at {} are gone", frame.lsn));
+            return Err(format!("the bytes of the frame at {} are lost", frame.lsn));
         }
     }
     for name in damaged.names().iter().filter(|name| name.ends_with(".wal")) {
@@ -142,10 +149,10 @@ fn check_copies(log: &Log, damaged: &Image, cut: &Cut) -> Result<(), String> {
         let has_frames = bytes.get(HEADER..).is_some_and(|rest| rest.iter().any(|&b| b != 0));
         let is_there = names.contains(name)
             || copies.iter().any(|copy| after.bytes(copy).unwrap() == bytes)
-            // Replaced by a rotation that never was: an ordinary cut of zeros, or a rewritten end.
+            // A rotation that never happened: an ordinary cut of zeros, or a rewritten end.
             || report.cut.as_ref().is_none_or(|cut| cut.durable.is_none());
         if has_frames && !is_there {
-            return Err(format!("{name} is gone, it had base {}", word(bytes, 32)));
+            return Err(format!("{name} is lost, its base was {}", word(bytes, 32)));
         }
     }
     Ok(())

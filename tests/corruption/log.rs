@@ -1,4 +1,4 @@
-//! Small logs of every kind, and all that is known of them.
+//! Small logs of each kind, and all facts about them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) async fn open(disk: &Disk) -> highwater::Result<Wal> {
     Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10).open_with(disk.clone()).await
 }
 
-/// A frame of an intact log: where it stands, and what it claims.
+/// A frame of an intact log: its place and its commitment.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) name: String,
@@ -29,7 +29,7 @@ pub(crate) struct Frame {
     pub(crate) commitment: u64,
 }
 
-/// An intact log and all that is known of it.
+/// An intact log and all facts about it.
 #[derive(Clone)]
 pub(crate) struct Log {
     pub(crate) name: &'static str,
@@ -98,14 +98,14 @@ impl Log {
         part(damaged).flatten().is_some_and(|part_| Some(Some(part_)) == part(&self.image))
     }
 
-    /// The highest position that anything intact in `damaged` claims was synced.
+    /// Returns the highest commitment of any intact frame or header in `damaged`.
     pub(crate) fn surviving_commitment(&self, damaged: &Image) -> u64 {
         let frames = self
             .frames
             .iter()
             .filter(|frame| self.is_intact(damaged, &frame.name, frame.offset, frame.bytes));
         let headers = self.segments().into_iter().filter(|name| {
-            word(self.image.bytes(name).unwrap(), 0) != 0 && self.is_intact(damaged, name, 0, 116)
+            word(self.image.bytes(name).unwrap(), 0) != 0 && self.is_intact(damaged, name, 0, 124)
         });
         let headers = headers.map(|name| word(self.image.bytes(&name).unwrap(), 80));
         frames.map(|frame| frame.commitment).chain(headers).max().unwrap_or(0)
@@ -116,7 +116,7 @@ pub(crate) fn payload(i: u64) -> Vec<u8> {
     (0..20 + i * 13 % 120).map(|j| (i * 31 + j * 7) as u8 | 1).collect()
 }
 
-/// Appends `count` records from number `from` on, some in batches, with a sync now and then.
+/// Appends `count` records from number `from` on, some in batches, with some syncs.
 pub(crate) async fn fill(wal: &Wal, from: u64, count: u64, records: &mut BTreeMap<Lsn, Vec<u8>>) {
     let mut i = from;
     while i < from + count {
@@ -164,7 +164,7 @@ pub(crate) fn unclosed_log() -> Log {
     })
 }
 
-/// A log that was recovered `times` times and acknowledged more after that.
+/// Returns a log that was recovered `times` times, with more acknowledged records after that.
 pub(crate) fn recovered_log(name: &'static str, times: u64, closes: bool) -> Log {
     block_on(async {
         let mut disk = Disk::new(3);
@@ -194,6 +194,6 @@ pub(crate) fn logs() -> Vec<Log> {
         unclosed_log(),
         recovered_log("recovered, unclosed", 0, false),
         recovered_log("recovered, closed", 0, true),
-        recovered_log("recovered again and again", 2, false),
+        recovered_log("recovered twice", 2, false),
     ]
 }

@@ -1,11 +1,11 @@
-//! The records of a Raft log, byte for byte: every kind of them, and what reading them gives.
+//! Golden files of a Raft log: each kind of record, byte for byte, and its contents after reading.
 
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
 use highwater::{
-    Error, Wal,
-    raft::{Entries, GroupInfo, RaftGroup, RaftLog, RaftOptions},
+    Wal,
+    raft::{Entries, Error, GroupInfo, RaftGroup, RaftLog, RaftOptions},
     simulation::{Disk, Image},
 };
 
@@ -24,7 +24,7 @@ async fn append(group: &RaftGroup, entries: &[(u64, u64, &[u8])]) {
     group.append(gathered).await.unwrap().synced().await.unwrap();
 }
 
-/// Every change of a group once, and a group that is gone.
+/// Makes each change of a group once, and removes another group.
 async fn change(log: &RaftLog) {
     let group = log.group(1);
     group.set_vote("term 2, node 1").await.unwrap().synced().await.unwrap();
@@ -53,8 +53,8 @@ fn changed() -> Image {
     disk.image()
 }
 
-/// The same gone on with until the entries of the idle group were copied, and the next header names a
-/// state record.
+/// Returns the same log after more changes: the idle group's entries were copied, and the newest
+/// header names a state record.
 fn condensed() -> Image {
     let disk = Disk::new(7);
     block_on(async {
@@ -63,7 +63,7 @@ fn condensed() -> Image {
         change(&log).await;
         let group = log.group(1);
         let mut index = 5;
-        while log.stats().rewritten_bytes == 0 || log.stats().state_count < 2 {
+        while log.stats().rewritten_bytes == 0 || log.stats().checkpoint_count < 2 {
             append(&group, &[(index, 301, &[6; 900])]).await;
             group.purge(index - 1, 301, "").await.unwrap().synced().await.unwrap();
             index += 1;
@@ -73,7 +73,7 @@ fn condensed() -> Image {
     disk.image()
 }
 
-/// A log whose second record begins with this byte.
+/// Returns a log whose second record begins with the byte `kind`.
 fn foreign(kind: u8) -> Image {
     let disk = Disk::new(7);
     block_on(async {
@@ -86,14 +86,14 @@ fn foreign(kind: u8) -> Image {
     disk.image()
 }
 
-/// The first bytes of the records.
+/// Returns the first byte of each record.
 async fn kinds(image: &Image) -> BTreeSet<u8> {
     let wal = open(&Disk::with_image(image.clone(), 9)).await.unwrap();
     let kinds = wal.replay(..).map_ok(|record| record.payload[0]).try_collect();
     kinds.await.unwrap()
 }
 
-async fn told(log: &RaftLog, id: u64) -> (GroupInfo, Vec<(u64, u64, Vec<u8>)>) {
+async fn group_contents(log: &RaftLog, id: u64) -> (GroupInfo, Vec<(u64, u64, Vec<u8>)>) {
     let info = log.group(id).state();
     let entries = log.group(id).read_all(..).await.unwrap();
     let entry = |e: highwater::raft::Entry| (e.index, e.term, e.payload.to_vec());
@@ -101,7 +101,7 @@ async fn told(log: &RaftLog, id: u64) -> (GroupInfo, Vec<(u64, u64, Vec<u8>)>) {
 }
 
 #[test]
-fn the_records_of_a_raft_log_are_the_golden_files_byte_for_byte() {
+fn written_raft_log_equals_golden_files() {
     for (name, image) in [("v1_raft.txt", changed()), ("v1_raft_state.txt", condensed())] {
         let made = dump(&image);
         let golden = golden(name, &made);
@@ -111,7 +111,7 @@ fn the_records_of_a_raft_log_are_the_golden_files_byte_for_byte() {
 }
 
 #[test]
-fn the_golden_files_have_every_kind_of_record() {
+fn golden_raft_files_have_each_kind_of_record() {
     let found = ["v1_raft.txt", "v1_raft_state.txt"].map(|name| {
         let image = parse(&recorded(name));
         block_on(kinds(&image))
@@ -121,19 +121,19 @@ fn the_golden_files_have_every_kind_of_record() {
         changed.union(condensed).copied().collect::<Vec<_>>(),
         (0x11..=0x1d).collect::<Vec<_>>()
     );
-    // All changes are read back from records; and from a state record, which names some of them only.
+    // The first file has all changes as records; the second has a state record instead of some.
     let changes = BTreeSet::from([0x11, 0x12, 0x13, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a]);
     assert_eq!(*changed, changes);
     assert!([0x14, 0x1b, 0x1c, 0x1d].iter().all(|kind| condensed.contains(kind)));
 }
 
 #[test]
-fn the_golden_raft_log_is_read_back() {
+fn golden_raft_log_is_read_back() {
     block_on(async {
         let disk = Disk::with_image(parse(&recorded("v1_raft.txt")), 9);
         let log = options().open_with(disk).await.unwrap();
         assert_eq!(log.groups(), [1, 200]);
-        let (info, entries) = told(&log, 1).await;
+        let (info, entries) = group_contents(&log, 1).await;
         let expected = [(3, 3, b"three".to_vec()), (4, 300, b"another four".to_vec())];
         assert_eq!(entries, expected);
         assert_eq!((info.first, info.next, info.last), (3, 5, Some((4, 300))));
@@ -142,20 +142,20 @@ fn the_golden_raft_log_is_read_back() {
         assert_eq!(info.vote.unwrap(), "term 2, node 1");
         assert_eq!(info.committed.unwrap(), "4");
         assert_eq!(info.user.unwrap(), "members");
-        let (info, entries) = told(&log, 200).await;
+        let (info, entries) = group_contents(&log, 200).await;
         assert_eq!(entries, [(9, 1, b"idle".to_vec()), (10, 1, b"as well".to_vec())]);
         assert_eq!((info.first, info.next, info.purged, info.vote), (9, 11, None, None));
     });
 }
 
 #[test]
-fn the_golden_state_record_is_read_back() {
+fn golden_raft_state_record_is_read_back() {
     block_on(async {
         let disk = Disk::with_image(parse(&recorded("v1_raft_state.txt")), 9);
         let log = options().open_with(disk).await.unwrap();
         assert!(log.stats().opened_from_hint);
         assert_eq!(log.groups(), [1, 200]);
-        let (info, entries) = told(&log, 1).await;
+        let (info, entries) = group_contents(&log, 1).await;
         let last = info.next - 1;
         assert_eq!(entries, [(last, 301, vec![6; 900])]);
         let purged = info.purged.unwrap();
@@ -163,22 +163,22 @@ fn the_golden_state_record_is_read_back() {
         assert_eq!(info.vote.unwrap(), "term 2, node 1");
         assert_eq!(info.committed.unwrap(), "4");
         assert_eq!(info.user.unwrap(), "members");
-        let (_, entries) = told(&log, 200).await;
+        let (_, entries) = group_contents(&log, 200).await;
         assert_eq!(entries, [(9, 1, b"idle".to_vec()), (10, 1, b"as well".to_vec())]);
     });
 }
 
 #[test]
-fn records_of_the_next_version_and_of_unknown_kinds_are_refused_and_left_alone() {
+fn newer_and_unknown_raft_records_are_refused() {
     let cases = [
-        ("next_version_raft.txt", 0x22, "another version, or no record of a Raft log"),
-        ("unknown_kind_raft.txt", 0x1e, "an unknown kind"),
+        ("next_version_raft.txt", 0x22, "another version, or not a record of a Raft log"),
+        ("unknown_kind_raft.txt", 0x1e, "unknown kind of record"),
     ];
     for (name, kind, expected) in cases {
         let golden = golden(name, &dump(&foreign(kind)));
         let disk = Disk::with_image(parse(&golden), 9);
         let refused = block_on(options().open_with(disk.clone()));
-        let Err(Error::BadRaftRecord { lsn, reason }) = &refused else { panic!("{refused:?}") };
+        let Err(Error::BadRecord { lsn, reason }) = &refused else { panic!("{refused:?}") };
         assert!(lsn.as_u64() > 0 && *reason == expected, "{refused:?}");
         assert_eq!(block_on(kinds(&disk.image())), BTreeSet::from([0x11, kind]));
     }

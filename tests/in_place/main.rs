@@ -1,5 +1,5 @@
-//! Appends that write themselves: where they do, where they give it over to the pool, and that nobody
-//! can tell the difference but by the clock.
+//! Inline writes and syncs: when a task does them itself, when it hands over to the pool, and that
+//! both have the same results.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,13 +8,13 @@
     reason = "a mistake in a test must stop it"
 )]
 
-mod given_over;
-mod parked;
+mod handover;
 mod runtimes;
 mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 mod syncs;
+mod yielding;
 
 use std::{
     future::Future,
@@ -30,33 +30,33 @@ use highwater::{
     storage::{Locking, Storage, StorageFile},
 };
 
-/// A disk that promises not to wait, the log's work on the pool, and the disk's faults.
+/// Returns a disk that promises not to block, and faults for its use on the pool.
 fn promising() -> (Disk, Faults) {
     let disk = Disk::new(7);
     disk.set_nonblocking_writes(true);
     (disk, Faults::new())
 }
 
-/// Polls `count` times, without waiting to be woken.
+/// Polls `count` times without waiting for a wake-up.
 fn poll_times<F: Future + ?Sized>(future: &mut Pin<Box<F>>, count: usize) {
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..count {
-        assert!(future.as_mut().poll(&mut context).is_pending(), "it has to wait");
+        assert!(future.as_mut().poll(&mut context).is_pending(), "the future must be pending");
     }
 }
 
-/// How many writes that don't wait there were.
+/// Returns the number of nonblocking writes.
 fn nonblocking_count(faults: &Faults) -> usize {
     faults.count(|event| matches!(event, Event::Wrote(wrote) if wrote.is_nonblocking))
 }
 
-/// A write: by whom, how large, and whether it was to wait.
+/// A write: its thread, its size, and whether it was nonblocking.
 type Seen = Arc<Mutex<Vec<(ThreadId, usize, bool)>>>;
 
-/// Who flushed.
+/// The threads that flushed.
 type Flushed = Arc<Mutex<Vec<ThreadId>>>;
 
-/// A storage that notes who writes, and who flushes.
+/// A storage that notes the threads of writes and flushes.
 #[derive(Debug)]
 struct Watched<S> {
     inner: S,
@@ -83,7 +83,7 @@ impl<S: Storage> Watched<S> {
     }
 }
 
-/// How many writes this thread has done itself.
+/// Returns how many writes this thread has done.
 fn here_count(seen: &Seen) -> usize {
     let here = std::thread::current().id();
     seen.lock().unwrap().iter().filter(|(thread, ..)| *thread == here).count()

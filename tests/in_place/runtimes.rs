@@ -1,4 +1,4 @@
-//! Writing in place on real threads: beside everything else, and while the runtime of the pool goes.
+//! Inline writes on real threads: beside all other calls, and while the pool's runtime shuts down.
 
 use std::time::Duration;
 
@@ -21,21 +21,21 @@ fn runtime(thread_count: usize) -> Runtime {
 }
 
 #[test]
-fn on_one_thread_an_append_needs_no_other() {
+fn append_on_one_thread_needs_no_other_thread() {
     let (storage, seen) = Watched::new(Faults::new().over(Disk::new(1)).on_pool());
     runtime(1).block_on(async {
         let wal = small().inline_writes(4096).open_with(storage).await.unwrap();
         for i in 0..20u8 {
             wal.append(&[i; 8]).await.unwrap();
         }
-        assert!(here_count(&seen) >= 20, "each wrote itself: {seen:?}");
+        assert!(here_count(&seen) >= 20, "each append must write inline: {seen:?}");
         wal.close().await.unwrap();
     });
 }
 
-/// The pool goes away while tasks append: each append is answered, and the log says why it stops.
+/// The pool shuts down during appends: each append returns, and the log reports why it stopped.
 #[test]
-fn when_the_pool_is_gone_every_append_is_answered() {
+fn pool_shutdown_ends_every_append() {
     for (round, threads) in [1, 3, 3, 1, 3].into_iter().enumerate() {
         let (disk, faults) = promising();
         let pool = runtime(2);
@@ -62,7 +62,7 @@ fn when_the_pool_is_gone_every_append_is_answered() {
             pool.shutdown_background();
             let mut acknowledged = 0;
             for task in tasks {
-                let (count, error) = within("an append hangs", task).await.unwrap();
+                let (count, error) = within("an append", task).await.unwrap();
                 assert!(matches!(error, Error::Closed { .. }), "{error}");
                 acknowledged += count;
             }
@@ -74,9 +74,9 @@ fn when_the_pool_is_gone_every_append_is_answered() {
     }
 }
 
-/// The lock of a log that has stopped is free when the last write in place has ended, and not before.
+/// The lock of a stopped log is freed after its last inline write has ended.
 #[test]
-fn the_directory_is_locked_while_a_write_in_place_can_land() {
+fn lock_is_held_until_inline_write_ends() {
     let (faults, disk) = (Faults::new(), Disk::new(1));
     let pool = runtime(2);
     let options = small().inline_writes(4096).io_handle(pool.handle().clone());
@@ -97,12 +97,16 @@ fn the_directory_is_locked_while_a_write_in_place_can_land() {
         gate.open();
         let _either = within("append", appending).await.unwrap();
         let again = open_when_free(|| disk.clone()).await;
-        assert_eq!(records(&again).await.len(), 2, "what had landed when the lock was free");
+        assert_eq!(
+            records(&again).await.len(),
+            2,
+            "both records had been written before the lock was freed"
+        );
     });
 }
 
-/// Sixty-four tasks, and beside them syncs, truncations of both ends and, in the end, the close.
-async fn everything_at_once(wal: Wal) {
+/// Runs 64 tasks with all calls, truncations of both ends, and finally a close.
+async fn use_all_calls(wal: Wal) {
     let tasks: Vec<_> = (0..64u32)
         .map(|task| {
             let wal = wal.clone();
@@ -110,12 +114,12 @@ async fn everything_at_once(wal: Wal) {
                 for i in 0..40u32 {
                     let payload = [task.to_le_bytes(), i.to_le_bytes()].concat();
                     let payload = payload.repeat(1 + (task + i) as usize % 20);
-                    let answer = match (task + i) % 16 {
+                    let result = match (task + i) % 16 {
                         0 => wal.append_and_sync(&payload).await.map(drop),
                         1 => wal.sync().await.map(drop),
                         2 => wal.append_batch([&payload, &payload]).await.map(drop),
                         3 if task == 7 => match wal.append(&payload).await {
-                            Ok(lsn) => wal.truncate_before(lsn).await,
+                            Ok(lsn) => wal.truncate_before(lsn).await.map(drop),
                             Err(error) => Err(error),
                         },
                         5 if task == 9 => match wal.append(&payload).await {
@@ -123,18 +127,19 @@ async fn everything_at_once(wal: Wal) {
                             Err(error) => Err(error),
                         },
                         6 => {
-                            // Dropped wherever it stands.
+                            // Dropped at an arbitrary point.
                             let append = wal.append(&payload);
                             let _ = tokio::time::timeout(Duration::ZERO, append).await;
                             Ok(())
                         }
                         _ => wal.append(&payload).await.map(drop),
                     };
-                    match answer {
+                    match result {
                         Ok(())
                         | Err(
                             Error::Truncated { .. }
-                            | Error::OutOfRange { .. }
+                            | Error::BelowFirst { .. }
+                            | Error::AboveEnd { .. }
                             | Error::NotABoundary { .. },
                         ) => {}
                         Err(Error::Closed { .. }) => return,
@@ -158,7 +163,7 @@ async fn everything_at_once(wal: Wal) {
 }
 
 #[test]
-fn beside_everything_else_nothing_hangs_and_what_is_left_is_in_order() {
+fn truncate_concurrent_with_all_operations() {
     for (threads, inline_bytes) in [(1, 0), (1, 4096), (3, 0), (3, 4096), (3, 200)] {
         let (disk, faults) = promising();
         faults.record(false);
@@ -168,7 +173,7 @@ fn beside_everything_else_nothing_hangs_and_what_is_left_is_in_order() {
             let storage = faults.over(disk.clone()).on_pool();
             let options = small().inline_writes(inline_bytes).recycle_segments(2);
             let options = options.inline_syncs(inline_bytes == 4096);
-            everything_at_once(options.open_with(storage).await.unwrap()).await;
+            use_all_calls(options.open_with(storage).await.unwrap()).await;
             let again = small().open_with(disk).await.unwrap();
             assert!(again.recovery().was_closed, "{}", again.recovery());
             let found = records(&again).await;

@@ -1,4 +1,4 @@
-//! Writes in place in simulations: they are done by the tasks, and others run beside them.
+//! Inline writes in simulations: tasks do them, and other tasks run beside them.
 
 use std::io::ErrorKind;
 
@@ -6,7 +6,7 @@ use highwater::simulation::{self, Disk, Event, Op, Simulation};
 
 use crate::{Watched, here_count, support::small};
 
-/// What a run does, and how many writes its tasks did themselves.
+/// Returns the events of a run, and the number of writes that its tasks did.
 fn run(seed: u64, inline_bytes: u64, is_promising: bool) -> (Vec<Event>, usize) {
     let disk = Disk::new(seed);
     disk.set_nonblocking_writes(is_promising);
@@ -40,13 +40,13 @@ fn run(seed: u64, inline_bytes: u64, is_promising: bool) -> (Vec<Event>, usize) 
 }
 
 #[test]
-fn tasks_of_a_simulation_write_themselves() {
+fn simulated_tasks_write_inline() {
     let mut during_a_flush = 0;
     for seed in 0..20 {
-        assert_eq!(run(seed, 0, false).1, 0, "nothing in place, unless it is asked for");
-        assert!(run(seed, 4096, false).1 > 3, "plain writes");
+        assert_eq!(run(seed, 0, false).1, 0, "no inline writes by default");
+        assert!(run(seed, 4096, false).1 > 3, "too few blocking inline writes");
         let (events, here) = run(seed, 0, true);
-        assert!(here > 3, "writes that don't wait");
+        assert!(here > 3, "too few nonblocking inline writes");
         let mut open_flushes = 0;
         for event in &events {
             match event {
@@ -59,11 +59,11 @@ fn tasks_of_a_simulation_write_themselves() {
             }
         }
     }
-    assert!(during_a_flush > 0, "a write in place beside a flush");
+    assert!(during_a_flush > 0, "no inline write overlapped a flush");
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run() {
+fn same_seed_gives_same_run() {
     for seed in 0..6 {
         let (events, here) = run(seed, 64, true);
         assert_eq!(run(seed, 64, true), (events, here));

@@ -1,4 +1,4 @@
-//! Commits whose task flushes for itself, and for all who wait with it.
+//! Inline syncs: a commit's task flushes for itself and for all tasks that wait with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     support::{open_when_free, reached, records, small, within},
 };
 
-/// The system's number for an input/output error.
+/// The error number of an I/O error.
 const EIO: i32 = 5;
 
 fn current_thread() -> Runtime {
@@ -25,7 +25,7 @@ fn syncing() -> Options {
 }
 
 #[test]
-fn a_lone_commit_needs_no_other_thread() {
+fn single_inline_commit_needs_no_other_thread() {
     let (storage, seen) = Watched::new(Faults::new().over(Disk::new(1)).on_pool());
     let flushed = Arc::clone(&storage.flushed);
     current_thread().block_on(async {
@@ -44,7 +44,7 @@ fn a_lone_commit_needs_no_other_thread() {
 }
 
 #[test]
-fn the_tasks_of_a_thread_share_a_flush() {
+fn tasks_of_one_thread_share_a_flush() {
     let (storage, _) = Watched::new(Faults::new().over(Disk::new(1)).on_pool());
     let flushed = Arc::clone(&storage.flushed);
     current_thread().block_on(async {
@@ -59,18 +59,18 @@ fn the_tasks_of_a_thread_share_a_flush() {
         for commit in commits {
             commit.await.unwrap().unwrap();
         }
-        assert_eq!(flushed.lock().unwrap().len(), opened + 1, "one for all ten");
+        assert_eq!(flushed.lock().unwrap().len(), opened + 1, "one flush for all ten commits");
         wal.close().await.unwrap();
     });
 }
 
-/// Without letting others go first, a loop of commits would be all that its thread does.
+/// Without yields, a loop of commits would starve the other tasks of its thread.
 #[test]
-fn a_loop_of_commits_keeps_nobody_from_its_thread() {
+fn commit_loop_yields_to_other_tasks() {
     current_thread().block_on(async {
         let wal = syncing().open_with(Faults::new().over(Disk::new(1)).on_pool()).await.unwrap();
         let mut other = tokio::spawn(async { 7 });
-        // The first lets others go first in any case, and later ones every fourth time.
+        // The first commit yields in any case, later ones every fourth time.
         wal.append_and_sync(b"first").await.unwrap();
         assert!(matches!(futures::poll!(&mut other), std::task::Poll::Ready(Ok(7))));
         let mut other = tokio::spawn(async { 7 });
@@ -82,24 +82,24 @@ fn a_loop_of_commits_keeps_nobody_from_its_thread() {
 }
 
 #[tokio::test]
-async fn dropped_while_others_go_first_it_is_synced_all_the_same() {
+async fn dropped_yielding_commit_is_still_synced() {
     let disk = Disk::new(1);
     let wal = syncing().open_with(Faults::new().over(disk.clone()).on_pool()).await.unwrap();
     let mut commit = Box::pin(wal.append_and_sync(b"kept"));
     poll_times(&mut commit, 1);
-    assert_eq!(wal.watermarks().synced.as_u64(), 0, "it lets others go first");
+    assert_eq!(wal.watermarks().synced.as_u64(), 0, "the commit must yield");
     drop(commit);
     let synced = async {
         while wal.watermarks().synced.as_u64() == 0 {
             tokio::task::yield_now().await;
         }
     };
-    within("nobody syncs it", synced).await;
+    within("the sync of the record", synced).await;
 }
 
-/// A commit that is not polled any more has claimed nothing: nobody waits for it.
+/// A commit that is not polled holds no role, so no call waits for it.
 #[tokio::test]
-async fn one_who_is_not_polled_holds_up_nobody() {
+async fn held_commit_does_not_block_other_calls() {
     let disk = Disk::new(1);
     let open =
         || async { syncing().open_with(Faults::new().over(disk.clone()).on_pool()).await.unwrap() };
@@ -113,7 +113,7 @@ async fn one_who_is_not_polled_holds_up_nobody() {
     within("sync", wal.sync()).await.unwrap();
     drop(held);
     wal.close().await.unwrap();
-    // The first commit of a log lets others go first.
+    // The first commit of a log yields.
     let wal = open().await;
     let mut held = Box::pin(wal.append_and_sync(b"until the end"));
     poll_times(&mut held, 1);
@@ -124,7 +124,7 @@ async fn one_who_is_not_polled_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn what_comes_while_it_flushes_is_left_to_a_job() {
+async fn commit_during_inline_flush_is_done_by_job() {
     let (faults, disk) = (Faults::new(), Disk::new(1));
     let wal = syncing().open_with(faults.over(disk).on_pool()).await.unwrap();
     let gate = faults.on(Op::Sync).once().gate();
@@ -141,7 +141,7 @@ async fn what_comes_while_it_flushes_is_left_to_a_job() {
 }
 
 #[tokio::test]
-async fn a_flush_that_fails_in_place_stops_the_log_for_everybody() {
+async fn failed_inline_flush_poisons_log_for_all() {
     let (faults, disk) = (Faults::new(), Disk::new(1));
     let wal = syncing().open_with(faults.over(disk).on_pool()).await.unwrap();
     wal.append_and_sync(b"before").await.unwrap();
@@ -157,12 +157,12 @@ async fn a_flush_that_fails_in_place_stops_the_log_for_everybody() {
     let flushes = |event: &Event| matches!(event, Event::SyncEnded { .. });
     let so_far = faults.count(flushes);
     assert!(wal.sync().await.unwrap_err().is_poisoned());
-    assert_eq!(faults.count(flushes), so_far, "nobody asks again");
+    assert_eq!(faults.count(flushes), so_far, "a failed flush must not be repeated");
 }
 
-/// The pool goes away while tasks commit: each is answered, and what was acknowledged is there.
+/// The pool shuts down during commits: each returns, and acknowledged records are there.
 #[test]
-fn when_the_pool_is_gone_every_commit_is_answered() {
+fn pool_shutdown_ends_every_commit() {
     for round in 0..4u64 {
         let disk = Disk::new(round);
         let pool = Builder::new_multi_thread().worker_threads(1).build().unwrap();
@@ -189,7 +189,7 @@ fn when_the_pool_is_gone_every_commit_is_answered() {
             pool.shutdown_background();
             let mut acknowledged = 0;
             for commit in commits {
-                let (count, error) = within("a commit hangs", commit).await.unwrap();
+                let (count, error) = within("a commit", commit).await.unwrap();
                 assert!(matches!(error, Error::Closed { .. }), "{error}");
                 acknowledged += count;
             }

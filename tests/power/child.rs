@@ -1,4 +1,4 @@
-//! The process whose power is cut: a log under load on unsynced memory, and how it is run and killed.
+//! The child process of `power_cut.rs`: a log under load, and the functions to start and kill it.
 
 use std::{
     fmt,
@@ -6,11 +6,12 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::{
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{self, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use highwater::{
@@ -27,7 +28,7 @@ const LIE: &str = "HIGHWATER_POWER_LIE";
 
 pub(crate) const TASKS: u64 = 10;
 pub(crate) const BATCH_COUNT: u64 = 3;
-/// A child that nobody kills is gone after this.
+/// A child exits after this time if it is not killed.
 const LIFETIME: Duration = Duration::from_secs(5);
 const ENDED_BY_ITSELF: i32 = 3;
 
@@ -35,15 +36,15 @@ pub(crate) fn is_batching(task: u64) -> bool {
     task % 5 == 2
 }
 
-/// What a storage only says it does: each must be caught.
+/// A lie of the storage. The test must catch each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lie {
     None,
-    /// `sync_data` answers Ok and does nothing.
+    /// `sync_data` returns `Ok` and does nothing.
     SkipSync,
-    /// One `sync_data` in four does.
+    /// One `sync_data` in four does nothing.
     SkipSomeSyncs,
-    /// `sync_dir` does.
+    /// `sync_dir` does nothing.
     SkipSyncDir,
 }
 
@@ -51,11 +52,11 @@ impl Lie {
     const ALL: [Lie; 4] = [Lie::None, Lie::SkipSync, Lie::SkipSomeSyncs, Lie::SkipSyncDir];
 }
 
-/// What a child said before it was killed.
+/// The output of a child before it was killed.
 pub(crate) struct Run {
     /// LSN, task and number.
     pub(crate) acknowledged: Vec<(Lsn, u64, u64)>,
-    /// How it ended, if it wasn't killed.
+    /// The exit status, if it was not killed.
     pub(crate) ended: Option<String>,
     after: Duration,
     early_one_in: u32,
@@ -73,27 +74,35 @@ impl fmt::Display for Run {
     }
 }
 
-/// Every other cut finds that some of the unsynced bytes had gone ahead: few, or most of them.
+/// Returns how many unsynced writes reach the disk early: one in 2, 8 or 40; 0 means none.
 fn early_one_in(cut: u64) -> u32 {
     if cut % 2 == 0 { 0 } else { [2, 8, 40][mixed(cut ^ 1, 3) as usize] }
 }
 
-/// On some devices a flush has done its work a while before it answers, and more is written then.
+/// Returns the time between a flush's effect and its return. Writes in it are not covered.
 fn pause(cut: u64) -> Option<Duration> {
     (cut % 5 < 2).then_some(Duration::from_millis(1))
 }
 
-/// From the moment at which the child opens the log.
+/// The least number of records that a paced cut must check.
+pub(crate) const ACKNOWLEDGED_MIN: usize = 10;
+
+/// Returns whether a cut waits for acknowledgements. One in three does not, to hit a creation or a
+/// recovery.
+fn is_paced(cut: u64) -> bool {
+    cut % 3 != 0
+}
+
+/// Returns the time from the child's opening of the log to its kill.
 fn killed_after(cut: u64) -> Duration {
-    // One in three is to come upon a creation or a recovery, or soon after it.
-    let most_us = if cut % 3 == 0 { 8_000 } else { 120_000 };
+    let most_us = if !is_paced(cut) { 8_000 } else { 120_000 };
     Duration::from_micros(mixed(cut, most_us))
 }
 
-/// Starts a child, kills it at some moment and says what it had acknowledged by then.
+/// Starts a child, kills it, and returns its acknowledgements.
 pub(crate) fn run_and_kill(directory: &Path, cut: u64, lie: Lie) -> Run {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_whose_power_is_cut", "--nocapture"])
+        .args(["--exact", "child_under_power_cut", "--nocapture"])
         .env(DIRECTORY, directory)
         .env(CUT, cut.to_string())
         .env(LIE, format!("{lie:?}"))
@@ -102,10 +111,17 @@ pub(crate) fn run_and_kill(directory: &Path, cut: u64, lie: Lie) -> Run {
         .unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
     let (opens, opening) = mpsc::channel();
-    let reader = thread::spawn(move || read_acknowledgements(stdout, &opens));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let reader = thread::spawn(move || read_acknowledgements(stdout, &opens, &counter));
     let after = killed_after(cut);
     if opening.recv_timeout(LIFETIME).is_ok() {
         thread::sleep(after);
+    }
+    let began = Instant::now();
+    let has_time = || began.elapsed() < LIFETIME / 2;
+    while is_paced(cut) && count.load(Ordering::Relaxed) < ACKNOWLEDGED_MIN && has_time() {
+        thread::sleep(Duration::from_millis(1));
     }
     let ended = child.try_wait().unwrap().map(|status| status.to_string());
     child.kill().unwrap();
@@ -114,17 +130,22 @@ pub(crate) fn run_and_kill(directory: &Path, cut: u64, lie: Lie) -> Run {
     Run { acknowledged, ended, after, early_one_in: early_one_in(cut), pause: pause(cut) }
 }
 
-fn read_acknowledgements(mut from: impl BufRead, opens: &Sender<()>) -> Vec<(Lsn, u64, u64)> {
+fn read_acknowledgements(
+    mut from: impl BufRead,
+    opens: &Sender<()>,
+    count: &AtomicUsize,
+) -> Vec<(Lsn, u64, u64)> {
     let mut acknowledged = Vec::new();
     let mut line = String::new();
-    // A line that was cut by the kill was not acknowledged.
+    // A line cut off by the kill does not count as acknowledged.
     while from.read_line(&mut line).is_ok_and(|count| count > 0) && line.ends_with('\n') {
-        // The test harness may have written something in front of the first line.
+        // The test harness may have written text before the first line.
         if line.contains("opening") {
             let _ = opens.send(());
         } else if let Some((_, ack)) = line.split_once("ack ") {
             let numbers: Vec<u64> = ack.split_whitespace().map(|n| n.parse().unwrap()).collect();
             acknowledged.push((Lsn::new(numbers[0]), numbers[1], numbers[2]));
+            count.fetch_add(1, Ordering::Relaxed);
         }
         line.clear();
     }
@@ -132,7 +153,7 @@ fn read_acknowledgements(mut from: impl BufRead, opens: &Sender<()>) -> Vec<(Lsn
 }
 
 /// Opens the log and appends from many tasks until it is killed, if this process is a child.
-pub(crate) fn run_if_told() {
+pub(crate) fn run_if_child() {
     let (Ok(directory), Ok(cut)) = (std::env::var(DIRECTORY), std::env::var(CUT)) else {
         return;
     };
@@ -148,21 +169,22 @@ pub(crate) fn run_if_told() {
     runtime.block_on(async {
         let files = FileStorage::create(&directory).unwrap();
         let storage = WriteBack::new(files).with_early_write_back(cut, early_one_in(cut));
-        say("opening\n");
+        print_line("opening\n");
         let device = Device { inner: storage, lie, pause: pause(cut) };
         let wal = options().open_with(device).await.unwrap();
-        let tasks = (0..TASKS).map(|task| tokio::spawn(append_for_ever(wal.clone(), cut, task)));
+        let tasks =
+            (0..TASKS).map(|task| tokio::spawn(append_until_killed(wal.clone(), cut, task)));
         futures::future::join_all(tasks).await;
     });
 }
 
-/// One write: a line is said whole or not at all.
-fn say(line: &str) {
+/// Prints a line in one write, so that it appears whole or not at all.
+fn print_line(line: &str) {
     io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
-/// Appends in the one way or the other, and acknowledges what is synced.
-async fn append_for_ever(wal: Wal, cut: u64, task: u64) {
+/// Appends in one of five ways, and acknowledges synced records.
+async fn append_until_killed(wal: Wal, cut: u64, task: u64) {
     let mut number = 0;
     loop {
         let payload = |i: u64| payload(cut, task, number + i);
@@ -193,7 +215,7 @@ async fn append_for_ever(wal: Wal, cut: u64, task: u64) {
                 }
                 wal.sync_to(*lsns.last().unwrap()).await.unwrap();
             }
-            // Written beside the others' flushes, and never acknowledged.
+            // Written during the others' flushes, and never acknowledged.
             _ => {
                 wal.append(payload(0)).await.unwrap();
                 tokio::time::sleep(Duration::from_micros(300)).await;
@@ -201,13 +223,13 @@ async fn append_for_ever(wal: Wal, cut: u64, task: u64) {
             }
         }
         for lsn in lsns {
-            say(&format!("ack {} {task} {number}\n", lsn.as_u64()));
+            print_line(&format!("ack {} {task} {number}\n", lsn.as_u64()));
             number += 1;
         }
     }
 }
 
-/// A storage that takes its time, or doesn't do all that it says.
+/// A storage that is slow or lies.
 #[derive(Debug)]
 struct Device<S> {
     inner: S,

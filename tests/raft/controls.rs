@@ -1,62 +1,63 @@
-//! Negative controls: mistakes that Raft logs have really made. The sweeps must catch each, or they
-//! prove nothing.
+//! Negative controls: mistakes that real Raft logs have made. The sweeps must catch each of them.
 
 use highwater::sabotage::{self, Sabotage};
 
-use super::sweep::{How, Tally, fail_syncs, sweep};
+use super::sweep::{SweepOptions, Tally, fail_syncs, sweep};
 
-const IN_PLACE: How = How { in_simulation: false, one_in: 10, swapped: false };
-const SIMULATED: How = How { in_simulation: true, one_in: 10, swapped: false };
+const IN_PLACE: SweepOptions =
+    SweepOptions { in_simulation: false, one_in: 10, delays_votes: false };
+const SIMULATED: SweepOptions =
+    SweepOptions { in_simulation: true, one_in: 10, delays_votes: false };
 
-/// Runs seeds with the mistake made until one says something.
-fn assert_caught(what: &str, seeds: u64, run: impl Fn(u64, &mut Tally) -> Result<(), String>) {
+/// Runs seeds with the mistake until one fails.
+fn assert_caught(mistake: &str, seeds: u64, run: impl Fn(u64, &mut Tally) -> Result<(), String>) {
     let mut tally = Tally::default();
     let caught = (0..seeds).find_map(|seed| run(seed, &mut tally).err());
-    let told = caught.unwrap_or_else(|| panic!("{what} was not caught: {tally:?}"));
-    println!("{what} is caught after {tally:?}:\n  {}", &told[..told.len().min(300)]);
+    let failure = caught.unwrap_or_else(|| panic!("{mistake} was not caught: {tally:?}"));
+    println!("{mistake} is caught after {tally:?}:\n  {}", &failure[..failure.len().min(300)]);
 }
 
-fn assert_sabotage_caught(sabotage: Sabotage, seeds: u64, how: How) {
+fn assert_sabotage_caught(sabotage: Sabotage, seeds: u64, options: SweepOptions) {
     sabotage::with(sabotage, || {
-        assert_caught(&format!("{sabotage:?}"), seeds, |seed, tally| sweep(seed, how, tally));
+        assert_caught(&format!("{sabotage:?}"), seeds, |seed, tally| sweep(seed, options, tally));
     });
 }
 
 #[test]
-fn acknowledging_before_the_flush_is_caught() {
+fn acknowledge_before_flush_is_caught() {
     assert_sabotage_caught(Sabotage::AcknowledgeBeforeFlush, 20, SIMULATED);
 }
 
 #[test]
-fn answering_a_vote_without_a_flush_is_caught() {
+fn vote_without_flush_is_caught() {
     assert_sabotage_caught(Sabotage::SkipVoteFlush, 20, SIMULATED);
     assert_sabotage_caught(Sabotage::SkipVoteFlush, 20, IN_PLACE);
 }
 
 #[test]
-fn moving_the_beginning_before_the_purge_is_durable_is_caught() {
+fn begin_before_durable_purge_is_caught() {
     assert_sabotage_caught(Sabotage::BeginBeforePurge, 60, SIMULATED);
 }
 
 #[test]
-fn removing_files_before_it_is_durable_is_caught() {
+fn remove_before_flush_is_caught() {
     assert_sabotage_caught(Sabotage::RemoveBeforeFlush, 40, IN_PLACE);
 }
 
 #[test]
-fn beginning_above_the_newest_state_record_is_caught() {
+fn begin_above_newest_checkpoint_is_caught() {
     assert_sabotage_caught(Sabotage::ForgetState, 20, IN_PLACE);
 }
 
 #[test]
-fn trusting_what_was_recovered_and_not_synced_is_caught() {
+fn trust_in_unsynced_recovery_is_caught() {
     sabotage::with(Sabotage::TrustPageCache, || {
         assert_caught("TrustPageCache", 40, fail_syncs);
     });
 }
 
 #[test]
-fn a_vote_behind_the_entries_that_follow_it_is_caught() {
-    let how = How { swapped: true, ..IN_PLACE };
-    assert_caught("a swapped vote", 20, |seed, tally| sweep(seed, how, tally));
+fn vote_issued_after_its_entries_is_caught() {
+    let options = SweepOptions { delays_votes: true, ..IN_PLACE };
+    assert_caught("a delayed vote", 20, |seed, tally| sweep(seed, options, tally));
 }

@@ -1,6 +1,7 @@
-//! Damage to a log that was synced, anywhere: it is refused when it is opened, or when what is damaged
-//! is read, or nothing of the log was in it. Never is a group another one than it was: no entry is
-//! gone, none is back, no vote is forgotten.
+//! Damages a synced log everywhere. Opening or reading must fail, unless the damage hit unused
+//! bytes.
+//!
+//! No group may differ from before: no entry is lost, none is back, no vote is forgotten.
 
 use std::{
     collections::BTreeMap,
@@ -15,23 +16,23 @@ use super::{
     workload::{Driver, History, options},
 };
 
-/// What the damages came to.
+/// Counts the outcomes.
 #[derive(Debug, Default)]
-struct Verdicts {
-    /// Opening refused.
+struct DamageCounts {
+    /// Opening failed.
     refused: u64,
-    /// Opening went well, and reading did not.
+    /// Opening succeeded, but reading failed.
     unreadable: u64,
-    /// All is as it was: the damage hit nothing that counts.
+    /// Every group is unchanged: the damage hit unused bytes.
     harmless: u64,
+    /// A group differs, without an error.
     lost: u64,
 }
 
 type Groups = BTreeMap<u64, Model>;
 
-/// A log that several groups have changed, closed or left as a process leaves it that ends, all of it
-/// synced; and what its groups are.
-fn some_log(seed: u64, is_closed: bool) -> (Image, Groups) {
+/// Returns a synced log with changes of several groups, closed or not, and the state of its groups.
+fn synced_log(seed: u64, is_closed: bool) -> (Image, Groups) {
     let disk = Disk::new(seed);
     block_on(async {
         let log = options(seed).open_with(disk.clone()).await.unwrap();
@@ -39,15 +40,16 @@ fn some_log(seed: u64, is_closed: bool) -> (Image, Groups) {
             log: log.clone(),
             disk: disk.clone(),
             notes: Arc::new(Mutex::new(History::default())),
-            swapped: None,
+            delayed_votes: None,
         };
         driver.drive(&[1, 2, 300], seed, 90).await.unwrap();
         drop(driver);
         log.sync().await.unwrap();
         let groups = Model::all_of(&log).await.unwrap();
-        // What the last flush covered is claimed by nothing that stands far from it: a sector's damage
-        // can take both, and is a torn tail then, closed or not. So another group says more than a
-        // sector's worth, and what stands before it is claimed behind it.
+        // Nothing far from the last flush claims that it happened. Damage to one sector can hit
+        // both the records and the claim, and then looks like a torn tail, closed or not. So
+        // another group writes more than a sector after the checked groups: that confirms their
+        // records.
         for _ in 0..3 {
             log.group(9).set_vote(vec![b'9'; 600]).await.unwrap().synced().await.unwrap();
         }
@@ -58,21 +60,21 @@ fn some_log(seed: u64, is_closed: bool) -> (Image, Groups) {
     })
 }
 
-/// Opens a damaged log and looks at all that was in it before.
-fn judge(image: Image, seed: u64, groups: &Groups, verdicts: &mut Verdicts) {
+/// Opens a damaged log and compares its groups with the state before.
+fn check(image: Image, seed: u64, groups: &Groups, counts: &mut DamageCounts) {
     block_on(async {
         let Ok(log) = options(seed).open_with(Disk::with_image(image, seed)).await else {
-            verdicts.refused += 1;
+            counts.refused += 1;
             return;
         };
         let Ok(mut found) = Model::all_of(&log).await else {
-            verdicts.unreadable += 1;
+            counts.unreadable += 1;
             return;
         };
         found.retain(|id, _| groups.contains_key(id));
         match found == *groups {
-            true => verdicts.harmless += 1,
-            false => verdicts.lost += 1,
+            true => counts.harmless += 1,
+            false => counts.lost += 1,
         }
     });
 }
@@ -85,9 +87,9 @@ fn edited(image: &Image, name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Image {
     damaged
 }
 
-/// Flips bits, zeroes sectors, puts one sector where another was, takes whole segments away.
-fn damage(seed: u64, is_closed: bool, verdicts: &mut Verdicts) {
-    let (image, groups) = some_log(seed, is_closed);
+/// Flips bits, zeroes sectors, replaces sectors with others, and removes whole segments.
+fn damage(seed: u64, is_closed: bool, counts: &mut DamageCounts) {
+    let (image, groups) = synced_log(seed, is_closed);
     let mut random = Random::new(seed ^ 0xda3a6e);
     let names: Vec<_> = image.names().into_iter().filter(|name| name.ends_with(".wal")).collect();
     assert!(names.len() > 1, "the log has rotated");
@@ -96,35 +98,35 @@ fn damage(seed: u64, is_closed: bool, verdicts: &mut Verdicts) {
         for _ in 0..60 {
             let (at, bit) = (random.below(length), random.below(8));
             let damaged = edited(&image, name, |bytes| bytes[at] ^= 1 << bit);
-            judge(damaged, seed, &groups, verdicts);
+            check(damaged, seed, &groups, counts);
         }
         for sector in 0..length / 512 {
             let there = sector * 512..(sector + 1) * 512;
             let damaged = edited(&image, name, |bytes| bytes[there.clone()].fill(0));
-            judge(damaged, seed, &groups, verdicts);
+            check(damaged, seed, &groups, counts);
             let from = names[random.below(names.len())].clone();
             let other = random.below(image.bytes(&from).unwrap().len() / 512) * 512;
             let stale = image.bytes(&from).unwrap()[other..other + 512].to_vec();
             let damaged = edited(&image, name, |bytes| bytes[there].copy_from_slice(&stale));
-            judge(damaged, seed, &groups, verdicts);
+            check(damaged, seed, &groups, counts);
         }
-        // That the newest is gone can't be told from a crash before it began (DURABILITY.md).
-        let begun = |name: &&String| image.bytes(name).unwrap()[..8] != [0; 8];
-        if Some(name) != names.iter().filter(begun).max() {
+        // A missing newest segment looks like a crash before it was created (DURABILITY.md).
+        let has_begun = |name: &&String| image.bytes(name).unwrap()[..8] != [0; 8];
+        if Some(name) != names.iter().filter(has_begun).max() {
             let mut gone = image.clone();
             gone.delete(name);
-            judge(gone, seed, &groups, verdicts);
+            check(gone, seed, &groups, counts);
         }
     }
 }
 
 #[test]
-fn damage_anywhere_is_refused_and_changes_no_group_in_silence() {
+fn damage_never_changes_a_group_silently() {
     for is_closed in [true, false] {
-        let mut verdicts = Verdicts::default();
-        for_each_seed(4, |seed| damage(seed, is_closed, &mut verdicts));
-        println!("closed: {is_closed}, {verdicts:?}");
-        assert_eq!(verdicts.lost, 0, "{verdicts:?}");
-        assert!(verdicts.refused > 100 && verdicts.unreadable > 0, "{verdicts:?}");
+        let mut counts = DamageCounts::default();
+        for_each_seed(4, |seed| damage(seed, is_closed, &mut counts));
+        println!("closed: {is_closed}, {counts:?}");
+        assert_eq!(counts.lost, 0, "{counts:?}");
+        assert!(counts.refused > 100 && counts.unreadable > 0, "{counts:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A group as a map of entries: what the log must be, in the plainest form.
+//! The model of a group: a map of entries.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) struct Model {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub(crate) enum ModelChange {
     Append(Vec<Entry>),
     Overwrite(Vec<Entry>),
     TruncateAfter(Option<u64>),
@@ -38,12 +38,12 @@ impl Model {
         self.entries.first_key_value().map_or(self.lowest(), |(index, _)| *index)
     }
 
-    /// Changes it, if it may be changed so.
-    pub(crate) fn apply(&mut self, change: &Change) -> bool {
+    /// Applies a change. Returns false if the change must be rejected.
+    pub(crate) fn apply(&mut self, change: &ModelChange) -> bool {
         match change {
-            Change::Append(entries) | Change::Overwrite(entries) => {
+            ModelChange::Append(entries) | ModelChange::Overwrite(entries) => {
                 let Some(first) = entries.first().map(|entry| entry.index) else { return true };
-                let overwrites = matches!(change, Change::Overwrite(_));
+                let overwrites = matches!(change, ModelChange::Overwrite(_));
                 let fits = first == self.next() || overwrites && first < self.next();
                 if first < self.lowest() || !fits && !self.entries.is_empty() {
                     return false;
@@ -53,33 +53,33 @@ impl Model {
                     self.entries.insert(entry.index, (entry.term, entry.payload.to_vec()));
                 }
             }
-            Change::TruncateAfter(last) => {
+            ModelChange::TruncateAfter(last) => {
                 self.entries.retain(|index, _| last.is_some_and(|last| *index <= last));
             }
-            Change::Purge(upto, term, id) => {
+            ModelChange::Purge(upto, term, id) => {
                 if *upto >= self.lowest() {
                     self.purged = Some((*upto, *term, id.clone()));
                     self.entries = self.entries.split_off(&(upto + 1));
                 }
             }
-            Change::Vote(bytes) => self.vote = Some(bytes.clone()),
-            Change::Committed(bytes) => self.committed = Some(bytes.clone()),
-            Change::User(bytes) => self.user = Some(bytes.clone()),
-            Change::Remove => *self = Model::default(),
+            ModelChange::Vote(bytes) => self.vote = Some(bytes.clone()),
+            ModelChange::Committed(bytes) => self.committed = Some(bytes.clone()),
+            ModelChange::User(bytes) => self.user = Some(bytes.clone()),
+            ModelChange::Remove => *self = Model::default(),
         }
         true
     }
 
-    /// What a group of a log is, as it is told and as it is read.
+    /// Returns the model of a group. Fails if its state and its entries disagree.
     pub(crate) async fn of(group: &RaftGroup) -> Result<Model, String> {
-        let told = group.state();
+        let info = group.state();
         let entries = group
-            .read(told.first..told.next, u64::MAX)
+            .read(info.first..info.next, u64::MAX)
             .await
-            .map_err(|error| format!("group {}: reading {told:?}: {error}", group.id()))?;
+            .map_err(|error| format!("group {}: reading {info:?}: {error}", group.id()))?;
         let indexes: Vec<_> = entries.iter().map(|entry| entry.index).collect();
-        if indexes != (told.first..told.next).collect::<Vec<_>>() {
-            return Err(format!("group {}: {told:?} has a hole: {indexes:?}", group.id()));
+        if indexes != (info.first..info.next).collect::<Vec<_>>() {
+            return Err(format!("group {}: {info:?} has a hole: {indexes:?}", group.id()));
         }
         for entry in &entries {
             if group.term(entry.index) != Some(entry.term) {
@@ -87,22 +87,22 @@ impl Model {
             }
         }
         let last = entries.last().map(|entry| (entry.index, entry.term));
-        let purged = told.purged.as_ref().map(|purged| (purged.index, purged.term));
-        if told.last != last.or(purged) || purged.is_some_and(|(i, t)| group.term(i) != Some(t)) {
-            return Err(format!("group {}: {told:?}, but the last entry is {last:?}", group.id()));
+        let purged = info.purged.as_ref().map(|purged| (purged.index, purged.term));
+        if info.last != last.or(purged) || purged.is_some_and(|(i, t)| group.term(i) != Some(t)) {
+            return Err(format!("group {}: {info:?}, but the last entry is {last:?}", group.id()));
         }
         let entry = |entry: Entry| (entry.index, (entry.term, entry.payload.to_vec()));
         let bytes = |bytes: Option<bytes::Bytes>| bytes.map(|bytes| bytes.to_vec());
         Ok(Model {
             entries: entries.into_iter().map(entry).collect(),
-            purged: told.purged.map(|purged| (purged.index, purged.term, purged.id.to_vec())),
-            vote: bytes(told.vote),
-            committed: bytes(told.committed),
-            user: bytes(told.user),
+            purged: info.purged.map(|purged| (purged.index, purged.term, purged.id.to_vec())),
+            vote: bytes(info.vote),
+            committed: bytes(info.committed),
+            user: bytes(info.user),
         })
     }
 
-    /// All groups of a log that aren't blank.
+    /// Returns the models of all groups of a log that are not blank.
     pub(crate) async fn all_of(log: &RaftLog) -> Result<BTreeMap<u64, Model>, String> {
         let mut all = BTreeMap::new();
         for id in log.groups() {

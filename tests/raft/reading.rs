@@ -1,52 +1,52 @@
-//! What is read, from memory and from the files; what opening reads; and many reopenings.
+//! Reads from memory and from files, reads at opening, and many reopenings.
 
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use highwater::{
-    Error, Wal,
-    raft::{Entries, RaftLog, RaftOptions},
+    Error as LogError, Wal,
+    raft::{Entries, Error, RaftLog, RaftOptions, Result},
     sabotage::{self, Sabotage},
     simulation::{Disk, Random},
 };
 
 use super::{
-    model::{Change, Model},
+    model::{Model, ModelChange},
     sweep::block_on,
     workload::{options, random_change},
 };
 
-pub(crate) async fn apply(log: &RaftLog, id: u64, change: &Change) -> highwater::Result<()> {
+pub(crate) async fn apply(log: &RaftLog, id: u64, change: &ModelChange) -> Result<()> {
     let group = log.group(id);
     let ticket = match change.clone() {
-        Change::Append(entries) => group.append(entries).await?,
-        Change::Overwrite(entries) => group.append_overwriting(entries).await?,
-        Change::TruncateAfter(last) => group.truncate_after(last).await?,
-        Change::Purge(upto, term, id) => group.purge(upto, term, id).await?,
-        Change::Vote(bytes) => group.set_vote(bytes).await?,
-        Change::User(bytes) => group.set_user(bytes).await?,
-        Change::Remove => log.remove_group(id).await?,
-        Change::Committed(bytes) => return group.set_committed(bytes).await,
+        ModelChange::Append(entries) => group.append(entries).await?,
+        ModelChange::Overwrite(entries) => group.append_overwriting(entries).await?,
+        ModelChange::TruncateAfter(last) => group.truncate_after(last).await?,
+        ModelChange::Purge(upto, term, id) => group.purge(upto, term, id).await?,
+        ModelChange::Vote(bytes) => group.set_vote(bytes).await?,
+        ModelChange::User(bytes) => group.set_user(bytes).await?,
+        ModelChange::Remove => log.remove_group(id).await?,
+        ModelChange::Committed(bytes) => return group.set_committed(bytes).await,
     };
     drop(ticket);
     Ok(())
 }
 
-/// Many groups in tiny segments, some of which lie idle, against the model, reopened at any point.
+/// Many groups in tiny segments, some of them idle, are reopened at any point.
 #[test]
-fn groups_are_what_the_model_says_whenever_they_are_reopened() {
-    let [hints, rewritten, removed] = reopen_again_and_again(8);
+fn reopened_groups_match_the_model() {
+    let [hints, rewritten, removed] = reopen_many_times(8);
     assert!(hints > 0 && rewritten > 0 && removed > 0, "{hints} {rewritten} {removed}");
 }
 
-/// Without the hint the newest state record is looked for in the whole log, whose beginning is gone.
+/// Without the hint, the whole log is searched for the newest checkpoint. Its beginning is gone.
 #[test]
-fn without_a_hint_opening_finds_the_same() {
-    let [hints, _, removed] = sabotage::with(Sabotage::IgnoreHint, || reopen_again_and_again(4));
+fn open_without_hint_finds_the_same() {
+    let [hints, _, removed] = sabotage::with(Sabotage::IgnoreHint, || reopen_many_times(4));
     assert!(hints == 0 && removed > 0, "{hints} {removed}");
 }
 
-fn reopen_again_and_again(seeds: u64) -> [u64; 3] {
+fn reopen_many_times(seeds: u64) -> [u64; 3] {
     let (mut hints, mut rewritten, mut removed) = (0, 0, 0);
     highwater::simulation::for_each_seed(seeds, |seed| {
         block_on(async {
@@ -61,11 +61,11 @@ fn reopen_again_and_again(seeds: u64) -> [u64; 3] {
                 let change = random_change(&mut random, model, number);
                 let before = model.clone();
                 match (model.apply(&change), apply(&log, id, &change).await) {
-                    (true, answer) => answer.unwrap(),
+                    (true, outcome) => outcome.unwrap(),
                     (false, Err(Error::NotContiguous { .. } | Error::Purged { .. })) => {
                         assert_eq!(*model, before);
                     }
-                    (false, answer) => panic!("{change:?} of {before:?}: {answer:?}"),
+                    (false, outcome) => panic!("{change:?} of {before:?}: {outcome:?}"),
                 }
                 if random.one_in(40) {
                     let stats = log.stats();
@@ -89,7 +89,9 @@ fn reopen_again_and_again(seeds: u64) -> [u64; 3] {
             }
         });
     });
-    println!("{hints} openings from a hint, {rewritten} bytes rewritten, {removed} segments gone");
+    println!(
+        "{hints} openings from a hint, {rewritten} bytes rewritten, {removed} segments removed"
+    );
     [hints, rewritten, removed]
 }
 
@@ -98,7 +100,7 @@ fn small() -> RaftOptions {
 }
 
 #[tokio::test]
-async fn ranges_are_clipped_bounded_and_refused_where_they_should_be() {
+async fn read_clips_bounds_and_rejects_ranges() {
     for cache_bytes in [0, 2000, 1 << 20] {
         let options = small().tail_cache_bytes(cache_bytes);
         let log = options.open_with(Disk::new(1)).await.unwrap();
@@ -136,9 +138,9 @@ async fn ranges_are_clipped_bounded_and_refused_where_they_should_be() {
     }
 }
 
-/// Opening reads the newest state record and what follows it, however long the log is.
+/// Opening reads the newest checkpoint and the records after it, however long the log is.
 #[tokio::test]
-async fn opening_reads_the_newest_state_and_not_the_log() {
+async fn opening_reads_only_the_newest_checkpoint() {
     let disk = Disk::new(3);
     let log = small().open_with(disk.clone()).await.unwrap();
     let group = log.group(1);
@@ -156,9 +158,9 @@ async fn opening_reads_the_newest_state_and_not_the_log() {
     log.close().await.unwrap();
 }
 
-/// The log of a busy group doesn't grow for ever because of one that lies idle.
+/// The log of a busy group does not grow without limit because of an idle group.
 #[tokio::test]
-async fn an_idle_group_is_written_again_and_holds_nothing_back() {
+async fn idle_group_is_rewritten_at_the_end() {
     let disk = Disk::new(4);
     let log = small().open_with(disk.clone()).await.unwrap();
     let idle = log.group(7);
@@ -191,7 +193,7 @@ async fn an_idle_group_is_written_again_and_holds_nothing_back() {
 }
 
 #[tokio::test]
-async fn another_codec_and_another_kind_of_log_are_refused() {
+async fn other_codec_and_other_kind_of_log_are_rejected() {
     let disk = Disk::new(5);
     small().codec(1).open_with(disk.clone()).await.unwrap().close().await.unwrap();
     let refused = small().codec(2).open_with(disk.clone()).await;
@@ -199,14 +201,14 @@ async fn another_codec_and_another_kind_of_log_are_refused() {
     let cutting = Wal::options().on_damage(highwater::OnDamage::TruncateAtDamage);
     let refused = small().codec(1).wal(cutting).open_with(disk.clone()).await;
     assert!(
-        matches!(refused, Err(Error::InvalidOption { option: "on_damage", .. })),
+        matches!(refused, Err(Error::Log(LogError::InvalidOption { option: "on_damage", .. }))),
         "{refused:?}"
     );
     assert!(small().codec(1).open_with(disk).await.is_ok());
     let disk = Disk::new(6);
     let wal = Wal::options().open_with(disk.clone()).await.unwrap();
-    wal.append_and_sync("no record of a Raft log").await.unwrap();
+    wal.append_and_sync("not a record of a Raft log").await.unwrap();
     drop(wal);
     let refused = small().open_with(disk).await;
-    assert!(matches!(refused, Err(Error::BadRaftRecord { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::BadRecord { .. })), "{refused:?}");
 }

@@ -1,11 +1,11 @@
-//! The large pieces of memory that are alive in this process, and how many there have been.
+//! An allocator that counts large allocations: how many were made, and how many bytes are live.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// What is smaller isn't counted: a chunk's buffer is larger.
+/// Smaller allocations are not counted; a chunk's buffer is larger.
 const LARGE_BYTES: usize = 200 << 10;
 
 struct Counted;
@@ -25,7 +25,7 @@ fn made(bytes: usize) {
     }
 }
 
-fn gone(bytes: usize) {
+fn freed(bytes: usize) {
     if bytes >= LARGE_BYTES {
         LIVE.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -46,20 +46,20 @@ unsafe impl GlobalAlloc for Counted {
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        gone(layout.size());
+        freed(layout.size());
         made(bytes);
         // SAFETY: as the caller promises.
         unsafe { System.realloc(old, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        gone(layout.size());
+        freed(layout.size());
         // SAFETY: as the caller promises.
         unsafe { System.dealloc(old, layout) }
     }
 }
 
-/// Counts from here on: large pieces that are made, and the most that is alive of them.
+/// Counts from now on: the number of large allocations, and the peak of live bytes.
 pub(crate) struct Since {
     live: usize,
     made: usize,

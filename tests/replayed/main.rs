@@ -1,4 +1,4 @@
-//! Reading ahead: what it gives, when it ends, what it holds.
+//! Reading ahead: the records and errors that a stream yields, its end, and its memory.
 
 #![allow(
     unsafe_code,
@@ -24,14 +24,14 @@ use tokio::runtime::{Builder, Runtime};
 
 const CHUNK_BYTES: u64 = 256 << 10;
 
-/// Memory is counted for the whole process, so these tests run one after the other.
+/// Memory is counted for the whole process, so these tests run one at a time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn payload(i: u32) -> Vec<u8> {
     i.to_le_bytes().repeat(1000 + i as usize % 50)
 }
 
-/// A log of some chunks, its faults, and its records.
+/// Returns a log of some chunks, and its records.
 async fn filled(faults: &Faults, pool: Option<&Runtime>, chunks: u64) -> (Wal, Vec<(Lsn, u32)>) {
     let options = Wal::options().segment_bytes(1 << 20).ring_bytes(256 << 10);
     let options = match pool {
@@ -51,11 +51,11 @@ async fn filled(faults: &Faults, pool: Option<&Runtime>, chunks: u64) -> (Wal, V
     (wal, written)
 }
 
-/// A stream's records, and the error that ended it; polled again it has ended, and stays so.
+/// Returns a stream's records and the error that ended it. Checks that it stays ended.
 async fn drain(stream: &mut highwater::Replay) -> (Vec<(Lsn, u32)>, Option<Error>) {
     let mut records = Vec::new();
     let mut failure = None;
-    while let Some(item) = within("the stream hangs", stream.next()).await {
+    while let Some(item) = within("the next item", stream.next()).await {
         match item {
             Ok(record) => {
                 let i = u32::from_le_bytes(record.payload[..4].try_into().unwrap());
@@ -63,7 +63,7 @@ async fn drain(stream: &mut highwater::Replay) -> (Vec<(Lsn, u32)>, Option<Error
                 records.push((record.lsn, i));
             }
             Err(error) => {
-                assert!(failure.is_none(), "an error ends it");
+                assert!(failure.is_none(), "an error must end the stream");
                 failure = Some(error);
             }
         }
@@ -83,9 +83,9 @@ fn pool(threads: usize) -> Runtime {
         .unwrap()
 }
 
-/// On one thread, with the pool's one thread for everything.
+/// On one thread, with one blocking thread for all jobs.
 #[tokio::test(flavor = "current_thread")]
-async fn all_of_it_in_order_and_then_the_end() {
+async fn replay_yields_all_records_in_order() {
     let _alone = ALONE.lock().await;
     let (faults, pool) = (Faults::new(), pool(1));
     // More chunks than a job reads before it hands over.
@@ -98,18 +98,18 @@ async fn all_of_it_in_order_and_then_the_end() {
     pool.shutdown_background();
 }
 
-/// The pool goes away while a chunk is read, or before: the stream says so, once.
+/// The pool shuts down during the read of a chunk, or before: the stream returns one error.
 #[tokio::test]
-async fn a_stream_whose_pool_is_gone_ends() {
+async fn pool_shutdown_ends_stream_with_error() {
     let _alone = ALONE.lock().await;
     for reads_before in [0, 1, 3] {
         let (faults, pool) = (Faults::new(), pool(1));
-        // More than the job that has begun reads before it hands over.
+        // More chunks than the running job reads before it hands over.
         let (wal, written) = filled(&faults, Some(&pool), 44).await;
         let gate = faults.on(Op::Read).skip(reads_before).once().gate();
         let mut stream = wal.replay(..);
         let mut taken = Vec::new();
-        // As far as it gets without the read that is held.
+        // Takes the records that need no held read.
         while let Some(Some(Ok(record))) = futures::FutureExt::now_or_never(stream.next()) {
             taken.push(record.lsn);
         }
@@ -126,30 +126,30 @@ async fn a_stream_whose_pool_is_gone_ends() {
         pool.shutdown_background();
         gate.open();
         let (rest, failure) = drain(&mut stream).await;
-        let failure = failure.expect("not all was read");
+        let failure = failure.expect("an error before the end");
         assert!(matches!(failure, Error::Closed { .. }), "{failure}");
         taken.extend(rest.iter().map(|(lsn, _)| *lsn));
         let expected: Vec<_> = written.iter().map(|(lsn, _)| *lsn).take(taken.len()).collect();
-        assert_eq!(taken, expected, "what came before");
+        assert_eq!(taken, expected, "the records before the error");
         assert!(taken.len() < written.len());
     }
 }
 
-/// A job that has not begun when the pool goes.
+/// The pool shuts down before the job starts.
 #[tokio::test]
-async fn a_stream_whose_job_never_began_ends() {
+async fn pool_shutdown_before_first_read_ends_stream() {
     let _alone = ALONE.lock().await;
     let (faults, pool) = (Faults::new(), pool(1));
     let (wal, _) = filled(&faults, Some(&pool), 2).await;
     pool.shutdown_background();
-    // What is given to a pool that is gone is dropped.
+    // A pool that is shut down drops new jobs.
     let mut stream = wal.replay(..);
     let (records, failure) = drain(&mut stream).await;
     assert!(records.is_empty() && matches!(failure, Some(Error::Closed { .. })), "{failure:?}");
 }
 
 #[tokio::test]
-async fn a_stream_that_is_dropped_has_no_more_read() {
+async fn dropped_stream_reads_no_more() {
     let _alone = ALONE.lock().await;
     let faults = Faults::new();
     let (wal, _) = filled(&faults, None, 12).await;
@@ -161,19 +161,19 @@ async fn a_stream_that_is_dropped_has_no_more_read() {
     gate.open();
     within("close", wal.close()).await.unwrap();
     let reads = faults.count(|event| matches!(event, Event::Read { .. }));
-    assert!(reads <= 1, "{reads} reads for nobody");
+    assert!(reads <= 1, "{reads} reads for a dropped stream");
 }
 
-/// What was before is given, then the error, then the end.
+/// The records before the error come first, then the error, then the end.
 #[tokio::test]
-async fn an_error_in_the_middle_comes_after_what_was_before() {
+async fn read_error_follows_earlier_records() {
     let _alone = ALONE.lock().await;
     for reads_before in [0, 1, 4, 9] {
         let faults = Faults::new();
         let (wal, written) = filled(&faults, None, 12).await;
         faults.on(Op::Read).skip(reads_before).fail_os(5);
         let mut stream = wal.replay(..);
-        // A slow reader: what is ahead of the error waits for it.
+        // For a slow reader, the records ahead of the error wait.
         if reads_before > 0 {
             let first = within("first", stream.next()).await.unwrap().unwrap();
             assert_eq!(first.lsn, written[0].0);
@@ -183,23 +183,23 @@ async fn an_error_in_the_middle_comes_after_what_was_before() {
         assert!(matches!(failure, Some(Error::Io { .. })), "{failure:?}");
         let seen = usize::from(reads_before > 0) + records.len();
         let expected = &written[usize::from(reads_before > 0)..seen];
-        assert_eq!(records, expected, "what came before");
+        assert_eq!(records, expected, "the records before the error");
         let given = written.get(seen).map_or(0, |(lsn, _)| lsn.as_u64());
-        // A chunk ends before the record that doesn't fit, and with its segment.
+        // A chunk ends before a record that does not fit, and at the end of its segment.
         assert!(
             given >= reads_before.div_ceil(2) * (CHUNK_BYTES - 8192),
             "{given} after {reads_before} reads"
         );
-        // The log is well: another stream, once the device is, gives all.
+        // The log still works: a new stream yields everything once the device works.
         faults.heal();
         let (records, failure) = drain(&mut wal.replay(..)).await;
         assert!(failure.is_none() && records == written);
     }
 }
 
-/// Nothing is read for what isn't wanted.
+/// A stream must not read beyond its range.
 #[tokio::test]
-async fn what_lies_behind_the_range_is_not_read() {
+async fn replay_does_not_read_beyond_range() {
     let _alone = ALONE.lock().await;
     let faults = Faults::new();
     let (wal, written) = filled(&faults, None, 24).await;
@@ -211,7 +211,7 @@ async fn what_lies_behind_the_range_is_not_read() {
         assert!(failure.is_none() && records == written[..=last]);
         let needed = written[last].0.as_u64() / (CHUNK_BYTES - 8192) + 1;
         let reads = read_count(&faults) as u64;
-        assert!(reads <= needed + 1, "{reads} reads, {needed} chunks are wanted");
+        assert!(reads <= needed + 1, "{reads} reads, but {needed} chunks are needed");
     }
     faults.clear();
     let all: Vec<_> = within("all", wal.replay(..).try_collect()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What reading ahead holds: buffers are used again, and never while somebody has a part of them.
+//! The memory of reading ahead: buffers are reused, but not while a record of them is held.
 
 use futures::{StreamExt, TryStreamExt};
 use highwater::{Record, Wal, simulation::Faults};
@@ -10,7 +10,7 @@ fn number(record: &Record) -> u32 {
 }
 
 #[tokio::test]
-async fn buffers_are_used_again() {
+async fn replay_reuses_buffers() {
     let _alone = ALONE.lock().await;
     let faults = Faults::new();
     let (wal, written) = filled(&faults, None, 60).await;
@@ -26,18 +26,18 @@ async fn buffers_are_used_again() {
     assert!(made <= 8, "{made} buffers for 60 chunks");
     assert!(since.peak_bytes() <= 8 * (256 << 10), "{}", since.peak_bytes());
     drop(stream);
-    // A job may still be ending.
+    // A job may still be running.
     let freed = async {
         while since.live_bytes() > 0 {
             tokio::task::yield_now().await;
         }
     };
-    within("something is kept", freed).await;
+    within("release of all buffers", freed).await;
 }
 
-/// Each seventh record is held to the end: its bytes stay what they were.
+/// Some records are held to the end: their bytes must not change.
 #[tokio::test]
-async fn what_is_held_is_never_read_over() {
+async fn held_records_are_never_overwritten() {
     let _alone = ALONE.lock().await;
     let faults = Faults::new();
     let (wal, written) = filled(&faults, None, 40).await;
@@ -56,16 +56,16 @@ async fn what_is_held_is_never_read_over() {
         }
         assert_eq!(held.len(), written.len().div_ceil(hold_one_in as usize));
         if hold_one_in < 60 {
-            assert!(since.made_count() >= 40, "each chunk has one that is held");
+            assert!(since.made_count() >= 40, "each chunk has a held record");
         } else {
-            assert!(since.made_count() < 40, "{} were made", since.made_count());
+            assert!(since.made_count() < 40, "{} buffers were made", since.made_count());
         }
     }
 }
 
-/// Records larger than the window: two of them at most, whatever the reader holds besides.
+/// Records larger than the read-ahead window: at most two are held besides those of the reader.
 #[tokio::test]
-async fn of_large_records_two_are_held() {
+async fn at_most_two_large_records_are_read_ahead() {
     const RECORD_BYTES: usize = 4 << 20;
     let _alone = ALONE.lock().await;
     let directory = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ async fn of_large_records_two_are_held() {
         wal.append(&large).await.unwrap();
     }
     wal.sync().await.unwrap();
-    // A writer's buffers are gone with its jobs.
+    // The writer's buffers are freed with its jobs.
     drop(large);
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     let since = Since::now();
@@ -89,10 +89,31 @@ async fn of_large_records_two_are_held() {
     let allowed = |records: usize| records * RECORD_BYTES + (3 << 20);
     assert!(since.peak_bytes() <= allowed(6 + 2), "{} while six are held", since.peak_bytes());
     drop(held);
-    assert!(since.live_bytes() <= allowed(2), "{} are kept for nobody", since.live_bytes());
+    assert!(since.live_bytes() <= allowed(2), "{} bytes are kept", since.live_bytes());
     let since = Since::now();
     let rest: Vec<_> =
         within("rest", stream.by_ref().map_ok(|r| r.payload.len()).try_collect()).await.unwrap();
     assert_eq!(rest, [RECORD_BYTES; 6]);
     assert!(since.peak_bytes() <= allowed(2), "{}", since.peak_bytes());
+}
+
+/// Salvage must not expand all records of a chunk at once.
+#[tokio::test]
+async fn salvage_expands_one_record_at_a_time() {
+    const RECORD_BYTES: usize = 4 << 20;
+    let _alone = ALONE.lock().await;
+    let directory = tempfile::tempdir().unwrap();
+    let options = Wal::options().compression(highwater::Compression::Lz4);
+    let wal = options.open(directory.path()).await.unwrap();
+    for _ in 0..30 {
+        wal.append(vec![0; RECORD_BYTES]).await.unwrap();
+    }
+    wal.close().await.unwrap();
+    let since = Since::now();
+    let salvage = highwater::Reader::options().salvage(directory.path()).await.unwrap();
+    let lengths: Vec<_> =
+        salvage.map_ok(|record| record.payload.len()).try_collect().await.unwrap();
+    assert_eq!(lengths, [RECORD_BYTES; 30]);
+    let allowed = 3 * RECORD_BYTES;
+    assert!(since.peak_bytes() <= allowed, "{} bytes at once", since.peak_bytes());
 }

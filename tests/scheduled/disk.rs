@@ -1,7 +1,7 @@
-//! Files in memory, what of them a loss of power would leave, and a write or sync that fails.
+//! Files in memory with the state that a power cut would leave, and a write or sync that fails.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex,
@@ -18,8 +18,8 @@ pub(crate) enum Op {
     Sync,
 }
 
-/// Every call on it is a place where shuttle may switch, as `MemoryStorage` is built of shuttle's
-/// locks here. What this adds is not: std's locks are held for no longer than a line.
+/// A storage whose calls are switch points, because `MemoryStorage` uses shuttle's locks here. The
+/// state added here uses std's locks, which are held for one line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     files: MemoryStorage,
@@ -28,27 +28,28 @@ pub(crate) struct Disk {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What the last successful sync of each file saw when it began.
+    /// The contents at the beginning of each file's last successful sync.
     durable: Mutex<BTreeMap<String, Vec<u8>>>,
-    /// Files with a failed sync: their pages are clean now, so a later sync keeps nothing.
-    lost: Mutex<BTreeSet<String>>,
-    /// The operation that fails, and how many of its kind go well before.
+    /// The contents on the disk of files with a failed sync. Their pages are clean, so a later sync
+    /// covers only later writes.
+    lost: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// The operation that fails, and how many of its kind succeed before.
     fault: Mutex<Option<(Op, u64)>>,
-    /// Whether its files promise not to wait; then chance decides how often they do.
+    /// True if nonblocking writes are supported; chance decides how often they succeed.
     is_promising: bool,
-    /// The same "random" bytes in every run, so that a seed is all there is to a failure.
+    /// Counts up instead of random bytes, so that a seed reproduces a run.
     random: AtomicU64,
 }
 
 impl Disk {
-    /// One in two promises not to wait.
+    /// Returns a disk; one in two supports nonblocking writes.
     pub(crate) fn new() -> Self {
         let is_promising = thread_rng().gen_range(0..2) == 0;
         let shared = Arc::new(Shared { is_promising, ..Shared::default() });
         Disk { files: MemoryStorage::new(), shared }
     }
 
-    /// Has the operation fail that comes after `good_count` good ones from now on.
+    /// Makes one operation fail, after `good_count` successful ones.
     pub(crate) fn fail(&self, op: Op, good_count: u64) {
         *self.shared.fault.lock().unwrap() = Some((op, good_count));
     }
@@ -57,7 +58,7 @@ impl Disk {
         *self.shared.fault.lock().unwrap() = None;
     }
 
-    /// The files as they are after a loss of power that kept nothing but what was synced.
+    /// Returns the files after a power cut that keeps only synced bytes.
     pub(crate) fn after_power_loss(&self) -> MemoryStorage {
         let storage = MemoryStorage::new();
         let durable = self.shared.durable.lock().unwrap().clone();
@@ -73,6 +74,16 @@ impl Disk {
 }
 
 impl Shared {
+    /// A write to a file with a failed sync makes its pages dirty again.
+    fn rewrite(&self, name: &str, bytes: &[u8], offset: u64) {
+        if let Some(lost) = self.lost.lock().unwrap().get_mut(name) {
+            let from = usize::try_from(offset).unwrap();
+            let end = from + bytes.len();
+            lost.resize(lost.len().max(end), 0);
+            lost[from..end].copy_from_slice(bytes);
+        }
+    }
+
     fn attempt(&self, op: Op) -> io::Result<()> {
         let mut fault = self.fault.lock().unwrap();
         match &mut *fault {
@@ -108,7 +119,7 @@ impl Storage for Disk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = self.files.create(name)?;
-        // Another file, even if one of that name was there before.
+        // A new file has no failed sync, even if an older one of this name had.
         self.shared.lost.lock().unwrap().remove(name);
         Ok(self.opened(name, file))
     }
@@ -160,6 +171,7 @@ impl StorageFile for File {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.shared.attempt(Op::Write)?;
+        self.shared.rewrite(&self.name, bytes, offset);
         self.file.write_at(bytes, offset)
     }
 
@@ -173,8 +185,9 @@ impl StorageFile for File {
             1 => thread_rng().gen_range(0..=whole),
             _ => whole,
         };
-        // A job finds out whether that is so.
+        // A job repeats the write and meets the failure.
         self.shared.attempt(Op::Write)?;
+        self.shared.rewrite(&self.name, &bytes[..count], offset);
         self.file.write_at(&bytes[..count], offset)
     }
 
@@ -187,16 +200,22 @@ impl StorageFile for File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // What is written while the flush runs is not covered by it.
+        // Bytes written during the flush are not covered by it.
         let mut bytes = vec![0; usize::try_from(self.file.len()?).unwrap()];
         let read = self.file.read_at(&mut bytes, 0)?;
         bytes.truncate(read);
         if let Err(error) = self.shared.attempt(Op::Sync) {
-            self.shared.lost.lock().unwrap().insert(self.name.clone());
+            let durable = self.shared.durable.lock().unwrap().get(&self.name).cloned();
+            let mut lost = self.shared.lost.lock().unwrap();
+            lost.entry(self.name.clone()).or_insert(durable.unwrap_or_default());
             return Err(error);
         }
+        let lost = self.shared.lost.lock().unwrap().get(&self.name).cloned();
         shuttle::thread::sleep(std::time::Duration::ZERO);
-        if !self.shared.lost.lock().unwrap().contains(&self.name) {
+        let is_lost = self.shared.lost.lock().unwrap().contains_key(&self.name);
+        // A failed sync during this flush has dropped the pages that it covered.
+        if lost.is_some() || !is_lost {
+            let bytes = lost.unwrap_or(bytes);
             self.shared.durable.lock().unwrap().insert(self.name.clone(), bytes);
         }
         Ok(())

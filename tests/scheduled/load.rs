@@ -1,5 +1,4 @@
-//! Tasks that do what users do, in any order, and give up at any point; and what must be true of
-//! the log afterwards.
+//! Random tasks that use and drop all calls, and the check of the log afterwards.
 
 use std::{
     collections::BTreeMap,
@@ -14,18 +13,18 @@ use shuttle::{
     rand::{Rng, thread_rng},
 };
 
-/// What has been promised of a record.
+/// The state of a record as its task knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Promise {
-    /// Its future was dropped, or failed: it is there whole or not at all.
+    /// Its future was dropped or failed: the record is complete or absent.
     Nothing,
-    /// It has its place.
+    /// Its position is known.
     Ordered,
     Written,
     Synced,
 }
 
-/// One unit that a task tried to append.
+/// A record or batch that a task tried to append.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     payloads: Vec<Vec<u8>>,
@@ -33,57 +32,57 @@ pub(crate) struct Attempt {
     promise: Promise,
 }
 
-/// The smallest ring and segments there can be. One log in two writes small ones in place, one in
-/// four syncs there.
+/// Returns options with the smallest ring and segments. One log in two writes small records inline,
+/// one in four syncs inline.
 pub(crate) fn small() -> Options {
     let inline_bytes = [0, 0, 150, 4096][thread_rng().gen_range(0..4)];
     let options = Wal::options().ring_bytes(1 << 10).segment_bytes(8 << 10);
     options.inline_writes(inline_bytes).inline_syncs(thread_rng().gen_range(0..4) == 0)
 }
 
-/// Opens a log whose last job may still be ending.
+/// Opens a log as soon as the last job of the previous handle has freed the lock.
 pub(crate) async fn open_when_free<S: Storage + Clone>(storage: &S) -> Wal {
     loop {
         match small().open_with(storage.clone()).await {
             Err(Error::Locked { .. }) => yield_now().await,
-            opened => return opened.expect("it opens"),
+            opened => return opened.expect("the log must open"),
         }
     }
 }
 
 pub(crate) async fn records(wal: &Wal) -> Vec<(Lsn, Vec<u8>)> {
-    let all: Vec<Record> = wal.replay(..).try_collect().await.expect("it can be replayed");
+    let all: Vec<Record> = wal.replay(..).try_collect().await.expect("the log must replay");
     all.into_iter().map(|record| (record.lsn, record.payload.to_vec())).collect()
 }
 
-/// Polls `future` as often as it pleases chance, and drops it some time later.
+/// Polls `future` a random number of times, and drops it some time later.
 async fn perhaps<T>(future: impl Future<Output = T>) -> Option<T> {
     if thread_rng().gen_range(0..3) > 0 {
         return Some(future.await);
     }
     let mut polls = thread_rng().gen_range(0..4);
     let mut future = Box::pin(future);
-    let answer = poll_fn(|context| {
+    let result = poll_fn(|context| {
         if polls == 0 {
             return Poll::Ready(None);
         }
         polls -= 1;
         match future.as_mut().poll(context) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending if polls == 0 => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     });
-    let answer = answer.await;
-    if answer.is_none() {
+    let result = result.await;
+    if result.is_none() {
         for _ in 0..thread_rng().gen_range(0..3) {
             yield_now().await;
         }
     }
-    answer
+    result
 }
 
-/// A task of `op_count` operations. Errors for which `is_fine` holds are taken for an answer.
+/// Runs `op_count` random operations. Errors for which `is_fine` holds are allowed.
 pub(crate) async fn work(
     wal: Wal,
     task: u8,
@@ -104,7 +103,7 @@ pub(crate) async fn work(
     attempts
 }
 
-/// Different for each record; one in eight is larger than the ring.
+/// Returns a unique payload; one in eight is larger than the ring.
 fn payload(task: u8, op: u8, part: u8) -> Vec<u8> {
     let mut rng = thread_rng();
     let bytes = if rng.gen_range(0..8) == 0 { 1200 } else { rng.gen_range(0..300) };
@@ -178,7 +177,7 @@ async fn operate(wal: &Wal, task: u8, op: u8, attempt: &mut Attempt) -> Result<(
     Ok(())
 }
 
-/// Looks at the marks `count` times.
+/// Checks the order of the marks `count` times.
 pub(crate) async fn look(wal: Wal, count: usize) {
     let mut last = wal.watermarks();
     for _ in 0..count {
@@ -191,9 +190,9 @@ pub(crate) async fn look(wal: Wal, count: usize) {
 pub(crate) async fn watch(wal: Wal) {
     let mut watching = wal.watch();
     drop(wal);
-    let mut last = *watching.borrow_and_update();
-    while watching.changed().await.is_ok() {
-        last = in_order(last, *watching.borrow_and_update());
+    let mut last = watching.get();
+    while let Ok(now) = watching.changed().await {
+        last = in_order(last, now);
     }
 }
 
@@ -205,13 +204,13 @@ fn in_order(before: Watermarks, now: Watermarks) -> Watermarks {
     now
 }
 
-/// What `found` is compared with: all that tasks tried. Of what was promised `at_least` so much all
-/// is there; of the rest each unit is whole or not there; nothing is twice, or out of order.
+/// Compares `found` with all attempts. Records with at least the promise `at_least` are there. Of
+/// the others each unit is complete or absent. No record is duplicate or out of order.
 pub(crate) fn verify(found: &[(Lsn, Vec<u8>)], tasks: &[Vec<Attempt>], at_least: Promise) {
-    assert!(found.is_sorted_by(|a, b| a.0 < b.0), "the log's order");
+    assert!(found.is_sorted_by(|a, b| a.0 < b.0), "records must be in order");
     let places: BTreeMap<&[u8], usize> =
         found.iter().enumerate().map(|(place, (_, payload))| (&payload[..], place)).collect();
-    assert_eq!(places.len(), found.len(), "a record is there twice");
+    assert_eq!(places.len(), found.len(), "a record came twice");
     let mut known = 0;
     for attempts in tasks {
         let mut last = None;
@@ -224,12 +223,18 @@ pub(crate) fn verify(found: &[(Lsn, Vec<u8>)], tasks: &[Vec<Attempt>], at_least:
                 assert!(!is_missing, "lost: {:?}, {:?}", attempt.lsn, attempt.promise);
                 continue;
             };
-            assert_eq!(here.len(), attempt.payloads.len(), "a part of a batch");
-            assert!(here.iter().enumerate().all(|(i, other)| **other == place + i), "a torn batch");
-            assert!(attempt.lsn.is_none_or(|lsn| found[place].0 == lsn), "not where it was said");
-            assert!(last < Some(place), "a task's order");
+            assert_eq!(here.len(), attempt.payloads.len(), "a batch is incomplete");
+            assert!(
+                here.iter().enumerate().all(|(i, other)| **other == place + i),
+                "a batch is torn"
+            );
+            assert!(
+                attempt.lsn.is_none_or(|lsn| found[place].0 == lsn),
+                "a record is at another LSN than returned"
+            );
+            assert!(last < Some(place), "a task's records must be in order");
             last = Some(place);
         }
     }
-    assert_eq!(known, found.len(), "there is what nobody appended");
+    assert_eq!(known, found.len(), "a record was never appended");
 }

@@ -1,19 +1,19 @@
-//! The whole pipeline under schedules of shuttle's choosing, over files in memory:
+//! The whole pipeline under schedules that shuttle chooses, over files in memory:
 //! `RUSTFLAGS="--cfg shuttle" cargo test --release --test scheduled`.
 //!
-//! Locks, atomics, storage calls and the starting of jobs are where it may switch. It finds a waiter
-//! that nobody wakes as a deadlock. All orderings count as sequentially consistent here; what weaker
-//! ones allow is for the models under loom, beside the types that they model.
+//! Locks, atomics, storage calls and job starts are switch points. A lost wake-up appears as a
+//! deadlock. All atomics are sequentially consistent here; the loom models in `src` check weaker
+//! orderings.
 //!
-//! `HIGHWATER_SCHEDULES` says how many schedules of each kind a test runs. A failure names a seed:
-//! `SHUTTLE_RANDOM_SEED=… cargo test … <the test>` runs it again.
+//! `HIGHWATER_SCHEDULES` sets the number of schedules of each kind. A failure prints a seed:
+//! `SHUTTLE_RANDOM_SEED=… cargo test … <the test>` repeats it.
 
 #![cfg(shuttle)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that can't go on panics"
+    reason = "a mistake in a test must stop it"
 )]
 
 mod disk;
@@ -30,13 +30,16 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler},
 };
 
-/// Takes a few seconds for each test.
+/// The number of schedules of each kind: a few seconds for each test.
 const SCHEDULES: usize = 4000;
 
-/// How many changes of priority a PCT schedule has, and one.
+/// The depth of PCT: the number of changes of priority, plus one.
 const PCT_DEPTH: usize = 4;
 
-/// Names the seed of the schedules that were being run if one of them fails.
+/// The size of the frame of a mark.
+const MARK_BYTES: u64 = 24;
+
+/// Prints the seed of the PCT schedules if a test fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -47,14 +50,14 @@ impl Drop for Seed {
     }
 }
 
-/// Runs `test` under random schedules, and under those of PCT, which switches rarely.
+/// Runs `test` under random schedules, and under PCT, which switches rarely.
 fn check(test: fn()) {
     let count = std::env::var("HIGHWATER_SCHEDULES")
         .map_or(SCHEDULES, |count| count.parse().expect("HIGHWATER_SCHEDULES is a number"));
     let mut config = Config::new();
     config.stack_size = 256 << 10;
     config.silence_warnings = true;
-    // Seeds are shorter.
+    // Seeds are shorter than schedules.
     config.failure_persistence = FailurePersistence::None;
     config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     Runner::new(RandomScheduler::new(count), config.clone()).run(test);
@@ -72,9 +75,9 @@ fn none(_: &Error) -> bool {
     false
 }
 
-/// Every task ends, and so does `close`; what was acknowledged is there, also after a power loss.
+/// Every task ends, and so does `close`. Acknowledged records are there, also after a power cut.
 #[test]
-fn what_is_acknowledged_is_there() {
+fn acknowledged_records_survive() {
     check(|| {
         block_on(async {
             let disk = Disk::new();
@@ -100,12 +103,12 @@ fn what_is_acknowledged_is_there() {
 }
 
 async fn disk_after(disk: &Disk) -> Wal {
-    small().open_with(disk.after_power_loss()).await.expect("a power loss is no corruption")
+    small().open_with(disk.after_power_loss()).await.expect("a power cut must not corrupt the log")
 }
 
-/// Nobody comes after them whose work would carry theirs along.
+/// No later call does their work.
 #[test]
-fn each_of_a_few_ends_by_itself() {
+fn each_kind_of_append_ends_alone() {
     check(|| {
         block_on(async {
             let wal = small().open_with(Disk::new()).await.unwrap();
@@ -129,7 +132,65 @@ fn each_of_a_few_ends_by_itself() {
     });
 }
 
-/// Those before `close` are kept, those after it are refused, and it frees the lock.
+/// Of several appends that expect the same end exactly one succeeds, beside syncs and marks.
+#[test]
+fn one_conditional_append_wins() {
+    check(|| {
+        block_on(async {
+            let wal = small().open_with(Disk::new()).await.unwrap();
+            wal.append_and_sync(&[0]).await.unwrap();
+            let end = wal.watermarks().reserved;
+            let tasks: Vec<_> = (1..4u8)
+                .map(|task| {
+                    let wal = wal.clone();
+                    spawn(async move {
+                        match wal.enqueue_if(end, &[task]).await {
+                            Ok(ticket) => ticket.synced().await.map(|()| 1).unwrap(),
+                            Err(Error::Conflict { .. }) => 0,
+                            Err(error) => panic!("{error}"),
+                        }
+                    })
+                })
+                .collect();
+            let mut winner_count = 0;
+            for task in tasks {
+                winner_count += task.await.unwrap();
+            }
+            assert_eq!(winner_count, 1);
+            wal.close().await.unwrap();
+        });
+    });
+}
+
+/// When the last job has ended, a frame on disk claims the last group. So opening writes nothing
+/// again but the mark. The large record exceeds the ring and takes all of its space.
+#[test]
+fn idle_log_claims_its_last_group() {
+    check(|| {
+        block_on(async {
+            let disk = Disk::new();
+            let wal = small().open_with(disk.clone()).await.unwrap();
+            let tasks: Vec<_> = [[900, 1], [1, 2000]]
+                .map(|sizes| {
+                    let wal = wal.clone();
+                    spawn(async move {
+                        for bytes in sizes {
+                            wal.append_and_sync(vec![7; bytes]).await.unwrap();
+                        }
+                    })
+                })
+                .into();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            drop(wal);
+            let rewritten_bytes = open_when_free(&disk).await.recovery().rewritten_bytes;
+            assert!(rewritten_bytes <= MARK_BYTES, "{rewritten_bytes} bytes have no claim");
+        });
+    });
+}
+
+/// Appends before `close` are kept, later ones are refused, and the lock is freed.
 #[test]
 fn close_beside_appends() {
     check(|| {
@@ -141,7 +202,7 @@ fn close_beside_appends() {
                 (0..3).map(|task| spawn(work(wal.clone(), task, 3, Error::is_closed))).collect();
             let waiting = spawn({
                 let wal = wal.clone();
-                // The close frame, if nothing else: it is synced before the log is closed.
+                // At the latest, the close frame is synced before the log is closed.
                 async move { wal.wait_synced(wal.watermarks().first).await }
             });
             for _ in 0..thread_rng().gen_range(0..20) {
@@ -152,7 +213,7 @@ fn close_beside_appends() {
                 async move { wal.close().await }
             });
             wal.close().await.unwrap();
-            // Other handles are there, and hold no lock.
+            // Other handles still exist, but hold no lock.
             let again = small().open_with(disk.clone()).await.expect("close frees the lock");
             let report = again.recovery();
             assert!(report.was_closed, "{report:?}");
@@ -170,15 +231,15 @@ fn close_beside_appends() {
     });
 }
 
-/// One that is as small as the close frame, and had been let in, fits into the room which that gives
-/// back: nothing stands behind the close frame all the same.
+/// A record as small as the close frame fits into the space reserved for it. Still no frame may
+/// follow the close frame.
 #[test]
-fn the_smallest_appends_beside_close() {
+fn smallest_appends_beside_close() {
     check(|| {
         block_on(async {
             let disk = Disk::new();
             let wal = small().open_with(disk.clone()).await.unwrap();
-            // All of the ring, so that they have to wait for room; behind `close`, if they are late.
+            // Takes the whole ring, so that the appends wait for space, some until after `close`.
             wal.enqueue(&[0; (1 << 10) - 16]).await.unwrap();
             for task in 0..3u8 {
                 let wal = wal.clone();
@@ -191,9 +252,9 @@ fn the_smallest_appends_beside_close() {
     });
 }
 
-/// The same of a log that begins later, which is noted right before the close: nobody comes between.
+/// The same for a truncated log, whose beginning is recorded right before the close frame.
 #[test]
-fn the_smallest_appends_beside_the_close_of_a_truncated_log() {
+fn smallest_appends_beside_close_of_truncated_log() {
     check(|| {
         block_on(async {
             let disk = Disk::new();
@@ -214,9 +275,9 @@ fn the_smallest_appends_beside_the_close_of_a_truncated_log() {
     });
 }
 
-/// The last handle goes while jobs run: what has its place is written, and the lock is freed.
+/// The last handle is dropped while jobs run: enqueued records are written, and the lock is freed.
 #[test]
-fn the_last_handle_is_dropped_under_load() {
+fn last_handle_dropped_under_load() {
     check(|| {
         block_on(async {
             let disk = Disk::new();
@@ -236,15 +297,20 @@ fn the_last_handle_is_dropped_under_load() {
     });
 }
 
-/// Everybody is answered; nobody is told that what the failure took is there.
-fn a_failure(op: Op) {
+/// Returns whether the log is poisoned, or could not prepare the next segment.
+fn is_failure(error: &Error) -> bool {
+    error.is_poisoned() || matches!(error, Error::Io { .. })
+}
+
+/// Every call returns, and no lost record is reported as durable.
+fn check_failure(op: Op) {
     block_on(async move {
         let disk = Disk::new();
         let wal = small().open_with(disk.clone()).await.unwrap();
         disk.fail(op, thread_rng().gen_range(0..6));
         let looking = [spawn(look(wal.clone(), 20)), spawn(watch(wal.clone()))];
         let tasks: Vec<_> =
-            (0..3).map(|task| spawn(work(wal.clone(), task, 4, Error::is_poisoned))).collect();
+            (0..3).map(|task| spawn(work(wal.clone(), task, 4, is_failure))).collect();
         let mut attempts = Vec::new();
         for task in tasks {
             attempts.push(task.await.unwrap());
@@ -255,7 +321,7 @@ fn a_failure(op: Op) {
             task.await.unwrap();
         }
         disk.heal();
-        // Before the other, which writes anew what only the page cache shows.
+        // Before the next open, which rewrites bytes that only the page cache holds.
         verify(&records(&disk_after(&disk).await).await, &attempts, Promise::Synced);
         let again = open_when_free(&disk).await;
         verify(&records(&again).await, &attempts, Promise::Written);
@@ -264,16 +330,16 @@ fn a_failure(op: Op) {
 }
 
 #[test]
-fn a_sync_that_fails_beside_those_who_wait() {
-    check(|| a_failure(Op::Sync));
+fn failed_sync_ends_all_waiters() {
+    check(|| check_failure(Op::Sync));
 }
 
 #[test]
-fn a_write_that_fails_beside_those_who_wait() {
-    check(|| a_failure(Op::Write));
+fn failed_write_ends_all_waiters() {
+    check(|| check_failure(Op::Write));
 }
 
-/// When an append was asked for and answered, with respect to the truncation.
+/// The time of an append relative to the truncation.
 #[derive(Clone, Copy, PartialEq)]
 enum When {
     Before,
@@ -281,40 +347,41 @@ enum When {
     After,
 }
 
-/// What was answered before a truncation of the end is gone, what was asked for after it is there,
-/// and everybody is answered.
+/// Records acknowledged before a truncation of the end are gone, those begun after it are there,
+/// and every call returns.
 #[test]
-fn a_truncation_of_the_end_beside_appends() {
+fn truncate_after_beside_appends() {
     use std::sync::atomic::{AtomicU8, Ordering};
     check(|| {
         block_on(async {
             let disk = Disk::new();
             let wal = small().open_with(disk.clone()).await.unwrap();
             let kept = wal.append(&[0; 8]).await.unwrap();
-            // 0: not asked for, 1: asked for, 2: answered. Not one of shuttle's: it orders nothing.
+            // 0: not begun, 1: begun, 2: returned. A std atomic, so that shuttle does not switch
+            // here.
             let phase = std::sync::Arc::new(AtomicU8::new(0));
             let appenders: Vec<_> = (1..3u8)
                 .map(|task| {
                     let (wal, phase) = (wal.clone(), phase.clone());
                     spawn(async move {
-                        let mut answers = Vec::new();
+                        let mut results = Vec::new();
                         for i in 0..4u8 {
-                            let asked = phase.load(Ordering::SeqCst);
+                            let phase_before = phase.load(Ordering::SeqCst);
                             let payload = [task, i, 1, 1, 1, 1, 1, 1];
                             match wal.append_and_sync(&payload).await {
                                 Ok(lsn) => {
-                                    let when = match (asked, phase.load(Ordering::SeqCst)) {
+                                    let when = match (phase_before, phase.load(Ordering::SeqCst)) {
                                         (2, _) => When::After,
                                         (_, 0) => When::Before,
                                         _ => When::Beside,
                                     };
-                                    answers.push((lsn, payload, when));
+                                    results.push((lsn, payload, when));
                                 }
                                 Err(Error::Truncated { .. }) => {}
                                 Err(error) => panic!("{error}"),
                             }
                         }
-                        answers
+                        results
                     })
                 })
                 .collect();
@@ -354,12 +421,12 @@ fn a_truncation_of_the_end_beside_appends() {
             phase.store(1, Ordering::SeqCst);
             let end = wal.truncate_after(kept).await.unwrap();
             phase.store(2, Ordering::SeqCst);
-            let mut answers = Vec::new();
+            let mut results = Vec::new();
             for appender in appenders {
-                answers.extend(appender.await.unwrap());
+                results.extend(appender.await.unwrap());
             }
             let found = records(&disk_after(&disk).await).await;
-            for (lsn, payload, when) in answers {
+            for (lsn, payload, when) in results {
                 let is_there = found.iter().any(|(at, it)| *at == lsn && *it == payload);
                 match when {
                     When::Before => assert!(lsn < end || !is_there, "{lsn} is back"),
@@ -367,20 +434,24 @@ fn a_truncation_of_the_end_beside_appends() {
                     When::Beside => {}
                 }
             }
-            let answer = large.await.unwrap();
-            assert!(answer.is_ok() || matches!(answer, Err(Error::Truncated { .. })), "{answer:?}");
+            let result = large.await.unwrap();
+            assert!(result.is_ok() || matches!(result, Err(Error::Truncated { .. })), "{result:?}");
             syncing.await.unwrap();
             let expected = records(&wal).await;
             wal.close().await.unwrap();
-            assert_eq!(following.await.unwrap(), expected, "what it saw, less what was taken back");
+            assert_eq!(
+                following.await.unwrap(),
+                expected,
+                "records seen and not truncated must equal the log"
+            );
         });
     });
 }
 
-/// Appends that write themselves, one that is written by a job, one that is synced, and a cut: all
-/// are answered, and what is left was appended once.
+/// Inline writes, a write job, a sync and a truncation: every call returns, and no record is
+/// duplicate.
 #[test]
-fn writers_in_place_beside_a_sync_a_write_job_and_a_cut() {
+fn inline_writes_beside_sync_job_and_truncation() {
     check(|| {
         block_on(async {
             let disk = Disk::new();
@@ -392,7 +463,7 @@ fn writers_in_place_beside_a_sync_a_write_job_and_a_cut() {
                     spawn(async move {
                         for i in 0..3u8 {
                             let payload = [task, i, 1, 1, 1, 1, 1, 1];
-                            let answer = match task {
+                            let result = match task {
                                 1 => wal.append_and_sync(&payload).await.map(drop),
                                 2 => match wal.enqueue(&payload).await {
                                     Ok(ticket) => ticket.written().await.map(drop),
@@ -400,7 +471,7 @@ fn writers_in_place_beside_a_sync_a_write_job_and_a_cut() {
                                 },
                                 _ => wal.append(&payload).await.map(drop),
                             };
-                            match answer {
+                            match result {
                                 Ok(()) | Err(Error::Truncated { .. }) => {}
                                 Err(error) => panic!("{error}"),
                             }
@@ -422,16 +493,15 @@ fn writers_in_place_beside_a_sync_a_write_job_and_a_cut() {
             let mut payloads: Vec<_> = found.iter().map(|(_, payload)| payload).collect();
             payloads.sort();
             payloads.dedup();
-            assert_eq!(payloads.len(), found.len(), "a record is there twice");
+            assert_eq!(payloads.len(), found.len(), "a record came twice");
         });
     });
 }
 
-/// An append is polled once, and again only when everybody else is done: nobody waits for it. (The ring
-/// has room for all. One that has to wait for room may be given some while nobody polls it, and keeps
-/// it until it is polled: so are the semaphores that it waits with.)
+/// An append is polled once, then not until all other tasks have ended. No call may wait for it.
+/// The ring has space for all records.
 #[test]
-fn nobody_waits_for_an_append_that_lets_others_go_first() {
+fn yielding_append_blocks_no_other_task() {
     check(|| {
         block_on(async {
             let disk = Disk::new();
@@ -453,7 +523,7 @@ fn nobody_waits_for_an_append_that_lets_others_go_first() {
                 yield_now().await;
             }
             let mut append = Box::pin(wal.append(&[9]));
-            let answer = futures::poll!(append.as_mut());
+            let polled = futures::poll!(append.as_mut());
             if thread_rng().gen_range(0..2) == 0 {
                 for other in others {
                     other.await.unwrap();
@@ -464,7 +534,7 @@ fn nobody_waits_for_an_append_that_lets_others_go_first() {
             for other in others {
                 other.await.unwrap();
             }
-            if answer.is_pending() {
+            if polled.is_pending() {
                 append.await.unwrap();
             }
         });

@@ -1,17 +1,17 @@
-//! `append_with`: by record, how far it has to come, and where it is then.
+//! `append_with`: the requested durability, and the place of the record.
 
 use highwater::{Durability, Error, Wal, storage::MemoryStorage};
 
 use crate::{
-    closed, held, poisoned, poll_and_drop, runtimes,
-    support::{assert_ring_is_whole, records, small, within},
+    closed, held, poisoned, runtimes,
+    support::{assert_ring_is_whole, poll_and_drop, records, small, within},
 };
 
-/// A frame's header comes before its payload (`docs/FORMAT.md`).
+/// The payload follows this header (`docs/FORMAT.md`).
 const FRAME_HEADER_BYTES: u64 = 16;
 
 #[test]
-fn it_names_the_file_and_the_byte_at_which_the_record_stands() {
+fn append_with_returns_file_and_offset() {
     for runtime in runtimes() {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
@@ -32,8 +32,8 @@ fn it_names_the_file_and_the_byte_at_which_the_record_stands() {
                     assert!(appended.synced && wal.watermarks().synced > appended.lsn);
                 }
             }
-            assert!(segments.len() > 1, "it rotated meanwhile");
-            // One that gets a segment of its own, and one behind it.
+            assert!(segments.len() > 1, "the log must rotate");
+            // A record that needs its own segment, and one after it.
             for bytes in [40_000, 10] {
                 let payload = vec![7; bytes];
                 let appended = wal.append_with(&payload, Durability::Synced).await.unwrap();
@@ -46,7 +46,7 @@ fn it_names_the_file_and_the_byte_at_which_the_record_stands() {
 }
 
 #[tokio::test]
-async fn a_record_that_nobody_synced_is_not_called_synced() {
+async fn unsynced_append_is_not_reported_synced() {
     let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
     let appended = wal.append_with("written", Durability::Written).await.unwrap();
     assert!(!appended.synced && wal.watermarks().synced <= appended.lsn);
@@ -60,14 +60,18 @@ async fn dropped_it_is_there_whole_or_not_at_all() {
         for polls in 0..=5 {
             let (wal, memory, writes) = held().await;
             let append = wal.append_with(b"perhaps", durability);
-            let answer = poll_and_drop(append, polls, |_| writes.allow(1));
+            let result = poll_and_drop(append, polls, |_| writes.allow(1));
             writes.open();
             within("sync", wal.sync()).await.unwrap();
             let found = records(&wal).await;
             let count = found.iter().filter(|(_, payload)| payload == b"perhaps").count();
-            assert_eq!(count, usize::from(polls >= 2), "{durability:?} {polls}: room first");
-            if let Some(answer) = answer {
-                assert_eq!(found[1].0, answer.unwrap().lsn);
+            assert_eq!(
+                count,
+                usize::from(polls >= 2),
+                "{durability:?} {polls}: the first poll waits for space"
+            );
+            if let Some(result) = result {
+                assert_eq!(found[1].0, result.unwrap().lsn);
             }
             assert_ring_is_whole(&wal).await;
             let found = records(&wal).await;
@@ -79,7 +83,7 @@ async fn dropped_it_is_there_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_log_that_stopped_refuses_it() {
+async fn append_with_fails_on_stopped_log() {
     for durability in [Durability::Written, Durability::Synced] {
         let error = poisoned().await.append_with(b"x", durability).await.unwrap_err();
         assert!(error.is_poisoned(), "{error}");

@@ -1,4 +1,4 @@
-//! What the log tells an operator through `tracing`, and what it keeps to itself.
+//! The events that a log reports through `tracing`, and calls that must report none.
 
 use std::{
     fmt,
@@ -25,10 +25,10 @@ use tracing::{
 
 use crate::support::small;
 
-/// Keeps every event and span of the thread it is the default of.
+/// Records all events and spans of the thread whose default it is.
 #[derive(Clone, Default)]
-struct Ear {
-    heard: Arc<Mutex<Vec<(Level, String)>>>,
+struct Recorder {
+    events: Arc<Mutex<Vec<(Level, String)>>>,
     span_count: Arc<AtomicU64>,
 }
 
@@ -40,19 +40,19 @@ impl Visit for Line<'_> {
     }
 }
 
-impl Subscriber for Ear {
+impl Subscriber for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("highwater")
     }
     fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        self.hear(*span.metadata().level(), |line| {
+        self.push(*span.metadata().level(), |line| {
             line.0.push_str(&format!("span {} ", span.metadata().name()));
             span.record(line);
         });
         span::Id::from_u64(self.span_count.fetch_add(1, Ordering::Relaxed) + 1)
     }
     fn event(&self, event: &Event<'_>) {
-        self.hear(*event.metadata().level(), |line| event.record(line));
+        self.push(*event.metadata().level(), |line| event.record(line));
     }
     fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
@@ -60,37 +60,37 @@ impl Subscriber for Ear {
     fn exit(&self, _: &span::Id) {}
 }
 
-impl Ear {
-    fn hear(&self, level: Level, write: impl FnOnce(&mut Line<'_>)) {
+impl Recorder {
+    fn push(&self, level: Level, write: impl FnOnce(&mut Line<'_>)) {
         let mut line = String::new();
         write(&mut Line(&mut line));
-        self.heard.lock().unwrap().push((level, line));
+        self.events.lock().unwrap().push((level, line));
     }
 
-    /// What was heard since it was last asked.
+    /// Takes the events since the last call.
     fn take(&self) -> Vec<(Level, String)> {
-        std::mem::take(&mut self.heard.lock().unwrap())
+        std::mem::take(&mut self.events.lock().unwrap())
     }
 
-    /// How many lines of `level` contain `text`.
-    fn count(heard: &[(Level, String)], level: Level, text: &str) -> usize {
-        heard.iter().filter(|line| line.0 == level && line.1.contains(text)).count()
+    /// Returns how many events of `level` contain `text`.
+    fn count(events: &[(Level, String)], level: Level, text: &str) -> usize {
+        events.iter().filter(|line| line.0 == level && line.1.contains(text)).count()
     }
 }
 
-/// In memory the log works on the caller's thread, so all of it is heard.
-fn listening<T>(work: impl AsyncFnOnce(Ear) -> T) -> T {
-    let ear = Ear::default();
-    let dispatch = tracing::Dispatch::new(ear.clone());
-    tracing::dispatcher::with_default(&dispatch, || futures::executor::block_on(work(ear)))
+/// Runs `work` with a recorder. In memory all work of the log is in this thread.
+fn with_recorder<T>(work: impl AsyncFnOnce(Recorder) -> T) -> T {
+    let recorder = Recorder::default();
+    let dispatch = tracing::Dispatch::new(recorder.clone());
+    tracing::dispatcher::with_default(&dispatch, || futures::executor::block_on(work(recorder)))
 }
 
 #[test]
-fn nothing_is_said_for_a_record() {
-    listening(async |ear| {
+fn records_report_no_events() {
+    with_recorder(async |recorder| {
         let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
         let policy = wal.sync_every(SyncEvery::records(7)).unwrap();
-        ear.take();
+        recorder.take();
         let changes = wal.typed::<Change, KeyValue>();
         let mut sink = wal.sink();
         for _ in 0..20 {
@@ -108,51 +108,54 @@ fn nothing_is_said_for_a_record() {
         }
         let _ = wal.stats();
         drop(policy);
-        assert_eq!(ear.take(), [], "neither an event nor a span");
+        assert_eq!(recorder.take(), [], "appends must report no event and no span");
     });
 }
 
 #[test]
-fn openings_rotations_and_ends_are_told_at_their_levels() {
-    listening(async |ear| {
+fn open_rotate_and_close_report_at_their_levels() {
+    with_recorder(async |recorder| {
         let disk = Disk::new(1);
         let wal = small().open_with(disk.clone()).await.unwrap();
-        let heard = ear.take();
-        assert_eq!(Ear::count(&heard, Level::INFO, "log="), 1, "{heard:?}");
-        assert!(Ear::count(&heard, Level::DEBUG, "span opening log=") > 0, "{heard:?}");
+        let events = recorder.take();
+        assert_eq!(Recorder::count(&events, Level::INFO, "log="), 1, "{events:?}");
+        assert!(Recorder::count(&events, Level::DEBUG, "span opening log=") > 0, "{events:?}");
         while wal.stats().rotation_count < 3 {
             wal.append(vec![1; 500]).await.unwrap();
         }
-        let heard = ear.take();
-        assert_eq!(Ear::count(&heard, Level::DEBUG, "rotated"), 3, "{heard:?}");
-        assert!(Ear::count(&heard, Level::DEBUG, "prepared the next segment") >= 3, "{heard:?}");
-        assert!(heard.iter().all(|line| line.0 == Level::DEBUG), "{heard:?}");
+        let events = recorder.take();
+        assert_eq!(Recorder::count(&events, Level::DEBUG, "rotated"), 3, "{events:?}");
+        assert!(
+            Recorder::count(&events, Level::DEBUG, "prepared the next segment") >= 3,
+            "{events:?}"
+        );
+        assert!(events.iter().all(|line| line.0 == Level::DEBUG), "{events:?}");
         let crashed = disk.crash(Survival::Nothing);
         wal.close().await.unwrap();
-        let heard = ear.take();
-        assert_eq!(Ear::count(&heard, Level::DEBUG, "the log is closed"), 1, "{heard:?}");
-        assert_eq!(heard.len(), 1, "{heard:?}");
+        let events = recorder.take();
+        assert_eq!(Recorder::count(&events, Level::DEBUG, "the log is closed"), 1, "{events:?}");
+        assert_eq!(events.len(), 1, "{events:?}");
         let again = small().open_with(crashed).await.unwrap();
-        let told = format!("{}", again.recovery());
-        let heard = ear.take();
-        let reports = heard.iter().filter(|line| line.1.contains(&told));
-        assert_eq!(reports.count(), 1, "{told}: {heard:?}");
+        let report = format!("{}", again.recovery());
+        let events = recorder.take();
+        let reports = events.iter().filter(|line| line.1.contains(&report));
+        assert_eq!(reports.count(), 1, "{report}: {events:?}");
     });
 }
 
 #[test]
-fn failures_and_slowness_are_told_once_and_loudly() {
-    listening(async |ear| {
+fn failures_and_slow_flushes_are_reported_once() {
+    with_recorder(async |recorder| {
         let faults = Faults::new();
         let wal = small().open_with(faults.over(MemoryStorage::new())).await.unwrap();
         faults.on(Op::Sync).once().delay(Duration::from_millis(1001));
-        ear.take();
+        recorder.take();
         wal.append_and_sync(b"slow").await.unwrap();
         wal.append_and_sync(b"fast").await.unwrap();
-        let heard = ear.take();
-        assert_eq!(Ear::count(&heard, Level::WARN, "a slow flush"), 1, "{heard:?}");
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        // A full device, and one that has space again.
+        let events = recorder.take();
+        assert_eq!(Recorder::count(&events, Level::WARN, "a slow flush"), 1, "{events:?}");
+        assert_eq!(events.len(), 1, "{events:?}");
+        // A full device, and then free space again.
         faults.on(Op::Create).fail(std::io::ErrorKind::StorageFull);
         let error = loop {
             if let Err(error) = wal.append(vec![1; 900]).await {
@@ -160,18 +163,18 @@ fn failures_and_slowness_are_told_once_and_loudly() {
             }
         };
         assert!(matches!(error, Error::NoSpace { .. }), "{error}");
-        let heard = ear.take();
-        assert!(Ear::count(&heard, Level::WARN, "are refused") > 0, "{heard:?}");
+        let events = recorder.take();
+        assert!(Recorder::count(&events, Level::WARN, "are refused") > 0, "{events:?}");
         faults.heal();
         wal.append(vec![1; 900]).await.unwrap();
-        let heard = ear.take();
-        assert_eq!(Ear::count(&heard, Level::INFO, "there is space again"), 1, "{heard:?}");
+        let events = recorder.take();
+        assert_eq!(Recorder::count(&events, Level::INFO, "can be prepared again"), 1, "{events:?}");
         faults.on(Op::Write).fail(std::io::ErrorKind::Other);
         for _ in 0..3 {
             wal.append(b"x").await.unwrap_err();
         }
-        let heard = ear.take();
-        assert_eq!(Ear::count(&heard, Level::ERROR, "the log has stopped"), 1, "{heard:?}");
-        assert_eq!(heard.len(), 1, "{heard:?}");
+        let events = recorder.take();
+        assert_eq!(Recorder::count(&events, Level::ERROR, "the log has stopped"), 1, "{events:?}");
+        assert_eq!(events.len(), 1, "{events:?}");
     });
 }

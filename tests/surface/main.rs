@@ -1,10 +1,11 @@
-//! The everyday surface: what is built on top of appending, syncing and replaying.
+//! The API above appending, syncing and replaying: `append_with`, statistics, events, sink,
+//! `sync_every`, typed records.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that can't go on panics"
+    reason = "a mistake in a test must stop it"
 )]
 
 mod appended;
@@ -16,21 +17,15 @@ mod statistics;
 mod support;
 mod typed;
 
-use std::{
-    future::Future,
-    pin::pin,
-    task::{Context, Poll},
-};
-
 use highwater::{
     Error, Wal,
     simulation::{Faults, Op},
     storage::MemoryStorage,
 };
-use support::{Bell, RING_PAYLOAD_BYTES, reached, small, within};
+use support::{RING_PAYLOAD_BYTES, reached, small, within};
 use tokio::runtime::{Builder, Runtime};
 
-/// One runtime of each kind.
+/// Returns a current-thread and a multi-thread runtime.
 fn runtimes() -> [Runtime; 2] {
     [
         Builder::new_current_thread().enable_all().build().unwrap(),
@@ -38,28 +33,7 @@ fn runtimes() -> [Runtime; 2] {
     ]
 }
 
-/// Polls `future` up to `polls` times and drops it if it is still pending then; `step` lets things
-/// go on in between, and the future must be woken.
-fn poll_and_drop<T>(
-    future: impl Future<Output = T>,
-    polls: usize,
-    step: impl Fn(usize),
-) -> Option<T> {
-    let (bell, waker) = Bell::new();
-    let mut future = pin!(tokio::task::unconstrained(future));
-    for i in 0..polls {
-        if i > 0 {
-            step(i);
-            bell.wait();
-        }
-        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return Some(answer);
-        }
-    }
-    None
-}
-
-/// A log on the pool whose ring is full of one record, which is held on its way to the file.
+/// Returns a log on the pool. One record fills its ring, and the write of that record is held.
 async fn held() -> (Wal, MemoryStorage, highwater::simulation::Gate) {
     let (memory, faults) = (MemoryStorage::new(), Faults::new());
     let wal = small().open_with(faults.over(memory.clone()).on_pool()).await.unwrap();
@@ -69,7 +43,7 @@ async fn held() -> (Wal, MemoryStorage, highwater::simulation::Gate) {
     (wal, memory, writes)
 }
 
-/// A log that a failed flush has stopped.
+/// Returns a log that a failed flush has poisoned.
 async fn poisoned() -> Wal {
     let faults = Faults::new();
     let wal = small().open_with(faults.over(MemoryStorage::new())).await.unwrap();

@@ -1,4 +1,4 @@
-//! `sync_every`: it syncs, it ends, and it claims nothing.
+//! `sync_every`: it syncs by time or by records, ends with its guard, and keeps no log open.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::{
     support::{PATIENCE, records, small, within},
 };
 
-async fn synced_by_itself(wal: &Wal, lsn: Lsn) {
+async fn wait_for_policy_sync(wal: &Wal, lsn: Lsn) {
     let synced = async {
         while wal.watermarks().synced <= lsn {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -27,7 +27,7 @@ async fn synced_by_itself(wal: &Wal, lsn: Lsn) {
 const SHORT: Duration = Duration::from_millis(5);
 
 #[test]
-fn an_interval_syncs_what_nobody_asked_for_and_ends_with_its_guard() {
+fn interval_policy_syncs_until_guard_is_dropped() {
     for runtime in runtimes() {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
@@ -35,11 +35,11 @@ fn an_interval_syncs_what_nobody_asked_for_and_ends_with_its_guard() {
             let policy = wal.sync_every(SyncEvery::interval(SHORT)).unwrap();
             for i in 0..3u8 {
                 let lsn = wal.append(vec![i; 100]).await.unwrap();
-                synced_by_itself(&wal, lsn).await;
+                wait_for_policy_sync(&wal, lsn).await;
             }
             let before = wal.stats().sync_count;
             assert!(before >= 3);
-            // Idle, it does nothing.
+            // While idle, the policy does nothing.
             tokio::time::sleep(SHORT * 6).await;
             assert_eq!(wal.stats().sync_count, before);
             drop(policy);
@@ -52,7 +52,7 @@ fn an_interval_syncs_what_nobody_asked_for_and_ends_with_its_guard() {
 }
 
 #[test]
-fn it_needs_no_timer_of_the_runtime_and_no_runtime() {
+fn interval_policy_needs_no_runtime() {
     let without_time = Builder::new_current_thread().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let wal = without_time.block_on(small().open(directory.path())).unwrap();
@@ -60,17 +60,17 @@ fn it_needs_no_timer_of_the_runtime_and_no_runtime() {
     for wal in [wal, in_memory] {
         let _policy = wal.sync_every(SyncEvery::interval(SHORT)).unwrap();
         let lsn = futures::executor::block_on(wal.append(b"x")).unwrap();
-        // Nobody drives the runtime here.
+        // The runtime is not driven here.
         let began = Instant::now();
         while wal.watermarks().synced <= lsn {
-            assert!(began.elapsed() < PATIENCE, "never synced");
+            assert!(began.elapsed() < PATIENCE, "the policy must sync");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
 #[tokio::test]
-async fn so_many_records_are_a_flush_and_no_fewer() {
+async fn record_policy_syncs_at_its_count() {
     let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
     wal.append(b"before").await.unwrap();
     let policy = wal.sync_every(SyncEvery::records(10)).unwrap();
@@ -81,7 +81,7 @@ async fn so_many_records_are_a_flush_and_no_fewer() {
     wal.append(b"the tenth").await.unwrap();
     assert_eq!(wal.watermarks().synced, wal.watermarks().reserved);
     assert_eq!(wal.stats().sync_count, 1);
-    // Somebody's own sync begins the count anew.
+    // Another sync restarts the count.
     wal.append_and_sync(b"synced").await.unwrap();
     for _ in 0..9 {
         wal.append(b"one of ten").await.unwrap();
@@ -89,7 +89,7 @@ async fn so_many_records_are_a_flush_and_no_fewer() {
     assert_eq!(wal.stats().sync_count, 2);
     wal.append_batch([b"the tenth", b"and more "]).await.unwrap();
     assert_eq!(wal.stats().sync_count, 3);
-    // The strictest counts, and only while it is in force.
+    // The strictest policy applies, while its guard lives.
     let strict = wal.sync_every(SyncEvery::records(1)).unwrap();
     wal.append(b"alone").await.unwrap();
     assert_eq!(wal.stats().sync_count, 4);
@@ -98,18 +98,18 @@ async fn so_many_records_are_a_flush_and_no_fewer() {
     assert_eq!(wal.stats().sync_count, 4);
     drop(policy);
     for _ in 0..20 {
-        wal.append(b"nobody asks").await.unwrap();
+        wal.append(b"no policy").await.unwrap();
     }
     assert_eq!(wal.stats().sync_count, 4);
-    // What stands there already counts for a new one.
+    // Records already in the log count for a new policy.
     let _policy = wal.sync_every(SyncEvery::interval(PATIENCE * 9).or_records(20)).unwrap();
     assert_eq!(wal.stats().sync_count, 5);
 }
 
-/// The bound, in any order of things: with an order for ten, no more than nine and what was
-/// written while a flush ran is lost. The writer waits for the flush here, so nine it is.
+/// With a policy of 10 records, a power cut loses at most 9 and those written during a flush. The
+/// writer waits for each flush here, so at most 9.
 #[test]
-fn a_loss_of_power_takes_fewer_than_the_policy_allows() {
+fn power_cut_loses_fewer_records_than_policy() {
     for_each_seed(20, |seed| {
         let disk = Disk::new(seed);
         let crashes = Simulation::new(seed).run(async {
@@ -136,7 +136,7 @@ fn a_loss_of_power_takes_fewer_than_the_policy_allows() {
 }
 
 #[tokio::test]
-async fn absurd_values_and_stopped_logs_are_refused() {
+async fn policy_refuses_bad_values_and_stopped_logs() {
     let wal = small().open_with(MemoryStorage::new()).await.unwrap();
     let absurd = [
         SyncEvery::records(0),
@@ -161,7 +161,7 @@ async fn absurd_values_and_stopped_logs_are_refused() {
 }
 
 #[tokio::test]
-async fn a_policy_keeps_no_log_open() {
+async fn policy_does_not_keep_log_open() {
     let memory = MemoryStorage::new();
     let wal = small().open_with(memory.clone()).await.unwrap();
     let policy = wal.sync_every(SyncEvery::interval(SHORT).or_records(5)).unwrap();
@@ -170,9 +170,49 @@ async fn a_policy_keeps_no_log_open() {
     let wal = crate::support::open_when_free(|| memory.clone()).await;
     assert_eq!(records(&wal).await.len(), 1);
     drop(policy);
-    // A log that was closed under it.
+    // The log is closed while the policy lives.
     let _policy = wal.sync_every(SyncEvery::interval(SHORT)).unwrap();
     wal.close().await.unwrap();
     tokio::time::sleep(SHORT * 4).await;
     small().open_with(memory).await.unwrap();
+}
+
+/// On tokio's paused clock, which moves only when all tasks wait for it.
+#[tokio::test(start_paused = true)]
+async fn interval_with_runtime_clock_obeys_paused_time() {
+    let wal = small().open_with(MemoryStorage::new()).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let policy = SyncEvery::interval(hour).runtime_clock(true);
+    let policy = wal.sync_every(policy).unwrap();
+    let began = Instant::now();
+    for round in 1..4u32 {
+        let lsn = wal.append("x").await.unwrap();
+        tokio::time::sleep(hour / 2).await;
+        assert!(wal.watermarks().synced <= lsn, "round {round}: too early");
+        let synced = tokio::time::timeout(hour, async {
+            wal.wait_synced(lsn).await.unwrap();
+        });
+        synced.await.expect("within an hour of the clock");
+        // Moves to the middle of an interval.
+        tokio::time::sleep(hour).await;
+        tokio::time::sleep(hour / 2).await;
+    }
+    drop(policy);
+    let lsn = wal.append("after it").await.unwrap();
+    tokio::time::sleep(3 * hour).await;
+    assert!(wal.watermarks().synced <= lsn, "it ends with its guard");
+    assert!(began.elapsed() < PATIENCE, "real time");
+}
+
+#[test]
+fn runtime_clock_outside_runtime_is_refused() {
+    let wal = Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(async { small().open_with(MemoryStorage::new()).await.unwrap() });
+    let policy = SyncEvery::interval(SHORT).runtime_clock(true);
+    let error = wal.sync_every(policy).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    // Its own thread needs no runtime.
+    drop(wal.sync_every(SyncEvery::interval(SHORT)).unwrap());
 }

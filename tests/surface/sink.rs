@@ -1,4 +1,4 @@
-//! The log as a sink: back pressure, flush, and what a dropped future or sink leaves.
+//! The log as a `Sink`: back pressure, flush, and what a dropped future or sink leaves.
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt, StreamExt, TryStreamExt, stream};
@@ -9,8 +9,8 @@ use highwater::{
 };
 
 use crate::{
-    closed, held, poisoned, poll_and_drop, runtimes,
-    support::{assert_ring_is_whole, records, small, within},
+    closed, held, poisoned, runtimes,
+    support::{assert_ring_is_whole, poll_and_drop, records, small, within},
 };
 
 fn payload(i: u32) -> Bytes {
@@ -22,26 +22,26 @@ async fn payloads(wal: &Wal) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_sent_is_there_in_order_and_flushing_syncs_it() {
+fn sink_keeps_order_and_flush_syncs() {
     for runtime in runtimes() {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
             let wal = small().open(directory.path()).await.unwrap();
             let mut sink = wal.sink();
-            // Nothing to flush: no trip to the device.
+            // There is nothing to flush, so the device is not used.
             within("flush", sink.flush()).await.unwrap();
             assert_eq!(wal.stats().sync_count, 0);
             let mut all = stream::iter(0..300).map(|i| Ok(payload(i)));
             within("send_all", sink.send_all(&mut all)).await.unwrap();
             assert!(wal.watermarks().synced > records(&wal).await[299].0);
-            assert!(wal.stats().room_wait_count > 0, "it felt the back pressure");
+            assert!(wal.stats().room_wait_count > 0, "the sink must meet back pressure");
             // Larger than the ring, and larger than a segment.
             for bytes in [3000, 20_000] {
                 within("feed", sink.feed(Bytes::from(vec![9; bytes]))).await.unwrap();
             }
             within("close", sink.close()).await.unwrap();
             assert!(wal.watermarks().synced > records(&wal).await[301].0);
-            let lsn = wal.append(b"closing the sink doesn't close the log").await.unwrap();
+            let lsn = wal.append(b"the log is still open").await.unwrap();
             within("send", sink.send(payload(7))).await.unwrap();
             assert!(wal.watermarks().synced > lsn);
             let found = payloads(&wal).await;
@@ -52,14 +52,14 @@ fn what_is_sent_is_there_in_order_and_flushing_syncs_it() {
 }
 
 #[tokio::test]
-async fn ready_is_back_pressure() {
+async fn sink_readiness_is_back_pressure() {
     let (wal, _memory, writes) = held().await;
     let mut sink = wal.sink();
-    // One record waits in the sink; the next one has to.
+    // One record waits in the sink, so the next one must wait.
     within("feed", sink.feed(payload(1))).await.unwrap();
     let reserved = wal.watermarks().reserved;
     assert!(poll_and_drop(sink.feed(payload(2)), 1, |_| {}).is_none());
-    // Without asking for readiness it is refused, and neither record is harmed.
+    // Without readiness the record is refused, and the waiting one is kept.
     let error = std::pin::Pin::new(&mut sink).start_send(payload(3)).unwrap_err();
     assert!(matches!(error, Error::Full), "{error}");
     assert_eq!(wal.watermarks().reserved, reserved);
@@ -72,21 +72,21 @@ async fn ready_is_back_pressure() {
 }
 
 #[tokio::test]
-async fn dropped_futures_take_nothing_back() {
+async fn dropped_send_keeps_its_record() {
     for polls in 0..=6 {
         let (wal, memory, writes) = held().await;
         let mut sink = wal.sink();
-        let answer = poll_and_drop(sink.send(payload(1)), polls, |_| writes.allow(1));
+        let result = poll_and_drop(sink.send(payload(1)), polls, |_| writes.allow(1));
         writes.open();
         within("flush", sink.flush()).await.unwrap();
         if polls == 0 {
-            // Nothing was sent, so nothing had to be flushed.
+            // No record was sent, so `flush` had nothing to do.
             within("sync", wal.sync()).await.unwrap();
         }
         let found = payloads(&wal).await;
-        assert_eq!(found.len(), 1 + usize::from(polls > 0), "{polls}: sent, or never begun");
-        if let Some(answer) = answer {
-            answer.unwrap();
+        assert_eq!(found.len(), 1 + usize::from(polls > 0), "{polls}: sent, unless never polled");
+        if let Some(result) = result {
+            result.unwrap();
         }
         assert!(polls == 0 || wal.watermarks().synced > records(&wal).await[1].0, "{polls}");
         assert_ring_is_whole(&wal).await;
@@ -97,7 +97,7 @@ async fn dropped_futures_take_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_dropped_sink_drops_the_record_that_waits_and_no_other() {
+async fn dropped_sink_drops_only_the_waiting_record() {
     let (wal, _memory, writes) = held().await;
     let mut sink = wal.sink();
     within("feed", sink.feed(payload(1))).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_dropped_sink_drops_the_record_that_waits_and_no_other() {
     within("sync", wal.sync()).await.unwrap();
     assert_eq!(payloads(&wal).await.len(), 1);
     assert_ring_is_whole(&wal).await;
-    // With room, what was fed is the log's.
+    // With ring space, a fed record belongs to the log.
     let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
     let mut sink = wal.sink();
     sink.feed(payload(2)).await.unwrap();
@@ -116,14 +116,14 @@ async fn a_dropped_sink_drops_the_record_that_waits_and_no_other() {
 }
 
 #[tokio::test]
-async fn errors_come_to_whom_they_concern() {
+async fn sink_errors_are_returned_to_their_caller() {
     for wal in [poisoned().await, closed().await] {
         let mut sink = wal.sink();
         let error = sink.send(payload(1)).await.unwrap_err();
         assert!(error.is_poisoned() || error.is_closed(), "{error}");
         sink.feed(payload(1)).await.unwrap_err();
     }
-    // A flush that fails, and goes on failing.
+    // A failed flush poisons the log.
     let faults = Faults::new();
     let wal = small().open_with(faults.over(MemoryStorage::new())).await.unwrap();
     faults.on(Op::Sync).once().fail(std::io::ErrorKind::Other);
@@ -131,7 +131,7 @@ async fn errors_come_to_whom_they_concern() {
     sink.feed(payload(1)).await.unwrap();
     assert!(sink.flush().await.unwrap_err().is_poisoned());
     assert!(sink.flush().await.unwrap_err().is_poisoned());
-    // A record that can't be: it alone.
+    // An oversized record fails alone.
     let wal = small().record_bytes_max(100).open_with(MemoryStorage::new()).await.unwrap();
     let mut sink = wal.sink();
     let error = sink.send(Bytes::from(vec![0; 101])).await.unwrap_err();
@@ -141,7 +141,7 @@ async fn errors_come_to_whom_they_concern() {
 }
 
 #[tokio::test]
-async fn without_space_the_record_that_waited_is_not_there_and_the_next_may_be() {
+async fn full_disk_drops_waiting_record_only() {
     let faults = Faults::new();
     let wal = small().open_with(faults.over(MemoryStorage::new()).on_pool()).await.unwrap();
     faults.on(Op::Create).fail(std::io::ErrorKind::StorageFull);
@@ -159,9 +159,9 @@ async fn without_space_the_record_that_waited_is_not_there_and_the_next_may_be()
     assert_eq!(payloads(&wal).await.len(), sent + 1);
 }
 
-/// Any order of things, and the power goes after a flush: what it covered is there.
+/// After a power cut, the records of an earlier flush are there, in any order of operations.
 #[test]
-fn what_a_flush_covered_survives_a_loss_of_power() {
+fn flushed_records_survive_power_cut() {
     for_each_seed(20, |seed| {
         let disk = Disk::new(seed);
         let sent = Simulation::new(seed).run(async {

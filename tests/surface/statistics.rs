@@ -1,4 +1,4 @@
-//! `stats`: what the log measures of itself.
+//! `stats`: the numbers that a log measures.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use highwater::{
 };
 
 use crate::{
-    held, poisoned, poll_and_drop, runtimes,
-    support::{RING_PAYLOAD_BYTES, reached, small, within},
+    held, poisoned, runtimes,
+    support::{RING_PAYLOAD_BYTES, poll_and_drop, reached, small, within},
 };
 
 #[tokio::test]
-async fn groups_are_counted_in_records_and_not_in_the_logs_own_frames() {
+async fn groups_count_records_without_marks() {
     let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
     assert_eq!(wal.stats().records_per_sync.count, 0);
     for _ in 0..10 {
@@ -23,7 +23,7 @@ async fn groups_are_counted_in_records_and_not_in_the_logs_own_frames() {
     }
     let lone = wal.stats();
     assert_eq!((lone.records_per_sync.count, lone.records_per_sync.max), (10, 1));
-    assert!(lone.frame_count > 10, "marks were written too");
+    assert!(lone.frame_count > 10, "marks must be counted as frames");
     for _ in 0..20 {
         wal.enqueue(b"together").await.unwrap();
     }
@@ -38,7 +38,7 @@ async fn groups_are_counted_in_records_and_not_in_the_logs_own_frames() {
 }
 
 #[test]
-fn every_record_is_in_one_group_on_both_kinds_of_runtimes() {
+fn each_record_is_counted_in_one_group() {
     for runtime in runtimes() {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
@@ -53,13 +53,13 @@ fn every_record_is_in_one_group_on_both_kinds_of_runtimes() {
             assert!(groups.max >= 200 / groups.count && groups.max <= 200);
             assert!(stats.sync_time.max > Duration::ZERO);
             assert!(stats.queue_bytes_at_sync.max <= stats.ring_bytes);
-            assert!(stats.room_wait_count > 0, "a ring of a kibibyte makes them wait");
+            assert!(stats.room_wait_count > 0, "a ring of 1 KiB must make appends wait");
         });
     }
 }
 
 #[tokio::test]
-async fn the_time_of_a_flush_is_what_the_device_took() {
+async fn flush_time_is_that_of_the_device() {
     let faults = Faults::new();
     let wal = small().open_with(faults.over(MemoryStorage::new()).on_pool()).await.unwrap();
     faults.on(Op::Sync).once().delay(Duration::from_millis(20));
@@ -72,13 +72,13 @@ async fn the_time_of_a_flush_is_what_the_device_took() {
 }
 
 #[tokio::test]
-async fn appends_that_wait_for_room_are_told() {
+async fn waits_for_ring_space_are_counted() {
     let (wal, _memory, writes) = held().await;
-    assert_eq!(wal.stats().queue_bytes, wal.stats().ring_bytes, "one record fills it");
-    // Refused at once: that is no wait.
+    assert_eq!(wal.stats().queue_bytes, wal.stats().ring_bytes, "one record must fill the ring");
+    // A refusal is not a wait.
     wal.try_enqueue(b"x").unwrap_err();
     assert_eq!(wal.stats().room_wait_count, 0);
-    poll_and_drop(wal.append(b"given up"), 1, |_| {});
+    poll_and_drop(wal.append(b"dropped"), 1, |_| {});
     assert_eq!(wal.stats().room_wait_count, 1);
     let waits = tokio::spawn({
         let wal = wal.clone();
@@ -95,9 +95,9 @@ async fn appends_that_wait_for_room_are_told() {
     assert!(stats.room_wait_time >= Duration::from_millis(5), "{stats:?}");
 }
 
-/// Room in the ring and none in the segments.
+/// The ring has space, but the next segment is missing.
 #[tokio::test]
-async fn waiting_for_the_next_segment_counts() {
+async fn waits_for_next_segment_are_counted() {
     let faults = Faults::new();
     let wal = small().open_with(faults.over(MemoryStorage::new()).on_pool()).await.unwrap();
     let creates = faults.on(Op::Create).gate();
@@ -118,8 +118,12 @@ async fn waiting_for_the_next_segment_counts() {
 }
 
 #[tokio::test]
-async fn a_log_that_stopped_still_tells() {
+async fn poisoned_log_returns_statistics() {
     let stats = poisoned().await.stats();
-    assert_eq!((stats.sync_count, stats.sync_time.count), (0, 0), "a failed flush is none");
+    assert_eq!(
+        (stats.sync_count, stats.sync_time.count),
+        (0, 0),
+        "a failed flush must not be counted"
+    );
     assert_eq!(stats.records_per_sync.count, 0);
 }

@@ -1,21 +1,21 @@
-//! Records of a type of one's own: encoded before anything is reserved, decoded whole or an error.
+//! Typed records: encoded before any reservation, decoded completely or with an error.
 
 use std::{error::Error as _, io};
 
 use bytes::{BufMut, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use highwater::{
-    Error, Wal,
+    Wal,
     simulation::{Disk, Simulation, Survival, for_each_seed},
     storage::MemoryStorage,
-    typed::{Change, KeyValue, Postcard, Typed},
+    typed::{Change, Error, KeyValue, Postcard, Typed},
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder, LinesCodec};
 
 use crate::{
-    closed, held, poisoned, poll_and_drop, runtimes,
-    support::{assert_ring_is_whole, records, small, within},
+    closed, held, poisoned, runtimes,
+    support::{assert_ring_is_whole, poll_and_drop, records, small, within},
 };
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -38,7 +38,7 @@ async fn memory() -> Wal {
 }
 
 #[test]
-fn what_was_written_as_a_type_is_read_as_it() {
+fn typed_records_are_read_back() {
     for runtime in runtimes() {
         let directory = tempfile::tempdir().unwrap();
         runtime.block_on(async {
@@ -47,7 +47,7 @@ fn what_was_written_as_a_type_is_read_as_it() {
             let mut expected = Vec::new();
             for i in (0..40).step_by(4) {
                 expected.push((events.append(event(i)).await.unwrap(), event(i)));
-                // By reference as well.
+                // By reference, too.
                 let synced = within("sync", events.append_and_sync(&event(i + 1))).await.unwrap();
                 assert!(wal.watermarks().synced > synced);
                 expected.push((synced, event(i + 1)));
@@ -74,7 +74,7 @@ fn what_was_written_as_a_type_is_read_as_it() {
 }
 
 #[tokio::test]
-async fn changes_of_a_map_and_foreign_codecs_work() {
+async fn key_value_and_foreign_codecs_work() {
     let wal = memory().await;
     let changes: Typed<Change, KeyValue> = wal.typed();
     let all = [Change::put("k", "v"), Change::delete("k"), Change::NoOp, Change::put("", "")];
@@ -82,7 +82,7 @@ async fn changes_of_a_map_and_foreign_codecs_work() {
     let found: Vec<_> =
         changes.replay(lsns.start..).map_ok(|item| item.1).try_collect().await.unwrap();
     assert_eq!(found, all);
-    // One with settings, and `&str` as what it encodes and `String` as what it gives.
+    // A codec with settings, which encodes `&str` and decodes `String`.
     let wal = memory().await;
     let lines = wal.typed_with::<String, _>(LinesCodec::new_with_max_length(10));
     let lsn = lines.append("a line").await.unwrap();
@@ -92,7 +92,7 @@ async fn changes_of_a_map_and_foreign_codecs_work() {
 }
 
 #[tokio::test]
-async fn a_record_that_the_codec_cannot_read_is_an_item_that_says_where() {
+async fn undecodable_record_is_an_error_with_its_lsn() {
     let wal = memory().await;
     let changes = wal.typed::<Change, KeyValue>();
     let first = changes.append(Change::NoOp).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_record_that_the_codec_cannot_read_is_an_item_that_says_where() {
     let empty = wal.append(b"").await.unwrap();
     let last = changes.append(Change::delete("k")).await.unwrap();
     let items: Vec<_> = changes.replay(..).collect().await;
-    assert_eq!(items.len(), 4, "it goes on behind them");
+    assert_eq!(items.len(), 4, "the stream must continue after errors");
     assert_eq!(items[0].as_ref().unwrap(), &(first, Change::NoOp));
     assert_eq!(items[3].as_ref().unwrap(), &(last, Change::delete("k")));
     for (item, at) in [(&items[1], foreign), (&items[2], empty)] {
@@ -110,35 +110,35 @@ async fn a_record_that_the_codec_cannot_read_is_an_item_that_says_where() {
         assert!(error.source().is_some());
         assert_eq!(changes.read(at).await.unwrap_err().to_string(), error.to_string());
     }
-    assert!(items[1].as_ref().unwrap_err().to_string().contains("0x77"));
-    // More than an item: the rest isn't dropped in silence. Less than one.
+    assert!(format!("{:#}", items[1].as_ref().unwrap_err()).contains("0x77"));
+    // A payload with extra bytes, or with too few, is an error.
     let numbers = wal.typed::<u32, Postcard<u32>>();
     for payload in [&b"\x05rest"[..], b"\x80", b""] {
         let lsn = wal.append(payload).await.unwrap();
         let error = numbers.read(lsn).await.unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{error}");
     }
-    // The log is as good as before.
+    // The log still works.
     assert!(!wal.append(b"x").await.is_err_and(|error| error.is_poisoned()));
 }
 
-/// Fails, or panics, on what it is told to.
+/// A codec that fails or panics on certain items.
 #[derive(Clone, Default)]
-struct Moody;
+struct FailingCodec;
 
-impl Encoder<&str> for Moody {
+impl Encoder<&str> for FailingCodec {
     type Error = io::Error;
     fn encode(&mut self, item: &str, to: &mut BytesMut) -> io::Result<()> {
         to.put_slice(item.as_bytes());
         match item {
-            "fail" => Err(io::Error::other("not today")),
+            "fail" => Err(io::Error::other("encoding failed")),
             "panic" => panic!("a codec that panics"),
             _ => Ok(()),
         }
     }
 }
 
-impl Decoder for Moody {
+impl Decoder for FailingCodec {
     type Item = String;
     type Error = io::Error;
     fn decode(&mut self, from: &mut BytesMut) -> io::Result<Option<String>> {
@@ -147,27 +147,27 @@ impl Decoder for Moody {
 }
 
 #[tokio::test]
-async fn a_codec_that_fails_or_panics_leaves_nothing_behind() {
+async fn failing_codec_reserves_nothing() {
     let wal = memory().await;
-    let moody = wal.typed::<String, Moody>();
+    let typed = wal.typed::<String, FailingCodec>();
     let errors = [
-        moody.append("fail").await.unwrap_err(),
-        moody.append_and_sync("fail").await.unwrap_err(),
-        moody.enqueue("fail").await.unwrap_err(),
-        moody.append_batch(["good", "fail"]).await.unwrap_err(),
+        typed.append("fail").await.unwrap_err(),
+        typed.append_and_sync("fail").await.unwrap_err(),
+        typed.enqueue("fail").await.unwrap_err(),
+        typed.append_batch(["good", "fail"]).await.unwrap_err(),
     ];
     for error in errors {
         assert!(matches!(error, Error::Encode { .. }), "{error}");
-        assert!(error.to_string().contains("not today"), "{error}");
+        assert!(format!("{error:#}").contains("encoding failed"), "{error}");
     }
     let panics = tokio::spawn({
-        let moody = moody.clone();
-        async move { moody.append("panic").await }
+        let typed = typed.clone();
+        async move { typed.append("panic").await }
     });
     assert!(panics.await.unwrap_err().is_panic());
-    assert_eq!(wal.watermarks().reserved.as_u64(), 0, "nothing was reserved");
-    let lsn = moody.append("good").await.unwrap();
-    assert_eq!(moody.read(lsn).await.unwrap(), "good");
+    assert_eq!(wal.watermarks().reserved.as_u64(), 0, "a failed encoding must reserve nothing");
+    let lsn = typed.append("good").await.unwrap();
+    assert_eq!(typed.read(lsn).await.unwrap(), "good");
     assert_ring_is_whole(&wal).await;
 }
 
@@ -179,7 +179,7 @@ async fn dropped_it_is_there_whole_or_not_at_all() {
             let (wal, _memory, writes) = held().await;
             let events = wal.typed::<Event, Postcard<Event>>();
             let step = |_| writes.allow(1);
-            let answered = match operation {
+            let returned = match operation {
                 0 => poll_and_drop(events.append(item()), polls, step).map(|done| done.is_ok()),
                 1 => poll_and_drop(events.append_and_sync(item()), polls, step)
                     .map(|done| done.is_ok()),
@@ -190,15 +190,19 @@ async fn dropped_it_is_there_whole_or_not_at_all() {
             writes.open();
             within("sync", wal.sync()).await.unwrap();
             let found = records(&wal).await.len() - 1;
-            assert_eq!(found, usize::from(polls >= 2), "{operation} {polls}: room first");
-            assert!(answered.is_none_or(|is_ok| is_ok && found == 1));
+            assert_eq!(
+                found,
+                usize::from(polls >= 2),
+                "{operation} {polls}: the first poll waits for space"
+            );
+            assert!(returned.is_none_or(|is_ok| is_ok && found == 1));
             assert_ring_is_whole(&wal).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_log_that_stopped_says_so() {
+async fn typed_calls_fail_on_stopped_log() {
     let wal = poisoned().await;
     let changes = wal.typed::<Change, KeyValue>();
     assert!(changes.append(Change::NoOp).await.unwrap_err().is_poisoned());
@@ -206,15 +210,18 @@ async fn a_log_that_stopped_says_so() {
     assert!(changes.enqueue(Change::NoOp).await.unwrap_err().is_poisoned());
     assert!(changes.append_batch([Change::NoOp]).await.unwrap_err().is_poisoned());
     let items: Vec<_> = changes.replay(..).collect().await;
-    assert!(items.iter().all(|item| matches!(item, Err(Error::Decode { .. }))), "reading goes on");
+    assert!(
+        items.iter().all(|item| matches!(item, Err(Error::Decode { .. }))),
+        "reading must work"
+    );
     let changes = closed().await.typed::<Change, KeyValue>();
     assert!(changes.append(Change::NoOp).await.unwrap_err().is_closed());
     assert!(changes.replay(..).next().await.unwrap().unwrap_err().is_closed());
 }
 
-/// A map rebuilt from what a loss of power left is the map at some point behind the last sync.
+/// A map rebuilt after a power cut is the map at some time after the last sync.
 #[test]
-fn a_map_comes_back_as_it_was_synced() {
+fn map_is_rebuilt_as_it_was_synced() {
     for_each_seed(20, |seed| {
         let disk = Disk::new(seed);
         let crashed = Simulation::new(seed).run(async {
@@ -236,4 +243,90 @@ fn a_map_comes_back_as_it_was_synced() {
         assert_eq!(found[29], Change::put(vec![1], vec![29]));
         assert_eq!(found[30], Change::delete(vec![3]));
     });
+}
+
+/// Every way to write and to read items.
+#[tokio::test]
+async fn typed_log_offers_what_the_log_offers() {
+    use futures::{FutureExt, SinkExt};
+    use highwater::{Durability, Reader, Start, typed::TypedRecovered};
+
+    let storage = MemoryStorage::new();
+    let wal = small().open_with(storage.clone()).await.unwrap();
+    let events = wal.typed::<Event, Postcard<Event>>();
+    let appended = events.append_with(event(0), Durability::Synced).await.unwrap();
+    assert!(appended.synced);
+    events.try_enqueue(&event(1)).unwrap().synced().await.unwrap();
+    let mut sink = events.sink();
+    sink.feed(event(2)).await.unwrap();
+    sink.send(event(3)).await.unwrap();
+    let unreadable = wal.append_and_sync(b"\x77").await.unwrap();
+    events.append_and_sync(event(4)).await.unwrap();
+
+    let mut follow = events.follow(wal.watermarks().first);
+    for number in 0..4 {
+        assert_eq!(follow.next().await.unwrap().unwrap().1, event(number));
+    }
+    let refused = follow.next().await.unwrap();
+    assert!(matches!(refused, Err(Error::Decode { lsn, .. }) if lsn == unreadable));
+    assert_eq!(follow.next().await.unwrap().unwrap().1, event(4));
+    assert!(follow.next().now_or_never().is_none());
+    let checkpoint = follow.records().position();
+    let last = events.append_and_sync(event(5)).await.unwrap();
+    let again = events.follow(checkpoint).next().await.unwrap().unwrap();
+    assert_eq!(again, (last, event(5)));
+    let after = events.follow(Start::After(unreadable)).next().await.unwrap().unwrap();
+    assert_eq!(after.1, event(4));
+    let record = wal.read(last).await.unwrap();
+    assert_eq!(events.decode(&record).unwrap(), event(5));
+    let bad = wal.read(unreadable).await.unwrap();
+    assert!(matches!(events.decode(&bad), Err(Error::Decode { .. })));
+    let reader = Reader::options().written(true).open_with(storage.clone()).await.unwrap();
+    let read: Vec<_> = events.decode_all(reader.replay(last..)).try_collect().await.unwrap();
+    assert_eq!(read, [(last, event(5))]);
+    wal.close().await.unwrap();
+
+    let recovery = small().recover_with(storage).await.unwrap();
+    let mut recovery = recovery.typed::<Event, Postcard<Event>>();
+    assert!(recovery.report().was_closed);
+    let (mut found, mut refused) = (Vec::new(), 0);
+    while let Some(item) = recovery.next().await {
+        match item {
+            Ok(TypedRecovered::Item(_, event)) => found.push(event),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Decode { lsn, .. } if lsn == unreadable));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((found, refused), ((0..6).map(event).collect(), 1));
+    let events = recovery.into_typed().await.unwrap();
+    events.append(event(6)).await.unwrap();
+}
+
+#[tokio::test]
+async fn typed_sink_refuses_unencodable_item_and_goes_on() {
+    use futures::SinkExt;
+
+    let wal = memory().await;
+    let names = wal.typed::<String, FailingCodec>();
+    let mut sink = names.sink();
+    sink.feed("before").await.unwrap();
+    assert!(matches!(sink.feed("fail").await, Err(Error::Encode { .. })));
+    sink.send("after").await.unwrap();
+    let all: Vec<_> = names.replay(..).map_ok(|item| item.1).try_collect().await.unwrap();
+    assert_eq!(all, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn state_of_the_log_can_be_serialized() {
+    let wal = memory().await;
+    wal.append_and_sync("record").await.unwrap();
+    let marks = wal.watermarks();
+    let bytes = postcard::to_allocvec(&(marks, marks.synced)).unwrap();
+    let back: (highwater::Watermarks, highwater::Lsn) = postcard::from_bytes(&bytes).unwrap();
+    assert_eq!(back, (marks, marks.synced));
+    postcard::to_allocvec(&wal.stats()).unwrap();
+    postcard::to_allocvec(&wal.segments()).unwrap();
 }

@@ -1,0 +1,200 @@
+//! Time marks: the log's time never goes back, and finds positions.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a mistake in a test must stop it"
+)]
+
+mod support;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use highwater::{
+    Lsn, Wal,
+    inspect::{FrameKind, Role, Snapshot},
+    sabotage::{self, Sabotage},
+    simulation::{Disk, Random, Survival},
+    storage::{Locking, Storage, StorageFile},
+};
+use support::tiny;
+
+/// A disk with a clock that the test sets.
+#[derive(Clone, Debug)]
+struct Clocked {
+    disk: Disk,
+    unix_ms: Arc<AtomicU64>,
+}
+
+impl Clocked {
+    fn new(disk: Disk) -> Self {
+        Clocked { disk, unix_ms: Arc::new(AtomicU64::new(1_000_000)) }
+    }
+
+    fn set(&self, unix_ms: u64) {
+        self.unix_ms.store(unix_ms, Ordering::Relaxed);
+    }
+}
+
+impl Storage for Clocked {
+    fn location(&self) -> String {
+        self.disk.location()
+    }
+    fn is_nonblocking(&self) -> bool {
+        self.disk.is_nonblocking()
+    }
+    fn lock(&self) -> io::Result<Locking> {
+        self.disk.lock()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.disk.create(name)
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
+        self.disk.open(name)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+    fn random(&self) -> io::Result<[u8; 16]> {
+        self.disk.random()
+    }
+    fn unix_ms(&self) -> u64 {
+        self.unix_ms.load(Ordering::Relaxed)
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+async fn open(clocked: &Clocked) -> Wal {
+    tiny().time_marks(Duration::from_millis(10)).open_with(clocked.clone()).await.unwrap()
+}
+
+/// Returns the times of the log's marks and headers, in the order of their positions.
+fn times(disk: &Disk) -> (Vec<u64>, Vec<u64>) {
+    let snapshot = Snapshot::of_storage(disk.clone()).unwrap();
+    let (mut marks, mut created) = (Vec::new(), Vec::new());
+    for segment in snapshot.outline().segments.iter().filter(|it| it.role == Role::Log) {
+        created.push(segment.header.unwrap().created_unix_ms);
+        for frame in snapshot.frames(segment).unwrap() {
+            let frame = frame.unwrap();
+            if frame.kind == FrameKind::Time {
+                marks.push(u64::from_le_bytes(frame.payload[..8].try_into().unwrap()));
+            }
+        }
+    }
+    (marks, created)
+}
+
+/// Appends with a clock that jumps, and reopens the log in each way. Returns whether the times of
+/// the log never go back.
+fn time_is_monotonic(seed: u64) -> bool {
+    let mut random = Random::new(seed);
+    let mut clocked = Clocked::new(Disk::new(seed));
+    let mut is_monotonic = true;
+    for _ in 0..6 {
+        block_on(async {
+            let wal = open(&clocked).await;
+            let mut lsns = Vec::new();
+            for _ in 0..20 + random.below(20) {
+                clocked.set(1_000_000 + random.below(10_000) as u64);
+                lsns.push(wal.append_and_sync(&[7; 150]).await.unwrap());
+                if random.one_in(20) {
+                    wal.truncate_after(lsns.pop().unwrap()).await.unwrap();
+                }
+            }
+            // The clock may be anywhere when the log is closed or opened again.
+            clocked.set(1_000_000 + random.below(5_000) as u64);
+            if random.one_in(2) {
+                wal.close().await.unwrap();
+            }
+        });
+        let survival = [Survival::Nothing, Survival::Everything, Survival::Random(seed)];
+        clocked.disk = clocked.disk.crash(survival[random.below(3)]);
+        let (marks, created) = times(&clocked.disk);
+        assert!(!marks.is_empty() && !created.is_empty());
+        is_monotonic &= marks.is_sorted() && created.is_sorted();
+    }
+    is_monotonic
+}
+
+#[test]
+fn time_never_goes_back_with_jumping_clock() {
+    for seed in 0..20 {
+        assert!(time_is_monotonic(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn time_mark_that_goes_back_is_caught() {
+    let is_caught = || (0..20).any(|seed| !time_is_monotonic(seed));
+    assert!(sabotage::with(Sabotage::TimeGoesBack, is_caught));
+}
+
+#[test]
+fn at_time_finds_all_later_records() {
+    for closes in [true, false] {
+        let clocked = Clocked::new(Disk::new(3));
+        let mut records: Vec<(u64, Lsn)> = Vec::new();
+        let mut now = 1_000_000;
+        let mut random = Random::new(9);
+        for _ in 0..4 {
+            block_on(async {
+                let wal = open(&clocked).await;
+                for _ in 0..100 {
+                    now += random.below(8) as u64;
+                    clocked.set(now);
+                    records.push((now, wal.append_and_sync(&[7; 100]).await.unwrap()));
+                }
+                for _ in 0..200 {
+                    let ms = 999_990 + random.below(usize::try_from(now - 999_970).unwrap()) as u64;
+                    let time = UNIX_EPOCH + Duration::from_millis(ms);
+                    let at = wal.at_time(time).await.unwrap();
+                    let missed = records.iter().find(|(began, lsn)| *began >= ms && *lsn < at);
+                    assert_eq!(missed, None, "from {ms} on, found {at}");
+                    let early = records.iter().filter(|(began, lsn)| began + 45 < ms && *lsn >= at);
+                    assert_eq!(early.count(), 0, "long before {ms}, found {at}");
+                }
+                let first = wal.watermarks().first;
+                assert_eq!(wal.at_time(UNIX_EPOCH).await.unwrap(), first);
+                if closes {
+                    wal.close().await.unwrap();
+                }
+            });
+        }
+        block_on(async {
+            let wal = open(&clocked).await;
+            let kept = records[350].1;
+            wal.truncate_before(kept).await.unwrap();
+            assert_eq!(wal.at_time(UNIX_EPOCH).await.unwrap(), kept);
+            assert!(wal.at_time(SystemTime::now()).await.unwrap() >= kept);
+        });
+    }
+}
+
+#[test]
+fn log_without_time_marks_returns_its_beginning() {
+    block_on(async {
+        let wal = tiny().open_with(Disk::new(1)).await.unwrap();
+        support::filled(&wal, 100).await;
+        assert_eq!(wal.at_time(SystemTime::now()).await.unwrap(), Lsn::ZERO);
+        wal.close().await.unwrap();
+    });
+}
