@@ -1,9 +1,9 @@
-//! Appending without a sync, beside the operating system's own write.
+//! Appends without a sync, compared with plain writes of the operating system.
 
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench ends at the first surprise; criterion makes public functions"
+    reason = "a bench may panic; criterion's macros make public functions"
 )]
 
 mod positional;

@@ -1,9 +1,9 @@
-//! Durable commits of many tasks, beside the operating system's own write and flush.
+//! Durable commits by many tasks, compared with a plain write and flush of the operating system.
 
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench ends at the first surprise; criterion makes public functions"
+    reason = "a bench may panic; criterion's macros make public functions"
 )]
 
 mod positional;

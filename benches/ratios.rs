@@ -1,14 +1,15 @@
-//! The log against the operating system's own floor, in one run, as ratios.
+//! Compares the log with plain file operations ("floors") in one run, as ratios.
 //!
-//! `cargo bench --bench ratios [-- ROUNDS]`: each round does every work once, in turn, so that a
-//! machine whose speed drifts drifts for all; medians and their spread are printed at the end.
+//! `cargo bench --bench ratios [-- ROUNDS]` does every work once in each round. If the machine's
+//! speed drifts, it drifts for all works. The end of the run prints the minimum, median and
+//! maximum.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    reason = "a bench ends at the first surprise, and talks to a person"
+    reason = "a bench may panic, and prints its results"
 )]
 
 mod positional;
@@ -46,7 +47,7 @@ fn main() {
     table.print();
 }
 
-/// One value a round for each name.
+/// The values of each work, one per round.
 #[derive(Default)]
 struct Table {
     rows: Vec<(&'static str, Vec<f64>)>,
@@ -128,7 +129,7 @@ type Prepare = fn(&Path, u64) -> File;
 
 fn reserved(path: &Path, bytes: u64) -> File {
     use highwater::storage::{FileStorage, Storage};
-    // The storage's own call, so that both sides have the same kind of file.
+    // The storage reserves the space, so that both sides use the same kind of file.
     let directory = FileStorage::create(path.parent().unwrap()).unwrap();
     let file = directory.create("reserved").unwrap();
     file.reserve(bytes).unwrap();
@@ -152,7 +153,7 @@ fn commits(table: &mut Table) {
     for (name, tasks, each) in [(COMMITS_1, 1u64, 2000u64), (COMMITS_64, 64, 1000)] {
         let directory = tempfile::tempdir_in(".").unwrap();
         let elapsed = runtime().block_on(async {
-            // Large enough that no run rotates: rotation has its own row.
+            // Large enough that no run rotates, because rotation has a separate row.
             let wal = Wal::options().segment_bytes(64 << 20).open(directory.path()).await.unwrap();
             let begun = Instant::now();
             let tasks: Vec<_> = (0..tasks)
@@ -255,7 +256,7 @@ fn opening(table: &mut Table) {
     }
 }
 
-/// In a process of its own, so that nothing else is in the figure.
+/// Measures in a separate process, so that the peak contains nothing else.
 fn memory(table: &mut Table) {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .arg("--memory-child")

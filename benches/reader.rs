@@ -1,12 +1,14 @@
-//! Reading beside a writer: what replay through a `Reader` costs beside that of the log itself, how
-//! late a follower by polling is, what an idle one costs, and how fast damage is passed.
+//! Measures reading with a `Reader`.
+//!
+//! Compares its replay with the replay of the log itself. Measures the delay of a follower that
+//! polls, the cost of a poll of an unchanged log, and the speed of salvage on a damaged log.
 
 #![allow(
     clippy::unwrap_used,
     clippy::cast_precision_loss,
     clippy::print_stdout,
     clippy::indexing_slicing,
-    reason = "a bench ends at the first surprise, says what it found, and rounds"
+    reason = "a bench may panic, prints its results, and rounds them"
 )]
 
 use std::time::{Duration, Instant};
@@ -62,38 +64,38 @@ async fn replays() {
     }
 }
 
-/// From the answer of a sync to the record out of the follower.
+/// Measures the time from the end of a sync until the follower returns the record.
 async fn latencies(interval: Duration) {
     let directory = tempfile::tempdir_in(".").unwrap();
     let wal = Wal::open(directory.path()).await.unwrap();
     let reader = Reader::options().poll_interval(interval).open(directory.path()).await.unwrap();
     let mut tail = reader.follow(Lsn::ZERO);
-    let (give, mut given) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let follower = tokio::spawn(async move {
         while let Some(Ok(_)) = tail.next().await {
-            if give.send(Instant::now()).is_err() {
+            if sender.send(Instant::now()).is_err() {
                 break;
             }
         }
     });
     let mut late = Vec::new();
     for i in 0..150u64 {
-        // At no fixed place in the interval.
+        // Varies the position within the poll interval.
         tokio::time::sleep(Duration::from_micros(i * 137 % 5000)).await;
         wal.append_and_sync(b"how late").await.unwrap();
-        let answered = Instant::now();
-        late.push(given.recv().await.unwrap().saturating_duration_since(answered));
+        let synced = Instant::now();
+        late.push(receiver.recv().await.unwrap().saturating_duration_since(synced));
     }
     late.sort();
     follower.abort();
     println!(
-        "follow, interval {interval:?}: p50 {:?}, p99 {:?} behind the sync",
+        "follow, interval {interval:?}: p50 {:?}, p99 {:?} after the sync",
         late[late.len() / 2],
         late[late.len() * 99 / 100]
     );
 }
 
-/// What a look at a log that hasn't grown takes.
+/// Measures a refresh of a log that has not grown.
 async fn idle() {
     for segment_count in [1, 1000] {
         let directory = tempfile::tempdir_in(".").unwrap();
@@ -110,7 +112,7 @@ async fn idle() {
         for _ in 0..100 {
             reader.refresh().await.unwrap();
         }
-        println!("{segment_count} segments: open {opened:?}, a look {:?}", begun.elapsed() / 100);
+        println!("{segment_count} segments: open {opened:?}, refresh {:?}", begun.elapsed() / 100);
     }
 }
 

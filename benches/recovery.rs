@@ -1,9 +1,9 @@
-//! Opening: after a close and after a crash, of a small and of a large log.
+//! The time to open a log, after a close and after a crash, for small and large logs.
 
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench ends at the first surprise; criterion makes public functions"
+    reason = "a bench may panic; criterion's macros make public functions"
 )]
 
 use std::{path::Path, time::Duration};
@@ -37,7 +37,7 @@ fn recovery(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("unclosed, MiB", mib), |b| {
-            // Dropped without a close: each iteration recovers, and begins a segment.
+            // The log is dropped without a close, so each iteration recovers and starts a segment.
             b.to_async(&runtime).iter(|| async {
                 let wal = Wal::open(path).await.unwrap();
                 wal.append_and_sync(&RECORD).await.unwrap();

@@ -1,9 +1,9 @@
-//! Replaying from a warm page cache, beside the operating system's own read.
+//! Replay from a warm page cache, compared with plain reads of the operating system.
 
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench ends at the first surprise; criterion makes public functions"
+    reason = "a bench may panic; criterion's macros make public functions"
 )]
 
 mod positional;
@@ -45,7 +45,8 @@ fn replay(c: &mut Criterion) {
         });
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::new("record bytes", record_bytes), |b| {
-            // Polled by a worker, as in a server: the thread of block_on is slower to wake.
+            // A worker polls the replay, as in a server. The thread of `block_on` wakes more
+            // slowly.
             b.to_async(&runtime).iter(|| {
                 let wal = wal.clone();
                 async move { tokio::spawn(read_all(wal)).await.unwrap() }

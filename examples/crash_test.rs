@@ -1,12 +1,16 @@
-//! Crash-tests a small key-value store that keeps its changes in the log: in every state that a
-//! loss of power can leave, each acknowledged change must be there. A store that acknowledges too
-//! early is caught.
+//! Crash-tests a store that is built on the log.
+//!
+//! The store is a small key-value store that writes its changes to the log. The test runs it on a
+//! simulated disk, and cuts the power after each operation of the disk. None, all or a random part
+//! of the unsynced writes survive a cut. After each cut the store must have every acknowledged
+//! change. At the end the test also finds the mistake in a store that acknowledges too early.
+//! To run it:
 //!
 //! ```text
 //! cargo run --release --features simulation --example crash_test
 //! ```
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example talks, and stops at once")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints, and may panic")]
 
 use std::{
     cell::RefCell,
@@ -22,23 +26,24 @@ use highwater::{
     storage::Storage,
 };
 
-/// The code under test: keys and values in memory, changes in the log.
+/// The code under test: keys and values in memory, and their changes in the log.
 struct Store {
     wal: Wal,
     values: RefCell<BTreeMap<u8, u64>>,
-    /// The mistake to be found: a change is acknowledged when it is written, not when it is synced.
+    /// The mistake to find: acknowledges a change when it is written, not when it is synced.
     acknowledges_early: bool,
 }
 
 impl Store {
     async fn open(storage: impl Storage, acknowledges_early: bool) -> highwater::Result<Self> {
-        // Small limits, so that a short run rotates and waits for room.
+        // Small limits, so that a short run rotates segments and waits for ring space.
         let wal = Wal::options().segment_bytes(8 << 10).ring_bytes(1 << 10);
         let wal = wal.open_with(storage).await?;
         let mut values = BTreeMap::new();
         let mut changes = wal.replay(..);
         while let Some(change) = changes.try_next().await? {
-            // One byte of key, eight of value: this store wrote it, and the log checked it.
+            // 1 byte of key and 8 bytes of value. This store wrote the record, and the log has
+            // verified its checksum.
             let (key, value) = change.payload.split_first().unwrap();
             values.insert(*key, u64::from_le_bytes(value.try_into().unwrap()));
         }
@@ -61,7 +66,8 @@ impl Store {
     }
 }
 
-/// Tasks that put ever greater values, each to a key of its own. A put may be given up half way.
+/// Runs three tasks that put increasing values, each to its own key. Half of the seeds
+/// abort the first task.
 async fn workload(disk: Disk, promises: Rc<Promises<(u8, u64)>>, early: bool, seed: u64) {
     let Ok(store) = Store::open(disk, early).await else {
         return;
@@ -86,10 +92,10 @@ async fn workload(disk: Disk, promises: Rc<Promises<(u8, u64)>>, early: bool, se
     futures::future::join_all(tasks).await;
 }
 
-/// One seed: runs the workload, and looks at what each loss of power would have left.
+/// Tests one seed: runs the workload, and checks each state that a power loss could have left.
 fn crash_test(seed: u64, early: bool, image_count: &mut u64) -> Result<(), String> {
     let disk = Disk::new(seed).recording();
-    // What real disks do now and then, and nobody may notice.
+    // Real disks write short and sync slowly at times, which must not matter.
     disk.faults().on(Op::Write).one_in(5).short(100);
     disk.faults().on(Op::Sync).one_in(3).delay(Duration::from_millis(1));
     if seed % 3 == 0 {
@@ -100,12 +106,12 @@ fn crash_test(seed: u64, early: bool, image_count: &mut u64) -> Result<(), Strin
     for cut in disk.power_cuts(3) {
         *image_count += 1;
         let store = Simulation::new(seed).run(Store::open(cut.disk(), early));
-        let store = store.map_err(|error| format!("seed {seed}, {cut}: {error}"))?;
+        let store = store.map_err(|error| format!("seed {seed}, {cut}: {error:#}"))?;
         for (key, value) in promises.made_by(cut.operation) {
-            if store.get(key).is_none_or(|kept| kept < value) {
-                let kept = store.get(key);
+            let found = store.get(key);
+            if found.is_none_or(|found| found < value) {
                 return Err(format!(
-                    "seed {seed}, {cut}: {key} = {value} was lost, it is {kept:?}"
+                    "seed {seed}, {cut}: {key} = {value} was lost, the value is {found:?}"
                 ));
             }
         }
@@ -117,11 +123,14 @@ fn main() {
     let started = Instant::now();
     let mut image_count = 0;
     simulation::for_each_seed(40, |seed| {
-        if let Err(what) = crash_test(seed, false, &mut image_count) {
-            panic!("{what}");
+        if let Err(failure) = crash_test(seed, false, &mut image_count) {
+            panic!("{failure}");
         }
     });
-    println!("{image_count} crash images in {:.1?}: nothing was lost", started.elapsed());
-    let caught = (0..40).find_map(|seed| crash_test(seed, true, &mut image_count).err());
-    println!("a store that acknowledges early is caught: {}", caught.unwrap());
+    println!(
+        "{image_count} crash images in {:.1?}: no acknowledged change was lost",
+        started.elapsed()
+    );
+    let failure = (0..40).find_map(|seed| crash_test(seed, true, &mut image_count).err());
+    println!("found the store that acknowledges early: {}", failure.unwrap());
 }

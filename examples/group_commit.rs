@@ -1,11 +1,14 @@
-//! Group commit: one flush answers everybody who waits for it, so durable commits get cheaper the
-//! more tasks make them. There is no timer: a lone writer is never made to wait for company.
+//! Shows group commit: one flush makes the records of all waiting tasks durable.
+//!
+//! The example commits from 1 to 1,024 tasks and prints a table. The more tasks commit at the same
+//! time, the fewer flushes each commit needs. The log has no timer, so a single task never waits
+//! for other tasks. To run it:
 //!
 //! ```text
 //! cargo run --release --example group_commit
 //! ```
 
-#![allow(clippy::print_stdout, reason = "an example talks to a person")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ use tokio::task::JoinSet;
 
 const RECORD: [u8; 256] = [b'.'; 256];
 
-/// How many tasks, and how many commits each of them makes.
+/// The numbers of tasks, and of commits by each task.
 const ROUNDS: [(u32, u32); 5] = [(1, 1000), (8, 500), (64, 300), (256, 150), (1024, 75)];
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -36,7 +39,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Has each of the tasks commit so many records, one after the other.
+/// Lets each task commit `commits_each` records, one after the other. Returns the time it took.
 async fn commit(wal: &Wal, task_count: u32, commits_each: u32) -> Result<Duration> {
     let begun = Instant::now();
     let mut tasks = JoinSet::new();
@@ -55,13 +58,13 @@ async fn commit(wal: &Wal, task_count: u32, commits_each: u32) -> Result<Duratio
     Ok(begun.elapsed())
 }
 
-#[allow(clippy::cast_precision_loss, reason = "rates for a person to read")]
+#[allow(clippy::cast_precision_loss, reason = "the rates are only printed")]
 fn print_round(tasks: u32, commits_each: u32, elapsed: Duration, fsyncs: u64) {
     let commits = tasks * commits_each;
     println!(
         "{tasks:>5} {commits:>9} {:>11.0} {:>19.4} {:>20}",
         f64::from(commits) / elapsed.as_secs_f64(),
         fsyncs as f64 / f64::from(commits),
-        format!("{:.2?}", elapsed / commits_each), // each task makes one at a time
+        format!("{:.2?}", elapsed / commits_each), // a task commits one record at a time
     );
 }

@@ -1,21 +1,27 @@
-//! A log behind a TCP port: `OK` is only said of what is on stable storage, and the connections
-//! share the flushes.
+//! Serves a log over TCP.
+//!
+//! The server responds to an append with `OK` only after the line is on stable storage. All
+//! connections share the flushes of the log. Without arguments the example starts a server and 64
+//! clients, restarts the server, and checks every acknowledged line. To run it:
 //!
 //! ```text
 //! cargo run --release --example log_server                  # server and clients; ends by itself
-//! cargo run --release --example log_server -- --serve DIR   # a server until ctrl-c; try it with nc
+//! cargo run --release --example log_server -- --serve DIR   # only a server, until ctrl-c
 //! ```
 //!
-//! | request | answer |
+//! A client such as `nc` sends one request per line:
+//!
+//! | request | response |
 //! |---|---|
 //! | `APPEND <text>` | `OK <lsn>`, once the line is durable |
 //! | `READ <lsn>` | `OK <text>` |
-//! | `TAIL <lsn>` | `<lsn> <text>` for each durable line from there on, then `END` |
+//! | `TAIL <lsn>` | `<lsn> <text>` for each durable line from this LSN on, then `END` |
+//! | any | `ERR <reason>` if the request failed |
 //!
-//! or `ERR <reason>`. Readers are only shown what is durable: else a loss of power could take back
-//! what somebody has seen.
+//! Reads return only durable lines. Otherwise a power loss could remove a line that a client has
+//! read.
 
-#![allow(clippy::print_stdout, reason = "an example talks to a person")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -56,7 +62,7 @@ async fn main() -> Result<()> {
 /// Runs a server until ctrl-c.
 async fn serve(directory: &Path) -> Result<()> {
     let server = Server::start(directory).await?;
-    println!("listening on {}; ctrl-c ends it", server.address);
+    println!("listening on {}; press ctrl-c to stop", server.address);
     tokio::signal::ctrl_c().await?;
     server.stop().await
 }
@@ -104,8 +110,8 @@ impl Server {
     }
 }
 
-/// Accepts connections until `stopped`, and then drops those that are left. A line that one of
-/// them was appending is in the log as a whole or not at all.
+/// Accepts connections until `stopped`, and then drops the open ones. If a dropped connection was
+/// appending a line, the log has the whole line or nothing of it.
 async fn accept(listener: TcpListener, wal: Wal, mut stopped: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
@@ -113,14 +119,14 @@ async fn accept(listener: TcpListener, wal: Wal, mut stopped: oneshot::Receiver<
             _ = &mut stopped => break,
             Some(ended) = connections.join_next() => {
                 if let Ok(Err(error)) = ended {
-                    eprintln!("a connection ended: {error}");
+                    eprintln!("a connection ended: {error:#}");
                 }
             }
             accepted = listener.accept(), if connections.len() < CONNECTION_COUNT_MAX => {
                 match accepted {
-                    Ok((stream, _)) => drop(connections.spawn(answer_all(stream, wal.clone()))),
+                    Ok((stream, _)) => drop(connections.spawn(serve_client(stream, wal.clone()))),
                     Err(error) => {
-                        eprintln!("accepting: {error}");
+                        eprintln!("cannot accept a connection: {error}");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }
@@ -130,20 +136,20 @@ async fn accept(listener: TcpListener, wal: Wal, mut stopped: oneshot::Receiver<
     connections.shutdown().await;
 }
 
-/// Answers the requests of one connection, one after the other, until its client goes away.
-async fn answer_all(stream: TcpStream, wal: Wal) -> Result<()> {
+/// Handles the requests of one connection, one after the other, until the client disconnects.
+async fn serve_client(stream: TcpStream, wal: Wal) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufStream::new(stream);
     while let Some(request) = read_line(&mut stream).await? {
-        if let Err(error) = answer(&wal, &request, &mut stream).await {
-            stream.write_all(format!("ERR {error}\n").as_bytes()).await?;
+        if let Err(error) = respond(&wal, &request, &mut stream).await {
+            stream.write_all(format!("ERR {error:#}\n").as_bytes()).await?;
         }
         stream.flush().await?;
     }
     Ok(())
 }
 
-async fn answer(wal: &Wal, request: &str, stream: &mut BufStream<TcpStream>) -> Result<()> {
+async fn respond(wal: &Wal, request: &str, stream: &mut BufStream<TcpStream>) -> Result<()> {
     match request.split_once(' ') {
         Some(("APPEND", text)) => {
             let lsn = wal.append_and_sync(text).await?;
@@ -165,24 +171,27 @@ async fn answer(wal: &Wal, request: &str, stream: &mut BufStream<TcpStream>) -> 
             }
             stream.write_all(b"END\n").await?;
         }
-        _ => return Err("a request is APPEND <text>, READ <lsn> or TAIL <lsn>".into()),
+        _ => return Err("unknown request; send APPEND <text>, READ <lsn> or TAIL <lsn>".into()),
     }
     Ok(())
 }
 
-/// The LSN that was asked for, if what stands there is durable.
+/// Parses the LSN of a request, and checks that it is below the synced mark.
 fn durable(wal: &Wal, lsn: &str) -> Result<Lsn> {
-    let lsn = lsn.parse().map_err(|_| format!("`{lsn}` is no LSN"))?;
+    let lsn = lsn.parse().map_err(|_| format!("`{lsn}` is not an LSN"))?;
     let lsn = Lsn::new(lsn);
     let synced = wal.watermarks().synced;
     if lsn >= synced {
-        return Err(format!("nothing durable at LSN {lsn} yet, only up to {synced}").into());
+        return Err(
+            format!("LSN {lsn} is not durable yet; the log is durable up to {synced}").into()
+        );
     }
     Ok(lsn)
 }
 
-/// A line without its end; `None` once there are no more. No line makes it take more memory than
-/// the limit.
+/// Reads a line, without its line end. Returns `None` at the end of the connection.
+///
+/// A line may have at most [`REQUEST_BYTES_MAX`] bytes, which limits the memory of a connection.
 async fn read_line(stream: &mut BufStream<TcpStream>) -> Result<Option<String>> {
     let mut line = String::new();
     let byte_count = stream.take(REQUEST_BYTES_MAX).read_line(&mut line).await?;
@@ -191,19 +200,19 @@ async fn read_line(stream: &mut BufStream<TcpStream>) -> Result<Option<String>> 
     }
     match line.strip_suffix('\n') {
         Some(line) => Ok(Some(line.trim_end_matches('\r').to_owned())),
-        None => Err("the line is too long, or the connection ended within it".into()),
+        None => Err("the line is too long, or the connection ended inside it".into()),
     }
 }
 
 // ---- the clients -----------------------------------------------------------------------------
 
-/// A line that the server said `OK` of.
+/// A line that the server has acknowledged.
 struct Acknowledged {
     lsn: String,
     text: String,
 }
 
-/// Appends lines from many connections at once.
+/// Appends lines through many connections at the same time.
 async fn append_lines(address: SocketAddr) -> Result<Vec<Acknowledged>> {
     let mut clients = JoinSet::new();
     for client in 0..CLIENT_COUNT {
@@ -221,26 +230,30 @@ async fn append_from(client: usize, address: SocketAddr) -> Result<Vec<Acknowled
     let mut acknowledged = Vec::new();
     for number in 0..LINES_EACH {
         let text = format!("line {number} of client {client}");
-        let lsn = ask(&mut server, &format!("APPEND {text}")).await?;
+        let lsn = request(&mut server, &format!("APPEND {text}")).await?;
         acknowledged.push(Acknowledged { lsn, text });
     }
     Ok(acknowledged)
 }
 
-/// Reads every acknowledged line, and then all lines there are: no more, no fewer.
+/// Checks that the log has every acknowledged line and no other lines.
 async fn check_lines(address: SocketAddr, acknowledged: &[Acknowledged]) -> Result<()> {
     let mut server = connect(address).await?;
     for Acknowledged { lsn, text } in acknowledged {
-        let found = ask(&mut server, &format!("READ {lsn}")).await?;
+        let found = request(&mut server, &format!("READ {lsn}")).await?;
         if found != *text {
-            return Err(format!("LSN {lsn} was acknowledged as `{text}`, holds `{found}`").into());
+            return Err(format!("LSN {lsn} was acknowledged as `{text}`, but has `{found}`").into());
         }
     }
     let line_count = count_tail(&mut server).await?;
     if line_count != acknowledged.len() {
-        return Err(format!("{} lines acknowledged, {line_count} there", acknowledged.len()).into());
+        return Err(format!(
+            "{} lines were acknowledged, but the log has {line_count}",
+            acknowledged.len()
+        )
+        .into());
     }
-    println!("after a restart: all {line_count} acknowledged lines are there, and nothing else");
+    println!("after a restart the log has all {line_count} acknowledged lines and no others");
     Ok(())
 }
 
@@ -249,7 +262,7 @@ async fn count_tail(server: &mut BufStream<TcpStream>) -> Result<usize> {
     server.flush().await?;
     let mut line_count = 0;
     loop {
-        let line = read_line(server).await?.ok_or("the server hung up")?;
+        let line = read_line(server).await?.ok_or("the server closed the connection")?;
         match line.as_str() {
             "END" => return Ok(line_count),
             line if line.starts_with("ERR ") => return Err(line.into()),
@@ -264,19 +277,19 @@ async fn connect(address: SocketAddr) -> Result<BufStream<TcpStream>> {
     Ok(BufStream::new(stream))
 }
 
-/// Sends a request; returns what follows the `OK`.
-async fn ask(server: &mut BufStream<TcpStream>, request: &str) -> Result<String> {
-    server.write_all(format!("{request}\n").as_bytes()).await?;
+/// Sends a request and returns the text after `OK`.
+async fn request(server: &mut BufStream<TcpStream>, text: &str) -> Result<String> {
+    server.write_all(format!("{text}\n").as_bytes()).await?;
     server.flush().await?;
-    let answer = read_line(server).await?.ok_or("the server hung up")?;
-    let answer = answer.strip_prefix("OK ").ok_or_else(|| format!("{request}: {answer}"))?;
-    Ok(answer.to_owned())
+    let line = read_line(server).await?.ok_or("the server closed the connection")?;
+    let response = line.strip_prefix("OK ").ok_or_else(|| format!("{text}: {line}"))?;
+    Ok(response.to_owned())
 }
 
-#[allow(clippy::cast_precision_loss, reason = "rates for a person to read")]
+#[allow(clippy::cast_precision_loss, reason = "the rates are only printed")]
 fn print_rates(lines: usize, elapsed: Duration, fsyncs: u64) {
     println!(
-        "{CLIENT_COUNT} clients: {lines} durable lines in {elapsed:.2?}, {:.0} a second, \
+        "{CLIENT_COUNT} clients: {lines} durable lines in {elapsed:.2?}, {:.0} per second, \
          {:.1} per fsync",
         lines as f64 / elapsed.as_secs_f64(),
         lines as f64 / fsyncs.max(1) as f64,

@@ -1,13 +1,14 @@
-//! Three ways to read: recovery as a stream, replay from a position, one record by its LSN.
+//! Shows the three ways to read a log: during recovery, by replay from a position, and by LSN.
 //!
-//! A small key-value store keeps its changes in the log and rebuilds itself from them, after a loss
-//! of power that tore the newest change, which nobody had asked to be durable.
+//! A small key-value store writes its changes to the log. After a simulated power loss the store
+//! rebuilds its values from the log. The power loss tears the last change, which was not synced, so
+//! recovery removes that change. To run it:
 //!
 //! ```text
 //! cargo run --release --example replay
 //! ```
 
-#![allow(clippy::print_stdout, reason = "an example talks to a person")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,7 +20,7 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    // Each runtime stands for a process. The first ends without having closed its log.
+    // Each runtime represents a process. The first one ends without closing the log.
     let second_day = Runtime::new()?.block_on(write(directory.path()))?;
     lose_power(directory.path(), b"plums=99")?;
     Runtime::new()?.block_on(read(directory.path(), second_day))
@@ -30,23 +31,23 @@ async fn read(directory: &Path, second_day: Lsn) -> Result<()> {
     let (store, wal) = recover(directory).await?;
     println!("\nrecovered: {:?}", store.values);
 
-    println!("\nfrom LSN {second_day} on:");
+    println!("\nreplay from LSN {second_day} on:");
     let mut changes = wal.replay(second_day..);
     while let Some(record) = changes.try_next().await? {
         println!("  {}", line(&record));
     }
 
     let last = store.last.ok_or("the log is empty")?;
-    println!("\nup to the last change, without it:");
+    println!("\nreplay up to the last change, which is not included:");
     let all_but_last: Vec<Record> = wal.replay(..last).try_collect().await?;
     println!("  {} records", all_but_last.len());
-    println!("\nthe last change alone:\n  {}", line(&wal.read(last).await?));
+    println!("\nread of the last change by its LSN:\n  {}", line(&wal.read(last).await?));
 
     wal.close().await?;
     Ok(())
 }
 
-/// Makes the changes of two days; returns where those of the second begin.
+/// Writes the changes of two days. Returns the LSN of the second day's first change.
 async fn write(directory: &Path) -> Result<Lsn> {
     let wal = Wal::open(directory).await?;
     println!("{}", wal.recovery());
@@ -54,14 +55,14 @@ async fn write(directory: &Path) -> Result<Lsn> {
     wal.append(b"pears=5").await?;
     wal.append_and_sync(b"plums=8").await?;
 
-    // Moving two pears to the apples: after a crash both changes are there, or neither is.
+    // Exchanges two pears for two apples. After a crash the log has both changes or neither.
     let moved = wal.append_batch(["apples=5", "pears=3"]).await?;
     wal.append_and_sync(b"plums=0").await?;
-    wal.append(b"plums=99").await?; // never synced, and the log is never closed
+    wal.append(b"plums=99").await?; // not synced, and the log is not closed
     Ok(moved.start)
 }
 
-/// What a loss of power may do to a record that was written and not synced: half of it is gone.
+/// Clears the first half of a record, as a power loss may do to a record that was not synced.
 fn lose_power(directory: &Path, record: &[u8]) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
@@ -75,7 +76,7 @@ fn lose_power(directory: &Path, record: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Rebuilds the store in one pass over the log, which then is open for writing.
+/// Rebuilds the store in one pass over the log, and then opens the log for writing.
 async fn recover(directory: &Path) -> Result<(Store, Wal)> {
     let mut store = Store::default();
     let mut recovery = Wal::recover(directory).await?;
@@ -92,7 +93,7 @@ async fn recover(directory: &Path) -> Result<(Store, Wal)> {
     Ok((store, wal))
 }
 
-/// The values, and how far into the log they go.
+/// The values, and the LSN of the last change in them.
 #[derive(Debug, Default)]
 struct Store {
     values: BTreeMap<String, i64>,

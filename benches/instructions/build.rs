@@ -1,4 +1,4 @@
-//! Tells the binary which compiler made it: counts of another one aren't the same program's.
+//! Passes the compiler's version to the binary, because counts depend on the compiler.
 
 use std::{env, process::Command};
 

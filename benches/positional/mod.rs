@@ -1,4 +1,4 @@
-//! Reads and writes by position, for the floors that the log is measured against.
+//! Positional reads and writes, for the plain file operations that the log is compared with.
 
 #[cfg(unix)]
 pub(crate) use std::os::unix::fs::FileExt;
@@ -9,7 +9,7 @@ pub(crate) use windows::FileExt;
 mod windows {
     use std::{fs::File, io, os::windows::fs::FileExt as _};
 
-    #[allow(dead_code, reason = "shared by benches that each use a part")]
+    #[allow(dead_code, reason = "each bench uses only a part of it")]
     pub(crate) trait FileExt {
         fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
         fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;

@@ -1,5 +1,11 @@
-//! Shows what an input of `recovery` or `differential` is, and what becomes of it; with a second
-//! argument it also writes its files into that directory, as `tests/fuzzed.rs` reads them.
+//! Shows an input of the targets `recovery` and `differential`, and its outcome.
+//!
+//! The first argument is a file of the corpus. An optional second argument is a directory: the
+//! example writes the input's files there, in the form that `tests/fuzzed.rs` reads.
+//!
+//! ```text
+//! cargo +nightly run --manifest-path fuzz/Cargo.toml --example show -- FILE [DIRECTORY]
+//! ```
 
 use arbitrary::{Arbitrary, Unstructured};
 use crc32c::crc32c;
@@ -30,22 +36,22 @@ fn main() {
     }
     let expected = reference::read(&directory, max);
     if let Some(path) = arguments.next().filter(|_| max > 200) {
-        keep(&path, &directory, &expected);
+        save(&path, &directory, &expected);
     }
     println!("reference: {expected:?}");
-    println!("library:   {:?}", opening::look(&directory, max));
+    println!("library:   {:?}", opening::outcome(&directory, max));
     let storage = Repeatable::with(&directory, 77);
     for _ in 0..3 {
         match opening::now(opening::options(max).open_with(storage.clone())) {
             Ok(wal) => println!("{}", wal.recovery()),
             Err(error) => println!("{error:?}"),
         }
-        println!("then: {:?}", storage.directory());
+        println!("after it: {:?}", storage.directory());
     }
 }
 
-/// Under a name that says what must become of it: the records' number, or that it is refused.
-fn keep(path: &str, directory: &Directory, expected: &Outcome) {
+/// Writes the files under a name with the expected outcome: the number of records, or the error.
+fn save(path: &str, directory: &Directory, expected: &Outcome) {
     let name = match expected {
         Outcome::Opens(opens) if opens.is_damaged => return,
         Outcome::Opens(opens) => {

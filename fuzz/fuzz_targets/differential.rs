@@ -1,4 +1,4 @@
-//! What recovery finds in a directory is what the naive reader of `docs/FORMAT.md` finds.
+//! Recovery finds the same in a directory as the naive reader of `docs/FORMAT.md`.
 #![no_main]
 
 use highwater_fuzz::{mutation::Plan, opening, reference};
@@ -8,5 +8,5 @@ fuzz_target!(|plan: Plan| {
     let directory = plan.directory();
     let max = plan.record_bytes_max();
     let expected = reference::read(&directory, max);
-    assert_eq!(opening::look(&directory, max), expected, "{directory:?}");
+    assert_eq!(opening::outcome(&directory, max), expected, "{directory:?}");
 });

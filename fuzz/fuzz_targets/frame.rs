@@ -1,4 +1,4 @@
-//! Frames and headers out of any bytes; sealed ones decode, damaged ones don't.
+//! Any bytes can be decoded as frames and headers. Sealed ones are valid, and damaged ones are not.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -33,13 +33,13 @@ fuzz_target!(|input: Input| {
     let fields = Fields { length, kind, flags: 0, lag: input.lag };
     let seed = Seed::new(input.log_id, input.epoch);
     let mut frame = seal::frame(seed, spot.lsn, fields, &input.payload);
-    let decoded = decode_frame(&frame, &spot).expect("a sealed frame holds");
+    let decoded = decode_frame(&frame, &spot).expect("a sealed frame is valid");
     let commitment =
         (input.lag != u32::MAX).then(|| spot.lsn.checked_sub(u64::from(input.lag) * 8));
     assert_eq!((decoded.lsn, decoded.kind), (spot.lsn, kind));
     assert_eq!((decoded.commitment, &decoded.payload), (commitment.flatten(), &input.payload));
 
-    // Any three bits: CRC-32C tells them at every length that is made here.
+    // At most three bits, because CRC-32C detects those at every length used here.
     let covered_bits = (16 + input.payload.len()) * 8;
     let mut flips: Vec<_> = input.flips.iter().map(|&at| usize::from(at) % covered_bits).collect();
     flips.sort_unstable();
@@ -49,17 +49,21 @@ fuzz_target!(|input: Input| {
         frame[at / 8] ^= 1 << (at % 8);
     }
     if !flips.is_empty() {
-        assert_eq!(decode_frame(&frame, &spot), None, "bits {flips:?} were flipped");
+        assert_eq!(
+            decode_frame(&frame, &spot),
+            None,
+            "the frame is valid with flipped bits {flips:?}"
+        );
     }
 });
 
-/// A header of sensible bytes with some of them changed, and sealed again.
+/// Parses a header with changed bytes and a valid checksum.
 fn header(input: &Input) {
     let _ = parse_header(&input.payload);
     let mut block = vec![0; seal::HEADER_BYTES];
     block[..8].copy_from_slice(&[0x8b, b'H', b'W', b'A', b'L', 0x0d, 0x0a, 0x1a]);
     block[8] = 1;
-    block[12] = 116;
+    block[12] = 124;
     block[16..32].copy_from_slice(&input.log_id);
     block[40..48].copy_from_slice(&input.epoch.to_le_bytes());
     block[48] = 1;
@@ -71,6 +75,6 @@ fn header(input: &Input) {
     let mut copied = input.payload.clone();
     copied.resize(seal::HEADER_COPY_OFFSET, 7);
     copied.extend(&block);
-    // Unless what stands in front is a header by itself.
+    // Unless the payload in front may itself be a header.
     assert!(input.payload.first() == Some(&0x8b) || parse_header(&copied) == is_valid);
 }

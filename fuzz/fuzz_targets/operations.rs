@@ -1,4 +1,6 @@
-//! Operations against a vector of records: tiny segments, a tiny ring, processes that end.
+//! Runs operations on a log, and compares it with a vector of records.
+//!
+//! Segments and ring are tiny, and a process may end after any change to a file.
 #![no_main]
 
 use std::sync::atomic::Ordering;
@@ -30,13 +32,13 @@ enum Operation {
     Replay(u8, u8),
     Reopen,
     CloseAndReopen,
-    /// Opened by a process that ends after so many changes.
+    /// A process that opens the log ends after this many changes.
     ReopenInPart(u8),
 }
 
 #[derive(Arbitrary, Debug)]
 struct Input {
-    /// Small enough to refuse some payloads, or even to be less than a control record's.
+    /// Small values refuse some payloads, or are even below a control record's size.
     record_bytes_max: u8,
     operations: Vec<Operation>,
 }
@@ -49,7 +51,7 @@ struct Model {
     tickets: Vec<Ticket>,
     end: u64,
     is_clean: bool,
-    /// Whether a process ended between any two of its changes since it was opened last.
+    /// True if a process ended early since the log was last opened.
     has_ended_early: bool,
 }
 
@@ -69,7 +71,7 @@ impl Model {
         self.is_clean = false;
     }
 
-    /// Takes note of a record, or says that it was refused for its size.
+    /// Adds a record to the model, or checks that the log refused it for its size.
     fn appended(&mut self, payload: Vec<u8>, appended: highwater::Result<Lsn>) {
         let is_too_large = payload.len() as u64 > self.record_bytes_max;
         match appended {
@@ -133,7 +135,7 @@ impl Model {
         }
     }
 
-    /// Nothing is there, or all of it, once and at the end.
+    /// Checks that a dropped append leaves the whole record at the end, or nothing.
     fn dropped(&mut self, payload: Payload) {
         let payload = payload.bytes();
         let before = self.wal().watermarks().reserved;
@@ -180,7 +182,7 @@ impl Model {
                     assert_eq!((record.lsn, &record.payload[..]), (*lsn, &payload[..]));
                 }
             }
-            Operation::Between(at) => self.between(Lsn::new(u64::from(*at))),
+            Operation::Between(at) => self.read_between(Lsn::new(u64::from(*at))),
             Operation::Replay(from, to) => self.replay(*from, *to),
             Operation::Reopen => self.reopen(),
             Operation::CloseAndReopen => {
@@ -193,11 +195,16 @@ impl Model {
         }
     }
 
-    fn between(&self, at: Lsn) {
+    fn read_between(&self, at: Lsn) {
         if self.records.binary_search_by_key(&at, |record| record.0).is_err() {
             let refused = now(self.wal().read(at));
             assert!(
-                matches!(refused, Err(Error::NotABoundary { .. } | Error::OutOfRange { .. })),
+                matches!(
+                    refused,
+                    Err(Error::NotABoundary { .. }
+                        | Error::BelowFirst { .. }
+                        | Error::AboveEnd { .. })
+                ),
                 "{at}: {refused:?}"
             );
         }
@@ -222,8 +229,8 @@ impl Model {
         let report = wal.recovery();
         assert_eq!(report.was_closed, self.is_clean, "{report}");
         if let Some(cut) = &report.cut {
-            // A frame at the ring's end takes two writes: a process that ends between them leaves a
-            // part of it, of a record that was never acknowledged or of a frame of the log's own.
+            // A frame at the ring's end takes two writes. A process that ends between them leaves a
+            // part of a frame: of an unacknowledged record, or of a control record.
             assert!(self.has_ended_early && cut.lsn.as_u64() >= self.end, "{report}");
             assert_eq!(cut.valid_frame_count, 0, "{report}");
         }
@@ -235,10 +242,10 @@ impl Model {
         self.is_clean &= self.wal().watermarks().reserved.as_u64() >= self.end;
         let all = now(self.wal().replay(..).try_collect::<Vec<_>>()).unwrap();
         let all = all.into_iter().map(|record| (record.lsn, record.payload.to_vec()));
-        assert!(all.eq(self.records.iter().cloned()), "all records and no others");
+        assert!(all.eq(self.records.iter().cloned()), "the log has all records and no others");
     }
 
-    /// The process that opens it ends early; the next one finds everything all the same.
+    /// Lets the opening process end early, and checks that the next one finds all records.
     fn reopen_in_part(&mut self, changes: u8) {
         self.tickets.clear();
         self.wal = None;

@@ -1,4 +1,4 @@
-//! Any directory is opened or refused, and then it is what was said.
+//! Any directory is opened or refused. An opened log has the reported records and stays usable.
 #![no_main]
 
 use futures::StreamExt;
@@ -7,7 +7,7 @@ use highwater_fuzz::{
     directory::Directory,
     largest,
     mutation::Plan,
-    opening::{assert_honest, now, options, read},
+    opening::{assert_expected, now, options, read},
     reference::Opens,
     repeatable::Repeatable,
 };
@@ -26,20 +26,24 @@ fn check(directory: &Directory, max: u64) {
     assert!(largest::bytes() <= bound, "{} of {} bytes", largest::bytes(), directory.bytes());
     let again = open(&Repeatable::with(directory, 77), max);
     let Some((opens, wal)) = opened else {
-        assert!(again.is_none(), "refused once, opened once");
-        assert_eq!(&storage.directory(), directory, "what is refused isn't changed");
+        assert!(again.is_none(), "the same directory was refused and opened");
+        assert_eq!(&storage.directory(), directory, "a refused directory is not changed");
         return;
     };
-    assert_eq!(again.map(|(again, _)| again).as_ref(), Some(&opens), "opened twice");
+    assert_eq!(
+        again.map(|(again, _)| again).as_ref(),
+        Some(&opens),
+        "a second recovery finds the same"
+    );
     assert_eq!(replay(&wal, opens.first), (opens.records.clone(), opens.is_damaged));
-    go_on(&storage, wal, opens, max);
+    use_log(&storage, wal, opens, max);
 }
 
-/// Opens as a stream and then for writing.
+/// Reads a log during recovery, and then opens it for writing.
 fn open(storage: &Repeatable, max: u64) -> Option<(Opens, Wal)> {
     let before = storage.directory();
     let refused = |error| {
-        assert_honest(&error);
+        assert_expected(&error);
         None
     };
     let (opens, recovery) = match read(storage, max) {
@@ -49,12 +53,12 @@ fn open(storage: &Repeatable, max: u64) -> Option<(Opens, Wal)> {
     assert_eq!(storage.directory(), before, "reading changes nothing");
     assert!(opens.committed <= opens.end && opens.first <= opens.end, "{opens:?}");
     let is_in_order = opens.records.is_sorted_by(|a, b| a.0 + a.1.len() as u64 + 16 <= b.0);
-    assert!(is_in_order, "records follow each other");
+    assert!(is_in_order, "records do not overlap");
     let wal = if opens.is_damaged {
-        // What is durable and damaged is found by reading alone; opening doesn't look at it.
+        // Only reading finds damage to durable records, because opening does not check them.
         let last = opens.records.last().map_or(opens.first, |(lsn, _)| *lsn);
-        assert!(last < opens.committed, "damage above the commitment is no error");
-        assert!(now(recovery.into_wal()).is_err(), "a stream's error is the opening's");
+        assert!(last < opens.committed, "damage above the commitment is not an error");
+        assert!(now(recovery.into_wal()).is_err(), "an error of the stream fails the opening");
         now(options(max).open_with(storage.clone()))
     } else {
         now(recovery.into_wal())
@@ -74,12 +78,12 @@ fn replay(wal: &Wal, first: u64) -> (Records, bool) {
         match record {
             Ok(record) => records.push((record.lsn.as_u64(), record.payload.to_vec())),
             Err(error) => {
-                // A header may claim that the log begins within a record: then its beginning, named
-                // here, is no boundary.
-                let is_unnamed =
+                // A header may claim that the log begins inside a record. Then the beginning is not
+                // a record boundary.
+                let is_inside_record =
                     matches!(error, Error::NotABoundary { lsn } if lsn.as_u64() == first);
-                if !is_unnamed || !records.is_empty() {
-                    assert_honest(&error);
+                if !is_inside_record || !records.is_empty() {
+                    assert_expected(&error);
                 }
                 assert!(now(replay.next()).is_none(), "an error ends the stream");
                 return (records, true);
@@ -89,8 +93,8 @@ fn replay(wal: &Wal, first: u64) -> (Records, bool) {
     (records, false)
 }
 
-/// A log that was opened is a log: what is appended is there when it is opened again.
-fn go_on(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64) {
+/// Appends records, and checks that they are there after the log is reopened.
+fn use_log(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64) {
     for i in 0..3u8 {
         let payload = vec![i; 8 << i];
         let lsn = now(wal.append_and_sync(&payload)).unwrap().as_u64();
@@ -98,7 +102,7 @@ fn go_on(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64) {
         opens.records.push((lsn, payload));
     }
     if opens.is_damaged {
-        // The next opening may look there, and refuse.
+        // The next opening may find the damage and refuse.
         return;
     }
     assert_eq!(replay(&wal, opens.first), (opens.records.clone(), false));
@@ -108,7 +112,7 @@ fn go_on(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64) {
             now(wal.close()).unwrap();
         }
         drop(wal);
-        let (again, next) = open(storage, max).expect("what was opened opens again");
+        let (again, next) = open(storage, max).expect("an opened log reopens");
         assert!(!again.is_cut && again.was_closed == closes, "{again:?}");
         assert!(!again.is_damaged);
         assert_eq!(again.records, opens.records);

@@ -1,4 +1,4 @@
-//! A segment's frames out of pieces: walked, walked in chunks, searched.
+//! Walks and searches a segment built from pieces. The search finds every frame of the walk.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -8,26 +8,26 @@ use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
 enum Piece {
-    /// Sealed for its place.
+    /// A frame sealed for its position.
     Frame {
         kind: u8,
         flags: bool,
         lag: u16,
         payload: Payload,
     },
-    /// Sealed for its place, and its length is another one.
+    /// A frame sealed for its position, with another length.
     LongFrame {
         length: u32,
         payload: Payload,
     },
-    /// Sealed for another place.
+    /// A frame sealed for another position.
     Stale {
         back: u8,
         payload: Payload,
     },
     Raw(Vec<u8>),
     Zeros(u16),
-    /// What stood there before, once more.
+    /// A copy of earlier bytes.
     Again {
         from: u16,
         bytes: u16,
@@ -98,7 +98,7 @@ impl Piece {
             }
             Piece::Again { .. } => {}
         }
-        // Mostly on a boundary, where frames may stand again.
+        // Mostly pad to a multiple of 8, because frames can only start there.
         if !matches!(self, Piece::Raw(raw) if raw.len() % 16 == 1) {
             bytes.resize(bytes.len().next_multiple_of(8), 0);
         }

@@ -1,4 +1,4 @@
-//! Where a mutation strikes, and with what.
+//! The targets and the values of mutations.
 
 use arbitrary::Arbitrary;
 
@@ -11,7 +11,7 @@ use crate::{
 pub enum Spot {
     Header(u8),
     Copy(u8),
-    /// So many bytes behind the beginning of a frame.
+    /// An offset in bytes from the start of a frame.
     Frame(u8, u8),
     Sector(u8),
     Anywhere(u16),
@@ -20,8 +20,8 @@ pub enum Spot {
 #[derive(Arbitrary, Clone, Debug)]
 pub enum Value {
     Positions(u16),
-    /// A field of some segment's header.
-    Of(u8, u8),
+    /// A field of a segment's header.
+    HeaderField(u8, u8),
     Bit(u8),
     FromTheEnd(u8),
     Any(u64),
@@ -40,14 +40,14 @@ impl Name {
         match self {
             Name::Segment(sequence) => file_name(u64::from(sequence % 16)),
             Name::Cut(sequence) => file_name(u64::from(sequence % 16)) + ".cut",
-            // The last of all is left out: nothing comes behind it, and the log stops there.
+            // Below the highest number, because a log stops there and no segment can follow.
             Name::Last => file_name(u64::MAX - 1_000_000),
             Name::Junk(which) => ["LOCK", "1.wal", "notes", ".wal"][usize::from(which % 4)].into(),
         }
     }
 }
 
-/// Where frames begin, as far as their lengths lead on.
+/// Returns the offsets of the frames, found by following their lengths.
 pub fn frame_offsets(file: &[u8]) -> Vec<usize> {
     let mut offsets = Vec::new();
     let mut at = HEADER_BLOCK_BYTES;
@@ -65,10 +65,10 @@ impl Spot {
         let offset = match *self {
             Spot::Header(at) => usize::from(at) % HEADER_BYTES,
             Spot::Copy(at) => HEADER_COPY_OFFSET + usize::from(at) % HEADER_BYTES,
-            Spot::Frame(which, behind) => {
+            Spot::Frame(which, distance) => {
                 let offsets = frame_offsets(file);
                 let at = offsets.get(usize::from(which) % offsets.len().max(1));
-                at.map_or(HEADER_BLOCK_BYTES, |at| at + usize::from(behind))
+                at.map_or(HEADER_BLOCK_BYTES, |at| at + usize::from(distance))
             }
             Spot::Sector(which) => usize::from(which) * 512,
             Spot::Anywhere(at) => usize::from(at),
@@ -81,7 +81,7 @@ impl Value {
     pub fn get(&self, directory: &Directory) -> u64 {
         match *self {
             Value::Positions(at) => u64::from(at) * 8,
-            Value::Of(which, field) => {
+            Value::HeaderField(which, field) => {
                 let file = directory.pick(which).and_then(|name| directory.0.get(&name));
                 file.and_then(|file| word(file, 32 + usize::from(field % 10) * 8)).unwrap_or(0)
             }

@@ -1,4 +1,4 @@
-//! A directory as plain data.
+//! A directory as data: file names and bytes.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,13 +14,13 @@ impl Directory {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// The name of some file; `None` if there is none.
+    /// Returns the name of one file; `None` if the directory is empty.
     pub fn pick(&self, which: u8) -> Option<String> {
         let count = self.0.len();
         (count > 0).then(|| self.0.keys().nth(usize::from(which) % count).unwrap().clone())
     }
 
-    /// The files as `tests/fuzzed.rs` reads them: runs of zeros, and what stands between them.
+    /// Encodes the files for `tests/fuzzed.rs`, as runs of zeros and the bytes between them.
     pub fn encode(&self) -> Vec<u8> {
         let mut encoded = Vec::new();
         let number = |number: usize| (number as u32).to_le_bytes();

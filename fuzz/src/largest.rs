@@ -1,11 +1,14 @@
-//! The largest piece of memory that is asked for, so that a length out of a file never makes the
-//! log ask for more than the file is worth.
+//! Records the largest memory allocation.
+//!
+//! The targets check that a length in a file never causes an allocation out of proportion to the
+//! file.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+/// The system's allocator, with the record.
 pub struct Watched;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
@@ -31,11 +34,12 @@ unsafe impl GlobalAlloc for Watched {
     }
 }
 
-/// Forgets what was asked for so far.
+/// Resets the record to 0.
 pub fn reset() {
     LARGEST.store(0, Ordering::Relaxed);
 }
 
+/// Returns the bytes of the largest allocation since the last reset.
 pub fn bytes() -> usize {
     LARGEST.load(Ordering::Relaxed)
 }

@@ -1,5 +1,7 @@
-//! What the fuzz targets share. Nothing in here knows the library's inside: bytes are sealed, and
-//! logs are read, from `docs/FORMAT.md` and `docs/DURABILITY.md` alone.
+//! The code that the fuzz targets share.
+//!
+//! It does not use the library's internals. It seals bytes and reads logs according to
+//! `docs/FORMAT.md` and `docs/DURABILITY.md` alone.
 
 pub mod aim;
 pub mod directory;
@@ -10,3 +12,4 @@ pub mod reference;
 pub mod repeatable;
 pub mod script;
 pub mod seal;
+pub mod sizes;

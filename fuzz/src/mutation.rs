@@ -1,11 +1,11 @@
-//! What happens to a directory: damage that no checksum survives, and forgeries that all do.
+//! Mutations of a directory: damage that breaks checksums, and forgeries with valid checksums.
 
 use arbitrary::Arbitrary;
 
 use crate::{
     aim::{Name, Spot, Value, frame_offsets},
     directory::Directory,
-    script::{Payload, Script},
+    script::{Payload, Script, SlotStep},
     seal::{self, Fields, HEADER_BLOCK_BYTES, HEADER_BYTES, HEADER_COPY_OFFSET, Seed, word},
 };
 
@@ -62,13 +62,13 @@ pub enum Mutation {
         bytes: Vec<u8>,
         zeros: u16,
     },
-    /// A field of the header, both copies sealed again.
+    /// Changes a field of the header, and seals both copies again.
     Header {
         file: u8,
         field: u8,
         value: Value,
     },
-    /// A frame in place of another, sealed.
+    /// Replaces a frame by another sealed one.
     Frame {
         file: u8,
         frame: u8,
@@ -78,12 +78,12 @@ pub enum Mutation {
         epoch: u8,
         bytes: Option<Payload>,
     },
-    /// The segment as a recovery leaves it that ended before its header.
+    /// Clears the header, as a recovery leaves it that ended before writing it.
     Headless {
         file: u8,
         copy_too: bool,
     },
-    /// A segment of another log.
+    /// Adds a segment of another log.
     Foreign {
         script: Script,
         file: u8,
@@ -123,7 +123,7 @@ impl Mutation {
         if let Mutation::Header { field, value, .. } = self {
             let value = value.get(directory);
             edit_header(directory.0.get_mut(&name).unwrap(), *field, value);
-        } else if !self.moves(directory, &name) {
+        } else if !self.move_files(directory, &name) {
             let source = match self {
                 Mutation::Splice { from, .. } => directory.pick(*from).unwrap(),
                 _ => name.clone(),
@@ -133,8 +133,8 @@ impl Mutation {
         }
     }
 
-    /// Whole files; says whether it was about such.
-    fn moves(&self, directory: &mut Directory, name: &str) -> bool {
+    /// Applies a mutation of whole files. Returns `false` if it is not one.
+    fn move_files(&self, directory: &mut Directory, name: &str) -> bool {
         let files = &mut directory.0;
         match self {
             Mutation::Remove { .. } => drop(files.remove(name)),
@@ -153,7 +153,7 @@ impl Mutation {
                 files.insert(name.to_owned(), bytes);
             }
             Mutation::Foreign { script, file, to } => {
-                let foreign = script.run(9);
+                let foreign = script.run(9, &[]);
                 let theirs = foreign.pick(*file).unwrap();
                 files.insert(to.get(), foreign.0[&theirs].clone());
             }
@@ -199,7 +199,7 @@ impl Mutation {
     }
 }
 
-/// Never beyond the file's end.
+/// Overwrites bytes, never beyond the file's end.
 fn overwrite(file: &mut [u8], at: usize, bytes: &[u8]) {
     for (to, from) in file.iter_mut().skip(at).zip(bytes) {
         *to = *from;
@@ -208,7 +208,11 @@ fn overwrite(file: &mut [u8], at: usize, bytes: &[u8]) {
 
 fn edit_header(file: &mut [u8], field: u8, value: u64) {
     for start in [0, HEADER_COPY_OFFSET] {
-        let Some(copy) = file.get_mut(start..start + HEADER_BYTES) else { continue };
+        let end = file.len().min(start + HEADER_COPY_OFFSET);
+        if end < start + HEADER_BYTES {
+            continue;
+        }
+        let copy = &mut file[start..end];
         match field % 13 {
             10 => copy[8..10].copy_from_slice(&value.to_le_bytes()[..2]),
             11 => copy[10..12].copy_from_slice(&value.to_le_bytes()[..2]),
@@ -222,7 +226,19 @@ fn edit_header(file: &mut [u8], field: u8, value: u64) {
     }
 }
 
-/// Puts a frame where one begins, or behind the last.
+/// Gives a header an extension with the position of a slots record alone.
+fn edit_anchor(file: &mut [u8], value: u64) {
+    let entry = [&[0x04, 0x80, 8, 0], &value.to_le_bytes()[..]].concat();
+    let end = HEADER_BYTES + entry.len();
+    for start in [0, HEADER_COPY_OFFSET] {
+        let Some(copy) = file.get_mut(start..start + end) else { continue };
+        copy[12..16].copy_from_slice(&(end as u32).to_le_bytes());
+        copy[HEADER_BYTES - 4..end - 4].copy_from_slice(&entry);
+        seal::reseal_header(copy);
+    }
+}
+
+/// Writes a frame over an existing one, or after the last one.
 fn forge(
     file: &mut [u8],
     frame: u8,
@@ -246,26 +262,37 @@ fn forge(
     let kind = if kind % 8 >= 6 { seal::CONTROL } else { kind % 8 };
     let log_id: [u8; 16] = file[16..32].try_into().unwrap();
     let seed = Seed::new(log_id, own_epoch.wrapping_add(u64::from(epoch % 4)));
-    // Mostly none: a flag makes the rest unsupported.
+    // Mostly no flags, because a flag makes the rest of the log unsupported.
     let flags = if flags > 250 { flags } else { flags.saturating_sub(240) % 4 };
     let fields = Fields { length: payload.len() as u32, kind, flags, lag: u32::from(lag) };
     let lsn = base.wrapping_add((at - HEADER_BLOCK_BYTES) as u64);
     overwrite(file, at, &seal::frame(seed, lsn, fields, &payload));
 }
 
-/// A directory: a valid log and what happened to it.
+/// A plan for a directory: a script that writes a valid log, and mutations of it.
 #[derive(Arbitrary, Clone, Debug)]
 pub struct Plan {
     script: Script,
     mutations: Vec<Mutation>,
     small_records: bool,
+    // The last fields, so that the seeds which were recorded without them keep their meaning.
+    slot_steps: Vec<(u8, SlotStep)>,
+    /// Files, and the positions of slots records that their headers name.
+    anchors: Vec<(u8, Value)>,
 }
 
 impl Plan {
     pub fn directory(&self) -> Directory {
-        let mut directory = self.script.run(1);
+        let slot_steps = &self.slot_steps[..self.slot_steps.len().min(40)];
+        let mut directory = self.script.run(1, slot_steps);
         for mutation in self.mutations.iter().take(12) {
             mutation.apply(&mut directory);
+        }
+        for (file, value) in self.anchors.iter().take(2) {
+            let value = value.get(&directory);
+            let name = directory.pick(*file);
+            let file = name.and_then(|name| directory.0.get_mut(&name));
+            file.into_iter().for_each(|file| edit_anchor(file, value));
         }
         directory
     }

@@ -1,4 +1,4 @@
-//! What the library makes of a directory.
+//! Opens a directory with the library.
 
 use std::{
     future::Future,
@@ -13,20 +13,23 @@ use crate::{
     directory::Directory,
     reference::{Opens, Outcome},
     repeatable::Repeatable,
-    script::{RING_BYTES, SEGMENT_BYTES},
+    sizes::{RING_BYTES, SEGMENT_BYTES},
 };
 
-/// The answer of a future that has nothing to wait for: storage in memory answers at once, so
-/// whatever is still pending would be so forever.
+/// Returns the output of a future that never has to wait, because storage in memory does not block.
+///
+/// # Panics
+///
+/// If the future is still pending after 16 polls.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..16 {
-        if let Poll::Ready(answer) = future.as_mut().poll(&mut context) {
-            return answer;
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
         }
     }
-    panic!("it hangs");
+    panic!("the future is pending forever");
 }
 
 pub fn options(record_bytes_max: u64) -> Options {
@@ -34,7 +37,7 @@ pub fn options(record_bytes_max: u64) -> Options {
     options.record_bytes_max(record_bytes_max)
 }
 
-/// Reads a log as it is recovered, and gives what is left of the recovery.
+/// Reads a log during its recovery. Also returns the recovery, which can open the log for writing.
 pub fn read(storage: &Repeatable, record_bytes_max: u64) -> Result<(Opens, Recovery), Error> {
     let mut recovery = now(options(record_bytes_max).recover_with(storage.clone()))?;
     let report = recovery.report().clone();
@@ -56,7 +59,7 @@ pub fn read(storage: &Repeatable, record_bytes_max: u64) -> Result<(Opens, Recov
             }
             Ok(_) => {}
             Err(error) => {
-                assert_honest(&error);
+                assert_expected(&error);
                 opens.is_damaged = true;
             }
         }
@@ -64,8 +67,8 @@ pub fn read(storage: &Repeatable, record_bytes_max: u64) -> Result<(Opens, Recov
     Ok((opens, recovery))
 }
 
-/// The library's answer, in the reference's words.
-pub fn look(directory: &Directory, record_bytes_max: u64) -> Outcome {
+/// Returns the outcome of the library's recovery in the form of the reference.
+pub fn outcome(directory: &Directory, record_bytes_max: u64) -> Outcome {
     let storage = Repeatable::with(directory, 77);
     let outcome = match read(&storage, record_bytes_max) {
         Ok((opens, _)) => Outcome::Opens(opens),
@@ -81,8 +84,8 @@ pub fn look(directory: &Directory, record_bytes_max: u64) -> Outcome {
     outcome
 }
 
-/// Nothing else is wrong with a directory in memory.
-pub fn assert_honest(error: &Error) {
+/// Asserts that the error is one that damage to a directory in memory can cause.
+pub fn assert_expected(error: &Error) {
     assert!(
         matches!(
             error,

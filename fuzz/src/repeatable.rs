@@ -1,4 +1,4 @@
-//! A log in memory that does the same each time: no random bytes, no clock.
+//! A deterministic storage in memory: no random bytes and no clock.
 
 use std::{
     io,
@@ -16,11 +16,12 @@ use crate::directory::Directory;
 pub struct Repeatable {
     memory: MemoryStorage,
     drawn: Arc<AtomicU64>,
-    /// How often a file may still be changed; then all changes fail, as if the process had ended.
+    /// The number of changes to files that still succeed. Later changes fail, as if the process had
+    /// ended.
     pub changes_left: Arc<AtomicU64>,
 }
 
-/// A file whose writes are counted.
+/// A file whose changes are counted.
 #[derive(Debug)]
 struct Counted {
     file: Box<dyn StorageFile>,
@@ -34,7 +35,7 @@ fn change(left: &AtomicU64) -> io::Result<()> {
 }
 
 impl Repeatable {
-    /// `salt` keeps the ids of two logs apart.
+    /// Creates an empty storage. Logs with different `salt` have different IDs.
     pub fn new(salt: u64) -> Self {
         Repeatable {
             memory: MemoryStorage::new(),
@@ -135,7 +136,7 @@ impl StorageFile for Counted {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         change(&self.changes_left)?;
-        // What no disk has room for.
+        // Lengths that no disk has space for.
         if bytes > 1 << 30 {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -1,8 +1,8 @@
-//! Frames and headers, sealed from `docs/FORMAT.md`.
+//! Writes frames and headers with valid checksums, according to `docs/FORMAT.md`.
 
 pub const HEADER_BLOCK_BYTES: usize = 4096;
 pub const HEADER_COPY_OFFSET: usize = 2048;
-pub const HEADER_BYTES: usize = 116;
+pub const HEADER_BYTES: usize = 124;
 pub const FRAME_HEADER_BYTES: usize = 16;
 
 pub const RECORD: u8 = 1;
@@ -12,7 +12,7 @@ pub const CONTROL: u8 = 4;
 
 pub const CLOSE: [u8; 8] = [2, 0, 0, 0, 0, 0, 0, 2];
 
-/// The log's id and the epoch, as the checksums begin.
+/// The CRC of the log's ID and the epoch, with which each frame's checksums start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u32);
 
@@ -24,7 +24,7 @@ impl Seed {
     }
 }
 
-/// The fields of a frame's header, but for its checksums.
+/// The fields of a frame's header, except for its checksums.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields {
     pub length: u32,
@@ -56,7 +56,8 @@ impl Fields {
     }
 }
 
-/// A frame with padding, sealed for `lsn`. The length in `fields` need not be the payload's.
+/// Returns a frame with padding, sealed for `lsn`. The length in `fields` may differ from the
+/// payload's.
 pub fn frame(seed: Seed, lsn: u64, fields: Fields, payload: &[u8]) -> Vec<u8> {
     let check = fields.check(seed, lsn);
     let checksum = fields.checksum(seed, lsn, check, payload);
@@ -70,7 +71,7 @@ pub fn frame(seed: Seed, lsn: u64, fields: Fields, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Makes the checksum of a header that was changed hold again, if it has the length for it.
+/// Corrects the checksum of a changed header copy, if its length field is valid.
 pub fn reseal_header(copy: &mut [u8]) {
     let Some(encoded) = copy.get(12..16) else { return };
     let encoded = u32::from_le_bytes(encoded.try_into().unwrap()) as usize;

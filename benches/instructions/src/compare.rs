@@ -1,17 +1,17 @@
-//! Old against new: how far apart, and whether that is too far.
+//! Compares counts with their records.
 
 use std::fmt::Write;
 
 use crate::{
-    Failure,
     environment::Environment,
+    failure::Failure,
     recorded::{Entry, Recorded},
 };
 
 pub const HEAD: &str =
     "work                           recorded        now   change  allowed  verdict";
 
-/// How much more `new` is than `old`.
+/// Returns the increase from `old` to `new` in percent.
 pub fn percent(old: f64, new: f64) -> f64 {
     (new / old - 1.0) * 100.0
 }
@@ -29,7 +29,7 @@ impl Verdict {
         Verdict { old: entry.instructions, new, allowed_percent }
     }
 
-    /// Fewer are never a fault; a record that is no longer tight is, by and by.
+    /// Returns whether the count passes. A lower count always passes.
     pub fn is_fine(&self) -> bool {
         percent(self.old, self.new) <= self.allowed_percent
     }
@@ -38,7 +38,7 @@ impl Verdict {
         let change = percent(self.old, self.new);
         let verdict = match () {
             () if change > self.allowed_percent => "MORE",
-            () if change < -self.allowed_percent => "fewer: `record` it, so that it stays so",
+            () if change < -self.allowed_percent => "fewer: run `record` to keep the gain",
             () => "as recorded",
         };
         let Verdict { old, new, allowed_percent } = self;
@@ -48,17 +48,17 @@ impl Verdict {
     }
 }
 
-/// Whether counts of the two may be compared closely; says how they differ.
+/// Returns whether both environments are the same, and prints the differences.
 ///
 /// # Errors
 ///
-/// If they can't be compared at all.
+/// If counts of the two cannot be compared at all.
 pub fn environments(recorded: &Environment, here: &Environment) -> Result<bool, Failure> {
     let (old, new) = (recorded, here);
     if (&old.architecture, &old.extensions) != (&new.architecture, &new.extensions) {
         return Err(format!(
-            "recorded on {} ({}), this is {} ({}): another CRC and other copying loops. Nothing was \
-             checked; `record` into a file of its own there, with --recorded.",
+            "recorded on {} ({}), this is {} ({}): its CRC and copying loops differ, so nothing was \
+             checked. Run `record` with --recorded FILE to use a separate file for this processor.",
             old.architecture, old.extensions, new.architecture, new.extensions
         )
         .into());
@@ -69,12 +69,14 @@ pub fn environments(recorded: &Environment, here: &Environment) -> Result<bool, 
         ("valgrind", &old.valgrind, &new.valgrind),
     ];
     for (part, old, new) in parts.iter().filter(|(_, old, new)| old != new) {
-        println!("another {part}: recorded with {old}, this is {new}. The wider tolerance holds.");
+        println!(
+            "another {part}: recorded with {old}, this is {new}. The wider tolerance applies."
+        );
     }
     Ok(old == new)
 }
 
-/// A line of what `record` does.
+/// Returns the line that `record` prints for a work.
 pub fn recording(name: &str, before: Option<&Entry>, first: f64, second: f64) -> String {
     let apart = percent(first.min(second), first.max(second));
     let mut line = format!("{name:<28} {first:>10.1} {second:>10.1}  apart {apart:.3} %");
@@ -85,7 +87,7 @@ pub fn recording(name: &str, before: Option<&Entry>, first: f64, second: f64) ->
     line
 }
 
-/// The record as a table for people.
+/// Returns the record as a Markdown table.
 pub fn table(recorded: &Recorded) -> String {
     let mut table =
         "| work | operation | instructions | tolerance |\n|---|---|---|---|\n".to_owned();

@@ -1,13 +1,15 @@
-//! What counts depend on besides the code.
+//! The environment of a count: all that it depends on besides the code.
 
 use std::{fs, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, callgrind};
+use crate::{callgrind, failure::Failure};
 
-/// Where counts were taken. Callgrind shows a program the processor that it imitates, so of the real
-/// one only the extensions matter: they choose the CRC's and the C library's copying loops.
+/// The environment in which counts were taken.
+///
+/// Callgrind imitates a processor, so only the extensions of the real one matter. They select the
+/// loops of the CRC and of the C library's copies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     pub architecture: String,
@@ -20,7 +22,7 @@ pub struct Environment {
 impl Environment {
     /// # Errors
     ///
-    /// If there is no valgrind.
+    /// If valgrind is not installed.
     pub fn here() -> Result<Self, Failure> {
         Ok(Environment {
             architecture: std::env::consts::ARCH.to_owned(),
@@ -32,16 +34,16 @@ impl Environment {
     }
 }
 
-/// Those of the processor that valgrind passes on and our paths ask for.
+/// Returns the processor extensions that valgrind passes on and that the library checks for.
 fn extensions() -> String {
-    let told = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = told.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let has = |wanted: &&str| flags.is_some_and(|all| all.split(' ').any(|flag| flag == *wanted));
-    let asked_for = ["sse4_2", "pclmulqdq", "avx2", "crc32", "pmull"];
-    asked_for.iter().copied().filter(|flag| has(flag)).collect::<Vec<_>>().join(" ")
+    let relevant = ["sse4_2", "pclmulqdq", "avx2", "crc32", "pmull"];
+    relevant.iter().copied().filter(|flag| has(flag)).collect::<Vec<_>>().join(" ")
 }
 
 fn c_library() -> String {
-    let told = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
-    told.map_or_else(|_| String::new(), |told| String::from_utf8_lossy(&told.stdout).trim().into())
+    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    output.map_or_else(|_| String::new(), |out| String::from_utf8_lossy(&out.stdout).trim().into())
 }

@@ -1,8 +1,8 @@
-//! A storage in memory that the log takes for a device, and whose writes can be held back.
+//! A storage in memory whose writes a gate can block.
 //!
-//! Not being non-blocking, it makes the log use its runtime's pool. While the gate is closed the
-//! one write job stands in its write, so what is enqueued meanwhile doesn't depend on which thread
-//! is faster.
+//! The storage reports that it may block, so the log writes on the runtime's pool. While the gate
+//! is closed, the single write job waits in its write. So the records that are enqueued meanwhile
+//! do not depend on the speed of the threads.
 
 use std::{
     io,
@@ -12,41 +12,41 @@ use std::{
 use highwater::storage::{Locking, MemoryStorage, Storage, StorageFile};
 
 #[derive(Clone, Debug, Default)]
-pub struct Gated {
+pub struct GatedStorage {
     memory: MemoryStorage,
     gate: Arc<Gate>,
 }
 
 #[derive(Debug, Default)]
 pub struct Gate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GateState {
     is_closed: bool,
     is_reached: bool,
 }
 
-impl Gated {
+impl GatedStorage {
     pub fn gate(&self) -> Arc<Gate> {
         Arc::clone(&self.gate)
     }
 }
 
 impl Gate {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, is_over: impl Fn(&State) -> bool) {
-        let is_on = |state: &mut State| !is_over(state);
+    fn wait(&self, is_over: impl Fn(&GateState) -> bool) {
+        let is_on = |state: &mut GateState| !is_over(state);
         drop(self.changed.wait_while(self.state(), is_on).unwrap_or_else(PoisonError::into_inner));
     }
 
     pub fn close(&self) {
-        *self.state() = State { is_closed: true, is_reached: false };
+        *self.state() = GateState { is_closed: true, is_reached: false };
     }
 
     pub fn open(&self) {
@@ -54,7 +54,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Blocks until a write stands before the closed gate.
+    /// Blocks until a write waits at the closed gate.
     pub fn wait_for_a_write(&self) {
         self.wait(|state| state.is_reached);
     }
@@ -66,7 +66,7 @@ impl Gate {
     }
 }
 
-impl Storage for Gated {
+impl Storage for GatedStorage {
     fn location(&self) -> String {
         "memory behind a gate".to_owned()
     }
@@ -80,11 +80,11 @@ impl Storage for Gated {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(Opened { file: self.memory.create(name)?, gate: self.gate() }))
+        Ok(Box::new(GatedFile { file: self.memory.create(name)?, gate: self.gate() }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(Opened { file: self.memory.open(name)?, gate: self.gate() }))
+        Ok(Box::new(GatedFile { file: self.memory.open(name)?, gate: self.gate() }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -101,12 +101,12 @@ impl Storage for Gated {
 }
 
 #[derive(Debug)]
-struct Opened {
+struct GatedFile {
     file: Box<dyn StorageFile>,
     gate: Arc<Gate>,
 }
 
-impl StorageFile for Opened {
+impl StorageFile for GatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buffer, offset)
     }

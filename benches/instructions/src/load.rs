@@ -1,9 +1,11 @@
-//! How much a work has to do, and the work that a test adds on purpose.
+//! The amount of work, and the extra work that a test adds on purpose.
 
 use std::hint::black_box;
 
-/// Adds a loop of so many rounds, an instruction each at least, to every operation: `check` must
-/// notice.
+use crate::failure::Failure;
+
+/// The variable that adds a loop of this many rounds to every operation. A round takes at least one
+/// instruction, so `check` must fail.
 pub const EXTRA: &str = "HIGHWATER_INSTRUCTIONS_EXTRA";
 
 #[derive(Clone)]
@@ -15,8 +17,8 @@ pub struct Load {
 impl Load {
     /// # Errors
     ///
-    /// If one of the two isn't a number.
-    pub fn of(turns: &str) -> Result<Self, crate::Failure> {
+    /// If `turns` or the variable is not a number.
+    pub fn of(turns: &str) -> Result<Self, Failure> {
         let extra = std::env::var(EXTRA).map_or(Ok(0), |extra| extra.parse())?;
         Ok(Load { turns: turns.parse()?, extra })
     }
@@ -25,7 +27,7 @@ impl Load {
         0..self.turns
     }
 
-    /// Each operation calls it once.
+    /// Does the extra work. Each operation calls it once.
     pub fn operation(&self) {
         for turn in 0..self.extra {
             black_box(turn);

@@ -1,18 +1,21 @@
-//! Instructions per operation of the hot paths, counted by callgrind and held against a record.
+//! Counts the instructions per operation of the hot paths with callgrind, and compares them with a
+//! record.
 //!
-//! `cargo run --release --manifest-path benches/instructions/Cargo.toml -- check` compares with
-//! `recorded.toml`, `-- record` writes it anew, `-- table` prints it. Names of works behind the
-//! command choose some of them; `--recorded FILE` takes another file.
+//! `cargo run --profile instructions -p highwater-instructions -- check` compares with
+//! `recorded.toml`, `-- record` rewrites it, and `-- table` prints it. Names of works after the
+//! command select works. `--recorded FILE` uses another file.
 //!
-//! Each work runs twice, in processes of their own: N operations and 2 N. The difference is what N
-//! cost; starting, opening and closing cancel out. Instructions of the kernel aren't counted, and
-//! neither is waiting: this finds more work, not more misses.
+//! Each work runs twice, in separate processes: N operations and 2 N operations. The difference is
+//! the cost of N operations, so starting, opening and closing cancel out. Neither the kernel's
+//! instructions nor waiting count. So the guard finds additional work, but no cache misses.
 //!
-//! Ends with 0 if all is within its tolerance, 1 if something isn't, 2 if nothing could be said.
+//! The exit code is 0 if all counts are within their tolerance, 1 if a count is not, and 2 if
+//! nothing could be compared.
 
 mod callgrind;
 mod compare;
 mod environment;
+mod failure;
 mod gated;
 mod load;
 mod recorded;
@@ -22,28 +25,27 @@ use std::{path::PathBuf, process::ExitCode};
 
 use compare::Verdict;
 use environment::Environment;
+use failure::Failure;
 use recorded::{Entry, Recorded};
 use works::{WORKS, Work};
 
-type Failure = Box<dyn std::error::Error>;
-
 const USAGE: &str = "usage: (check | record | table) [--recorded FILE] [WORK…]";
 
-/// Two runs of a work agree within this, unless it is marked as one that can't.
+/// Two runs of an exact work must agree within this percentage.
 const EXACT_PERCENT: f64 = 0.1;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // The process that callgrind watches.
-    if let [command, name, turns] = &arguments[..] {
-        if command == callgrind::CHILD {
-            return answer(works::run(name, turns).map(|()| true));
-        }
+    // The child process, which callgrind runs.
+    if let [command, name, turns] = &arguments[..]
+        && command == callgrind::CHILD
+    {
+        return exit_code(works::run(name, turns).map(|()| true));
     }
-    answer(Asked::parse(&arguments).and_then(|asked| asked.run()))
+    exit_code(Request::parse(&arguments).and_then(|request| request.run()))
 }
 
-fn answer(outcome: Result<bool, Failure>) -> ExitCode {
+fn exit_code(outcome: Result<bool, Failure>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -54,13 +56,14 @@ fn answer(outcome: Result<bool, Failure>) -> ExitCode {
     }
 }
 
-struct Asked {
+/// The parsed command line.
+struct Request {
     command: String,
     file: PathBuf,
     names: Vec<String>,
 }
 
-impl Asked {
+impl Request {
     fn parse(arguments: &[String]) -> Result<Self, Failure> {
         let mut rest = arguments.iter().cloned();
         let command = rest.next().ok_or(USAGE)?;
@@ -73,10 +76,14 @@ impl Asked {
                 names.push(argument);
             } else {
                 let known: Vec<_> = WORKS.iter().map(|work| work.name).collect();
-                return Err(format!("no work {argument}; there are {}", known.join(" ")).into());
+                return Err(format!(
+                    "there is no work {argument}; the works are {}",
+                    known.join(" ")
+                )
+                .into());
             }
         }
-        Ok(Asked { command, file, names })
+        Ok(Request { command, file, names })
     }
 
     fn works(&self) -> impl Iterator<Item = &'static Work> {
@@ -115,17 +122,17 @@ impl Asked {
         }
         if !is_fine {
             println!(
-                "\nMore work than recorded. If it is wanted, say why in the commit and run `record`."
+                "\nMore work than recorded. If it is intended, give the reason in the commit and run `record`."
             );
         }
         Ok(is_fine)
     }
 
-    /// Measures each work twice, and refuses to record as exact what doesn't agree with itself.
+    /// Measures each work twice, and does not record an exact work whose two results differ.
     fn record(&self) -> Result<bool, Failure> {
         let here = Environment::here()?;
         let old = Recorded::read(&self.file).ok();
-        // Works that weren't chosen keep what they have, if it was counted in the same environment.
+        // Works that were not selected keep their counts if the environment is the same.
         let mut works = match &old {
             Some(old) if !self.names.is_empty() && old.environment == here => old.works.clone(),
             _ => Default::default(),
@@ -138,7 +145,7 @@ impl Asked {
             let before = old.as_ref().and_then(|old| old.works.get(work.name));
             println!("{}", compare::recording(work.name, before, first, second));
             if work.is_exact && apart > EXACT_PERCENT {
-                println!("    two runs must agree within {EXACT_PERCENT} %: not recorded");
+                println!("    not recorded, because two runs must agree within {EXACT_PERCENT} %");
                 is_fine = false;
                 continue;
             }

@@ -1,16 +1,16 @@
-//! The file of counts that are as they should be.
+//! The file with the recorded counts.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, environment::Environment, works::Work};
+use crate::{environment::Environment, failure::Failure, works::Work};
 
 const HEAD: &str = "\
-# Instructions per operation of the hot paths, counted by callgrind; written by
-#     cargo run --release --manifest-path benches/instructions/Cargo.toml -- record
-# A count may exceed its record by tolerance_percent where the environment is the same, and by
-# elsewhere_percent where the compiler, the C library or valgrind is another.
+# Instructions per operation of the hot paths, counted by callgrind. To rewrite this file:
+#     cargo run --profile instructions -p highwater-instructions -- record
+# A count may exceed its record by tolerance_percent in the same environment, and by
+# elsewhere_percent if the compiler, the C library or valgrind differs.
 
 ";
 
@@ -22,7 +22,7 @@ pub struct Recorded {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// What is counted.
+    /// The counted operation.
     pub operation: String,
     pub instructions: f64,
     pub tolerance_percent: f64,
@@ -43,16 +43,17 @@ impl Entry {
 impl Recorded {
     /// # Errors
     ///
-    /// If it isn't there or isn't such a file.
+    /// If the file does not exist or cannot be parsed.
     pub fn read(file: &Path) -> Result<Self, Failure> {
-        let text = fs::read_to_string(file)
-            .map_err(|error| format!("reading {}: {error}; `record` writes it", file.display()))?;
+        let text = fs::read_to_string(file).map_err(|error| {
+            format!("reading {}: {error}; run `record` to write it", file.display())
+        })?;
         toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()).into())
     }
 
     /// # Errors
     ///
-    /// What the file system answers.
+    /// If the file cannot be written.
     pub fn write(&self, file: &Path) -> Result<(), Failure> {
         fs::write(file, format!("{HEAD}{}", toml::to_string(self)?))
             .map_err(|error| format!("writing {}: {error}", file.display()).into())

@@ -1,4 +1,5 @@
-//! One contender, one work, one process: threads, memory and counters are its own.
+//! Runs one contender on one work in a separate process, so that threads, memory and counters
+//! belong to this run alone.
 
 use std::{
     fs::File,
@@ -8,21 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{contenders, outcome::Outcome, usage::memory_kib, work::Assignment};
+use crate::{outcome::Outcome, usage::memory_kib, work::Assignment};
 
-/// Longer than any run should take.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// The time limit of a run, longer than any run should take.
+const TIME_MAX: Duration = Duration::from_secs(180);
 
-/// In the child: does what the file says, and leaves the outcome beside it.
-pub fn serve(file: &Path) {
+/// In the child: does the assignment in `file` and writes the outcome next to it.
+pub fn serve(file: &Path, run: fn(&Assignment) -> Outcome) {
     let assignment: Assignment =
         serde_json::from_reader(File::open(file).unwrap()).expect("an assignment");
-    let contender = contenders::named(&assignment.contender).expect("a contender");
     let idle = memory_kib();
-    let mut outcome = (contender.run)(&assignment);
+    let mut outcome = run(&assignment);
     outcome.peak_memory_kib = outcome.peak_memory_kib.saturating_sub(idle);
-    let answer = File::create(file.with_extension("outcome")).unwrap();
-    serde_json::to_writer(answer, &outcome).unwrap();
+    let file = File::create(file.with_extension("outcome")).unwrap();
+    serde_json::to_writer(file, &outcome).unwrap();
 }
 
 /// Ends this process as a crash does: nothing is closed, dropped or flushed.
@@ -31,11 +31,13 @@ pub fn die() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// In the parent: runs one, with `before` in front of the command line (a tracer, or nothing).
+/// In the parent: runs an assignment in a child process and returns its outcome.
+///
+/// `before` is put in front of the command line: a tracer, or nothing.
 pub fn run(assignment: &Assignment, before: &[String]) -> Result<Outcome, String> {
     let file = assignment.directory.with_extension("work");
-    let answer = file.with_extension("outcome");
-    let complaint = file.with_extension("stderr");
+    let outcome_file = file.with_extension("outcome");
+    let stderr_file = file.with_extension("stderr");
     let io = |error: std::io::Error| error.to_string();
     std::fs::create_dir_all(&assignment.directory).map_err(io)?;
     serde_json::to_writer(File::create(&file).map_err(io)?, assignment)
@@ -49,7 +51,7 @@ pub fn run(assignment: &Assignment, before: &[String]) -> Result<Outcome, String
         .arg(&file)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(File::create(&complaint).map_err(io)?)
+        .stderr(File::create(&stderr_file).map_err(io)?)
         .spawn()
         .map_err(io)?;
     let begun = Instant::now();
@@ -57,27 +59,27 @@ pub fn run(assignment: &Assignment, before: &[String]) -> Result<Outcome, String
         if let Some(status) = child.try_wait().map_err(io)? {
             break status;
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIME_MAX {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("still running after {PATIENCE:?}"));
+            return Err(format!("killed, because it ran longer than {TIME_MAX:?}"));
         }
         thread::sleep(Duration::from_millis(5));
     };
-    let outcome = std::fs::read(&answer);
-    let complaint = std::fs::read_to_string(&complaint).unwrap_or_default();
+    let outcome = std::fs::read(&outcome_file);
+    let stderr = std::fs::read_to_string(&stderr_file).unwrap_or_default();
     for extension in ["work", "outcome", "stderr"] {
         let _ = std::fs::remove_file(file.with_extension(extension));
     }
     if !status.success() {
-        // What a panic says stands on the line behind where it was.
-        let mut lines = complaint.lines().skip_while(|line| !line.contains("panicked at"));
+        // The line after the location of a panic has its message.
+        let mut lines = stderr.lines().skip_while(|line| !line.contains("panicked at"));
         let place = lines.next().unwrap_or_default();
         return Err(format!("{status}: {place} {}", lines.next().unwrap_or_default()));
     }
     match outcome {
         Ok(outcome) => serde_json::from_slice(&outcome).map_err(|error| error.to_string()),
-        // It was to die once all was prepared.
+        // The preparation for `Kind::Recover` ends without an outcome.
         Err(_) if assignment.prepare => Ok(Outcome::default()),
         Err(error) => Err(error.to_string()),
     }

@@ -1,4 +1,4 @@
-//! Other file systems: images mounted by loop devices, and memory. Needs root; always unmounted.
+//! Mounts other file systems: images on loop devices, and tmpfs. Needs root.
 
 use std::{
     fs::{self, File},
@@ -6,27 +6,31 @@ use std::{
     process::Command,
 };
 
-/// Sparse until written; large enough for the largest work.
+/// The size of an image, enough for the largest work. The image file is sparse.
 const IMAGE_BYTES: u64 = 6 << 30;
-const MEMORY: &str = "size=3g";
+const TMPFS_OPTIONS: &str = "size=3g";
 
-/// A file system for as long as this lives.
+/// A mounted file system. Dropping it unmounts it.
 pub struct Mounted {
     pub point: PathBuf,
     image: Option<PathBuf>,
 }
 
-/// `Err` says why not, for people.
+/// Mounts a file system of the type `name`, with its image in `dir`.
+///
+/// # Errors
+///
+/// Returns the reason as text if a command fails.
 pub fn mount(name: &str, dir: &Path) -> Result<Mounted, String> {
     let place = dir.join(format!("highwater-peers-{name}-{}", std::process::id()));
     let point = place.with_extension("mount");
     let io = |error: std::io::Error| error.to_string();
     fs::create_dir_all(&point).map_err(io)?;
-    // From here on whatever was made is undone by `drop`.
+    // From here on `drop` removes the directory, the image and the mount.
     let mut mounted = Mounted { point: point.clone(), image: None };
     let point = point.to_string_lossy().into_owned();
     if name == "tmpfs" {
-        command("mount", &["-t", "tmpfs", "-o", MEMORY, "tmpfs", &point])?;
+        command("mount", &["-t", "tmpfs", "-o", TMPFS_OPTIONS, "tmpfs", &point])?;
         return Ok(mounted);
     }
     let image = place.with_extension("image");
@@ -42,15 +46,15 @@ pub fn mount(name: &str, dir: &Path) -> Result<Mounted, String> {
 fn command(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let said = complaint.lines().next().unwrap_or_default();
-    if output.status.success() { Ok(()) } else { Err(format!("{program}: {said}")) }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let reason = stderr.lines().next().unwrap_or_default();
+    if output.status.success() { Ok(()) } else { Err(format!("{program}: {reason}")) }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
         let point = self.point.to_string_lossy().into_owned();
-        // Fails where nothing was mounted; then there is nothing to be said about it.
+        // Fails if nothing was mounted, which needs no report.
         let _ = command("umount", &[&point]);
         let _ = fs::remove_dir(&self.point);
         if let Some(image) = &self.image {

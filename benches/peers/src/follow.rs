@@ -1,5 +1,6 @@
-//! Tasks that commit and a reader that follows them: how much it sees, and how soon after the
-//! commit was called. Highwater alone has it.
+//! The work `follow`: tasks commit, and a reader follows the log. Only Highwater can do it.
+//!
+//! Measures the records that the reader gets, and the time from the call of each commit.
 
 use std::{sync::Arc, thread, time::Instant};
 
@@ -8,7 +9,8 @@ use highwater::Lsn;
 use tokio::runtime::Runtime;
 
 use crate::{
-    contenders::{AsyncLog, highwater::Highwater},
+    contenders::highwater::Highwater,
+    log::AsyncLog,
     meter::Meter,
     outcome::Outcome,
     work::{Assignment, RECORD},
@@ -16,7 +18,7 @@ use crate::{
 
 pub fn run(assignment: &Assignment, runtime: &Runtime) -> Outcome {
     let wal = runtime.block_on(Highwater::<false>::open(assignment)).0;
-    // One lane: the reader's.
+    // Only the reader has a lane.
     let meter = Meter::new(assignment, 1);
     let epoch = Instant::now();
     let watching = {
@@ -49,7 +51,7 @@ pub fn run(assignment: &Assignment, runtime: &Runtime) -> Outcome {
                 lane.done(None, 1, record.payload.len());
             }
         });
-        // The writers outlive the reader by a commit, so it always has a record to end on.
+        // The writers commit once more after the reader has ended, so it always gets a last record.
         reader.await.unwrap();
         for writer in writers {
             writer.await.unwrap();

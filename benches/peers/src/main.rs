@@ -1,10 +1,13 @@
-//! The peers' bench: the same work for Highwater and for other logs, in turn, each in a process of
-//! its own. `docs/BENCHMARKS.md` of the library shows its tables and plots.
+//! Benchmarks Highwater against other logs.
+//!
+//! All contenders do the same works in turn, and each run has a separate process.
+//! `docs/BENCHMARKS.md` shows the tables and plots.
 
 mod child;
 mod contenders;
 mod filesystems;
 mod follow;
+mod log;
 mod machine;
 mod meter;
 mod open_loop;
@@ -12,6 +15,7 @@ mod outcome;
 mod plan;
 mod plots;
 mod records;
+mod registry;
 mod replay;
 mod report;
 mod rounds;
@@ -37,48 +41,50 @@ use rounds::Results;
 #[derive(Debug, Parser)]
 #[command(about = "Highwater against other logs: alternating rounds, medians, ratios")]
 struct Arguments {
-    /// The works that the targets are about; the default, under ten minutes.
+    /// Run the works that have targets, in less than ten minutes; the default.
     #[arg(long, group = "form")]
     short: bool,
-    /// All works.
+    /// Run all works.
     #[arg(long, group = "form")]
     long: bool,
-    /// Highwater alone, by tasks, record size, ring size and log size.
+    /// Run only Highwater, by number of tasks, record size, ring size and log size.
     #[arg(long, group = "form")]
     curves: bool,
-    /// A few operations of everybody, read back; nothing is measured.
+    /// Run a few operations of each contender and read them back, without measuring.
     #[arg(long, group = "form")]
     smoke: bool,
-    /// Only count the syncs of durable commits, with strace.
+    /// Only count the syncs of durable commits with strace.
     #[arg(long, group = "form")]
     count_syncs: bool,
-    /// Only works whose name contains one of these (or is one of these, with = in front),
-    /// separated by commas.
+    /// Run only works whose name contains one of these, separated by commas; `=NAME` matches the
+    /// whole name.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these contenders, separated by commas.
+    /// Run only these contenders, separated by commas.
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<String>,
-    /// How often each contender does each work.
+    /// The number of runs of each work by each contender.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Milliseconds of a measured window.
+    /// The length of a measured window, in milliseconds.
     #[arg(long)]
     milliseconds: Option<u64>,
-    /// Where the logs are written; on the file system that is to be measured.
+    /// The directory for the logs, on the file system to be measured.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Also on ext4, XFS, btrfs (mounted images in --dir) and tmpfs, or on those named; needs root.
+    /// Also measure these file systems: ext4, xfs, btrfs (as mounted images in --dir) and tmpfs, or
+    /// only the named ones. Needs root.
     #[arg(long, value_delimiter = ',', num_args = 0.., default_missing_value = "ext4,xfs,btrfs,tmpfs")]
     filesystems: Vec<String>,
-    /// Where the page and the plots go; docs/benchmarks of the repository by default, nowhere with
-    /// --only or --contenders.
+    /// The directory for the page and the plots. The default is the repository's
+    /// benches/results/peers; with --only or --contenders nothing is written by default.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// `KEY=VALUE` for Highwater: segment_bytes, ring_bytes, record_bytes_max, preallocation.
+    /// A setting for Highwater as `KEY=VALUE`: segment_bytes, ring_bytes, record_bytes_max,
+    /// inline_writes, inline_syncs, recycle_segments or preallocation.
     #[arg(long = "set")]
     settings: Vec<String>,
-    /// Names of works and contenders.
+    /// List the works and the contenders.
     #[arg(long)]
     list: bool,
     #[arg(long, hide = true)]
@@ -88,10 +94,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(file) = &arguments.child {
-        child::serve(file);
+        child::serve(file, registry::run);
         return ExitCode::SUCCESS;
     }
-    let plan = planned(&arguments);
+    let plan = plan_of(&arguments);
     if arguments.list {
         plan.works.iter().for_each(|work| println!("{}", work.name));
         plan.contenders
@@ -99,10 +105,10 @@ fn main() -> ExitCode {
             .for_each(|contender| println!("{}: {}", contender.name, contender.how));
         return ExitCode::SUCCESS;
     }
-    std::fs::create_dir_all(&arguments.dir).expect("a directory for logs");
+    std::fs::create_dir_all(&arguments.dir).expect("the directory for the logs can be created");
     if arguments.smoke {
-        let well = smoke::run(&plan, &arguments.dir, &arguments.settings);
-        return if well { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let passed = smoke::run(&plan, &arguments.dir, &arguments.settings);
+        return if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if arguments.count_syncs {
         let mut results = Results::default();
@@ -110,25 +116,25 @@ fn main() -> ExitCode {
         println!("{table}");
         return ExitCode::SUCCESS;
     }
-    let whole = arguments.only.is_empty() && arguments.contenders.is_empty();
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks");
+    let is_whole = arguments.only.is_empty() && arguments.contenders.is_empty();
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/peers");
     let default = if arguments.curves { default.join("curves") } else { default };
-    let out = arguments.out.clone().or(whole.then_some(default));
+    let out = arguments.out.clone().or(is_whole.then_some(default));
     measure(&plan, &arguments, &arguments.dir, out.as_deref());
     for name in &arguments.filesystems {
         match filesystems::mount(name, &arguments.dir) {
             Ok(mounted) => {
-                eprintln!("on {name}");
+                eprintln!("measuring on {name}");
                 let out = out.as_ref().map(|out| out.join(name));
                 measure(&plan, &arguments, &mounted.point, out.as_deref());
             }
-            Err(reason) => eprintln!("not on {name}: {reason}"),
+            Err(reason) => eprintln!("skipping {name}: {reason}"),
         }
     }
     ExitCode::SUCCESS
 }
 
-fn planned(arguments: &Arguments) -> Plan {
+fn plan_of(arguments: &Arguments) -> Plan {
     let form = match (arguments.long, arguments.curves) {
         (true, _) => Form::Long,
         (_, true) => Form::Curves,
@@ -146,13 +152,15 @@ fn planned(arguments: &Arguments) -> Plan {
     plan
 }
 
-/// One run on one file system: its tables to the terminal, its page to `out`.
+/// Measures on one file system. Prints the tables and writes the page to `out`.
 fn measure(plan: &Plan, arguments: &Arguments, dir: &Path, out: Option<&Path>) {
     let mut results = Results::default();
     let syncs = (out.is_some() && syncs::has_tracer())
         .then(|| syncs::verify(plan, dir, &arguments.settings, &mut results));
     if syncs.is_none() {
-        eprintln!("syncs are not counted: no strace, or only a part of the bench is run");
+        eprintln!(
+            "syncs are not counted, because strace is missing or only a part of the bench runs"
+        );
     }
     let results = rounds::run(plan, dir, &arguments.settings, results);
     println!("{}", table::markdown(plan, &results));

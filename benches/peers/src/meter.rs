@@ -1,7 +1,7 @@
-//! The window in which operations count, and how long they take.
+//! Counts and times the operations of a measured window.
 //!
-//! Tasks and threads count on lanes of their own; a thread of the meter's opens and closes the
-//! window. The same for what blocks and for what is async.
+//! Each task or thread counts on its own lane, and one further thread opens and closes the window.
+//! Blocking and async contenders use the same meter.
 
 use std::{
     cell::Cell,
@@ -37,7 +37,7 @@ pub struct Meter {
     phase: AtomicU8,
     counts: Vec<Count>,
     histograms: Vec<Mutex<Option<Histogram<u32>>>>,
-    /// One operation of so many is timed: the clock itself costs as much as some appends.
+    /// One of this many operations is timed, because the clock costs as much as a fast append.
     timed_every: u64,
     operations_per_lane: u64,
     bytes_per_lane: u64,
@@ -46,7 +46,7 @@ pub struct Meter {
     all_ended: Condvar,
 }
 
-/// One task's or one thread's.
+/// The counters of one task or thread. Dropping the lane ends it.
 pub struct Lane {
     meter: Arc<Meter>,
     index: usize,
@@ -54,7 +54,7 @@ pub struct Lane {
     bytes: u64,
 }
 
-/// So much payload ends any run: disks are finite.
+/// The most payload bytes of a run without a fixed amount, because disks are finite.
 const BYTES_MAX: u64 = 1 << 29;
 
 impl Meter {
@@ -85,7 +85,7 @@ impl Meter {
         Lane { meter: self.clone(), index, operations: 0, bytes: 0 }
     }
 
-    /// All operations so far, warm-up included, and their bytes.
+    /// Returns the number of operations, warm-up included, and their bytes.
     pub fn total(&self) -> (u64, u64) {
         let sum = |of: fn(&Count) -> &AtomicU64| {
             self.counts.iter().map(|count| of(count).load(Ordering::Relaxed)).sum()
@@ -93,19 +93,21 @@ impl Meter {
         (sum(|count| &count.operations), sum(|count| &count.bytes))
     }
 
-    /// The operations of each lane.
+    /// Returns the number of operations of each lane.
     pub fn acknowledged(&self) -> Vec<u64> {
         self.counts.iter().map(|count| count.operations.load(Ordering::Relaxed)).collect()
     }
 
-    /// Opens and closes the window; to be called by a thread of its own when the work begins.
+    /// Opens and closes the window, and returns its counts. Blocks.
+    ///
+    /// A thread that does nothing else calls it when the work begins.
     pub fn watch(self: &Arc<Self>) -> Outcome {
         let mut opened = (Instant::now(), Usage::now(), (0, 0));
         let fixed = self.limits.fixed;
         let warm_up = if fixed { Duration::ZERO } else { self.limits.warm_up };
         let ended = self.wait(warm_up);
         if ended {
-            // So short that there is no warm-up; all of it counts.
+            // The work ended during the warm-up, so all of it counts.
         } else if fixed {
             self.phase.store(MEASURE, Ordering::Relaxed);
             self.wait(self.limits.measure);
@@ -126,7 +128,7 @@ impl Meter {
         }
     }
 
-    /// What is known only when everybody has ended.
+    /// Adds the values that are known only after all lanes have ended.
     pub fn complete(&self, outcome: &mut Outcome) {
         let mut all: Option<Histogram<u32>> = None;
         for shard in &self.histograms {
@@ -141,7 +143,7 @@ impl Meter {
         outcome.peak_memory_kib = peak_memory_kib();
     }
 
-    /// Whether all lanes ended before the time was over.
+    /// Waits until all lanes have ended, at most for `time`. Returns whether they have.
     fn wait(&self, time: Duration) -> bool {
         let ended = self.ended.lock().unwrap();
         let lanes = self.counts.len();
@@ -154,7 +156,7 @@ impl Meter {
         self.phase.load(Ordering::Relaxed) == STOP
     }
 
-    /// Also for latencies whose beginning isn't that of a call.
+    /// Records a latency. Callers that do not measure from the start of a call use it directly.
     pub fn record(&self, latency: Duration) {
         if self.phase.load(Ordering::Relaxed) == WARM_UP && !self.limits.warm_up.is_zero() {
             return;
@@ -166,12 +168,12 @@ impl Meter {
     }
 }
 
-/// Two digits; up to 100 s, in nanoseconds.
+/// Returns a histogram of nanoseconds up to 100 s, with 2 significant digits.
 fn new_histogram() -> Histogram<u32> {
     Histogram::new_with_bounds(1, 100_000_000_000, 2).unwrap()
 }
 
-/// Threads take shards in turn, so that few ever share one.
+/// Returns this thread's shard. Threads get shards in turn, so that few threads share one.
 fn shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -188,7 +190,7 @@ fn shard() -> usize {
 }
 
 impl Lane {
-    /// Whether there is another operation to do.
+    /// Returns whether the lane has another operation to do.
     #[inline]
     pub fn more(&self) -> bool {
         !self.meter.stopped()
@@ -201,13 +203,13 @@ impl Lane {
         self.operations
     }
 
-    /// Before an operation.
+    /// Starts an operation. Returns the time if this operation is timed.
     #[inline]
     pub fn begin(&self) -> Option<Instant> {
         (self.operations % self.meter.timed_every == 0).then(Instant::now)
     }
 
-    /// After it; `operations` at once, `bytes` in all.
+    /// Ends a call that did `operations` operations with `bytes` payload bytes in total.
     #[inline]
     pub fn done(&mut self, begun: Option<Instant>, operations: u64, bytes: usize) {
         if let Some(begun) = begun {

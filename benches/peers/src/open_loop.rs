@@ -1,5 +1,7 @@
-//! Commits that begin when they are due, whether or not the log keeps up: a latency counts from
-//! the time an operation was meant to begin, so that a stall isn't hidden by those who wait for it.
+//! The work `open-loop`: commits start at fixed times, even if the log does not keep up.
+//!
+//! A latency counts from the time at which the operation should have started. Otherwise a stall
+//! would delay the start of later operations, and their latencies would hide it.
 
 use std::{
     sync::{
@@ -13,16 +15,15 @@ use std::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    contenders::{AsyncLog, Log, Writer},
+    log::{AsyncLog, Log, Writer, thread_note},
     meter::Meter,
     outcome::Outcome,
     records::Source,
-    threads::note,
     usage::Usage,
     work::{Assignment, Kind, RECORD, THREADS_MAX},
 };
 
-/// What is still on its way so long after the last one began counts as that late.
+/// An operation that is unfinished this long after the last start counts with this latency.
 const GRACE: Duration = Duration::from_secs(2);
 
 struct Loop {
@@ -42,11 +43,11 @@ impl Loop {
             unreachable!("a work of another kind")
         };
         let limits = assignment.limits;
-        let mut own = assignment.clone();
-        // The window is this module's affair.
-        own.limits.warm_up = Duration::ZERO;
+        let mut without_warm_up = assignment.clone();
+        // The meter must record at once, because this module leaves out the warm-up.
+        without_warm_up.limits.warm_up = Duration::ZERO;
         Arc::new(Loop {
-            meter: Meter::new(&own, 1),
+            meter: Meter::new(&without_warm_up, 1),
             begun: Instant::now(),
             warm_up: limits.warm_up,
             end: limits.warm_up + limits.measure,
@@ -57,10 +58,10 @@ impl Loop {
         })
     }
 
-    /// Calls `begin` with the time each operation is due, then; returns how many there were in the
-    /// window.
+    /// Calls `begin` whenever an operation is due, with that time. Returns the number of operations
+    /// in the window.
     fn pace(&self, mut begin: impl FnMut(Instant)) -> u64 {
-        // SAFETY: sets a number of this thread: how late its timers may be, in nanoseconds.
+        // SAFETY: only sets this thread's timer slack, to 1 ns.
         unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
         let (mut number, mut counted) = (0, 0);
         loop {
@@ -97,7 +98,7 @@ impl Loop {
         for _ in done..counted {
             self.meter.record(GRACE);
         }
-        // At the rate it was asked for if it kept up; else less.
+        // If the log kept up, the rate is the requested one; otherwise it is lower.
         let seconds = (self.begun.elapsed() - self.warm_up).max(self.end - self.warm_up);
         let seconds = if done == counted { self.end - self.warm_up } else { seconds };
         let mut outcome = Outcome {
@@ -113,7 +114,7 @@ impl Loop {
     }
 }
 
-/// A task for each operation, as a server has one for each request.
+/// Spawns a task for each operation, as a server does for each request.
 pub fn tasks<L: AsyncLog>(assignment: &Assignment, runtime: &Runtime) -> Outcome {
     let log = runtime.block_on(L::open(assignment));
     let record: Arc<[u8]> = Source::new(assignment.work.records, 0).next().into();
@@ -133,19 +134,19 @@ pub fn tasks<L: AsyncLog>(assignment: &Assignment, runtime: &Runtime) -> Outcome
     outcome
 }
 
-/// Threads that wait for work.
+/// Lets a fixed number of threads take the operations from a queue.
 pub fn threads<L: Log>(assignment: &Assignment) -> Outcome {
     let log = L::open(assignment);
     let before = Usage::now();
     let open_loop = Loop::new(assignment);
-    let (give, take) = crossbeam_channel::unbounded::<Instant>();
+    let (sender, receiver) = crossbeam_channel::unbounded::<Instant>();
     thread::scope(|scope| {
         for lane in 0..assignment.work.tasks.min(THREADS_MAX) {
-            let (log, take, open_loop) = (&log, take.clone(), open_loop.clone());
+            let (log, receiver, open_loop) = (&log, receiver.clone(), open_loop.clone());
             let mut source = Source::new(assignment.work.records, lane);
             scope.spawn(move || {
                 let mut writer = log.writer(lane);
-                while let Ok(intended) = take.recv() {
+                while let Ok(intended) = receiver.recv() {
                     if open_loop.over.load(Ordering::Relaxed) {
                         return;
                     }
@@ -154,8 +155,8 @@ pub fn threads<L: Log>(assignment: &Assignment) -> Outcome {
                 }
             });
         }
-        let counted = open_loop.pace(|intended| give.send(intended).unwrap());
-        drop(give);
-        open_loop.outcome(before, counted, note::<L>(&assignment.work))
+        let counted = open_loop.pace(|intended| sender.send(intended).unwrap());
+        drop(sender);
+        open_loop.outcome(before, counted, thread_note::<L>(&assignment.work))
     })
 }

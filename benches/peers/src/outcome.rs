@@ -1,4 +1,4 @@
-//! What a child reports.
+//! The results of a run, which a child process writes as JSON.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,12 @@ pub struct Outcome {
     /// Payload within the measured window.
     pub bytes: u64,
     pub seconds: f64,
-    /// Of those operations that were timed.
+    /// The latencies of the timed operations.
     pub latency: Option<Latency>,
     pub usage: Usage,
-    /// Above what the process had before it began.
+    /// The peak, minus the memory that the process had before the run.
     pub peak_memory_kib: u64,
-    /// What there is to say about how it was done: a cap on threads, say.
+    /// A remark for the tables, such as a limited number of threads.
     pub note: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Outcome {
     }
 }
 
-/// In microseconds.
+/// Percentiles of the latency, in microseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
     pub p50: f64,

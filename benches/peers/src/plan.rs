@@ -1,28 +1,29 @@
-//! Which works are done, by whom and how often.
+//! Selects the works and contenders of a run, and the number of rounds.
 
 use std::time::Duration;
 
 use crate::{
-    contenders::{self, Contender},
+    registry::{self, Contender},
     work::{Kind, Limits, Runtime, Work},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// What the targets are about.
+    /// The works that have targets.
     Short,
-    /// Everything.
+    /// All works.
     Long,
-    /// Highwater alone, by tasks, record size, ring size and log size: is there a step?
+    /// Only Highwater, by number of tasks, record size, ring size and log size, to find steps in
+    /// the curves.
     Curves,
 }
 
 pub struct Plan {
     pub works: Vec<Work>,
     pub contenders: Vec<&'static Contender>,
-    /// At most; as many as there is time for.
+    /// The most rounds; `time` may end the run earlier.
     pub rounds: usize,
-    /// No round begins that would end later than this, by the time the one before it took.
+    /// No round begins that would end after this time, estimated from the rounds before it.
     pub time: Option<Duration>,
     pub warm_up: Duration,
     pub measure: Duration,
@@ -33,7 +34,7 @@ const GIB: u64 = 1 << 30;
 
 pub fn plan(form: Form) -> Plan {
     let long = form == Form::Long;
-    let contenders = contenders::ALL.iter();
+    let contenders = registry::ALL.iter();
     Plan {
         works: match form {
             Form::Short => targeted(),
@@ -100,34 +101,35 @@ fn all() -> Vec<Work> {
 impl Plan {
     pub fn restrict(&mut self, only: &[String], names: &[String]) {
         if !only.is_empty() {
-            self.works.retain(|work| only.iter().any(|part| named(&work.name, part)));
+            self.works.retain(|work| only.iter().any(|part| matches_name(&work.name, part)));
         }
         if !names.is_empty() {
             self.contenders.retain(|contender| names.iter().any(|name| name == contender.name));
         }
     }
 
-    /// Who does a work. A log of a gigabyte takes some of them minutes to write, so that is for the
-    /// two the target is about.
-    pub fn able(&self, work: &Work) -> Vec<&'static Contender> {
-        let few = matches!(work.kind, Kind::Open | Kind::Recover) && work.bytes >= GIB;
+    /// Returns the contenders that do a work. Only the two in the target do it with 1 GiB, because
+    /// some others need minutes to write such a log.
+    pub fn contenders_for(&self, work: &Work) -> Vec<&'static Contender> {
+        let is_large = matches!(work.kind, Kind::Open | Kind::Recover) && work.bytes >= GIB;
         self.contenders
             .iter()
             .filter(|contender| contender.can(work))
-            .filter(|contender| !few || contender.is_highwater() || contender.name == "wal-db")
+            .filter(|contender| !is_large || contender.is_highwater() || contender.name == "wal-db")
             .copied()
             .collect()
     }
 
     pub fn limits(&self, work: &Work) -> Limits {
         let fixed = work.bytes > 0;
-        // So slow a contender shows its speed without doing it all.
+        // A time limit for contenders that are too slow to do all of it; their rate is still valid.
         let measure = if fixed { self.measure * 5 } else { self.measure };
         Limits { warm_up: self.warm_up, measure, operations: None, fixed }
     }
 }
 
-/// A part of the name, or all of it with `=` in front: `=commit/1` isn't `commit/1024`.
-fn named(name: &str, part: &str) -> bool {
+/// Returns whether a name contains `part`, or equals it if it starts with `=`: `=commit/1` does not
+/// match `commit/1024`.
+fn matches_name(name: &str, part: &str) -> bool {
     part.strip_prefix('=').map_or_else(|| name.contains(part), |whole| name == whole)
 }

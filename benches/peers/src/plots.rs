@@ -1,14 +1,14 @@
-//! The same figures as pictures: SVG, one file each.
+//! Draws the results as plots, one SVG file each.
 
 use std::{error::Error, path::Path};
 
 use plotters::prelude::*;
 
-use crate::{contenders::Contender, outcome::Outcome, plan::Plan, rounds::Results};
+use crate::{outcome::Outcome, plan::Plan, registry::Contender, rounds::Results};
 
 type Figure = fn(&Outcome) -> Option<f64>;
 
-/// A contender's place in the list, the contender, and its points.
+/// A contender's index in the list, the contender, and its points.
 type Line<'a> = (usize, &'a Contender, Vec<(f64, f64)>);
 
 struct Plot {
@@ -16,7 +16,7 @@ struct Plot {
     title: &'static str,
     x: &'static str,
     y: &'static str,
-    /// The beginning of the names of its works; a number follows.
+    /// The prefix of the works' names. The rest of a name is the x value.
     works: &'static str,
     of: Figure,
 }
@@ -25,7 +25,7 @@ const PLOTS: &[Plot] = &[
     Plot {
         file: "commits.svg",
         title: "Durable commits per second, 256 B",
-        x: "tasks (threads for those that block, at most 256)",
+        x: "tasks, or threads (at most 256)",
         y: "commits per second",
         works: "commit/",
         of: |outcome| Some(outcome.per_second()),
@@ -33,7 +33,7 @@ const PLOTS: &[Plot] = &[
     Plot {
         file: "commits-p50.svg",
         title: "Durable commits, median latency",
-        x: "tasks (threads for those that block, at most 256)",
+        x: "tasks, or threads (at most 256)",
         y: "µs",
         works: "commit/",
         of: |outcome| outcome.latency.map(|latency| latency.p50),
@@ -41,7 +41,7 @@ const PLOTS: &[Plot] = &[
     Plot {
         file: "commits-p99.svg",
         title: "Durable commits, 99th percentile of latency",
-        x: "tasks (threads for those that block, at most 256)",
+        x: "tasks, or threads (at most 256)",
         y: "µs",
         works: "commit/",
         of: |outcome| outcome.latency.map(|latency| latency.p99),
@@ -49,7 +49,7 @@ const PLOTS: &[Plot] = &[
     Plot {
         file: "appends.svg",
         title: "Appends per second without sync, 256 B",
-        x: "tasks (threads for those that block, at most 256)",
+        x: "tasks, or threads (at most 256)",
         y: "appends per second",
         works: "append/",
         of: |outcome| Some(outcome.per_second()),
@@ -171,7 +171,7 @@ fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>>
         .light_line_style(RGBColor(240, 240, 240))
         .draw()?;
     for (index, contender, points) in lines {
-        // Colours by place in the list of contenders, so that they mean the same in every plot.
+        // The index sets the colour, so that a contender has the same colour in every plot.
         let hue = *index as f64 * 0.381_966 % 1.0;
         let other = HSLColor(hue, 0.6, 0.42).to_rgba();
         let colour = match (contender.is_highwater(), index) {
@@ -197,7 +197,7 @@ fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-/// Without a power of ten inside, an axis would have no label.
+/// Widens a range to powers of ten if it contains none, because the axis would have no label.
 fn decades(low: f64, high: f64) -> std::ops::Range<f64> {
     match low.log10().ceil() < high.log10().floor() {
         true => low..high,

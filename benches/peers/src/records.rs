@@ -1,24 +1,28 @@
-//! The bytes of records: the same for every contender.
+//! The records, which are the same for every contender.
 
 use crate::work::Records;
 
-/// Sizes of the mixture in turn: as a server that logs small changes, some rows and a few blobs.
+/// The records of one call when a log is filled, which is not measured.
+pub const FILL_BATCH: usize = 256;
+
+/// The record sizes of the mixture, used in turn. They imitate a server that logs small changes,
+/// some rows and a few blobs.
 const MIXTURE: [usize; 32] = [
     96, 160, 120, 256, 80, 512, 200, 1024, 144, 300, 64, 4096, 180, 128, 700, 100, 240, 90, 16_384,
     150, 110, 350, 2048, 130, 220, 70, 900, 65_536, 170, 260, 105, 1500,
 ];
 
-/// What one task writes: each record carries the task's number and its own.
+/// Generates the records of one task. Each record holds the task's number and its own number.
 pub struct Source {
     buffer: Vec<u8>,
-    /// Where in the buffer the next record begins.
+    /// The offset of the next record in the buffer.
     at: usize,
     records: Records,
     lane: u32,
     next: u32,
 }
 
-/// Wider than the windows of fast compressors.
+/// The buffer bytes of varied records, more than the windows of fast compressors.
 const VARIED_BYTES: usize = 256 << 10;
 
 impl Source {
@@ -26,14 +30,15 @@ impl Source {
         Source::noise(records, lane, largest(records))
     }
 
-    /// Records that don't repeat, for works that put many into one write: a contender that
-    /// compresses such a write must not gain by it.
+    /// Generates records that differ, for works that put several records into one write. Otherwise
+    /// a contender that compresses such a write would have an advantage.
     pub fn varied(records: Records, lane: usize) -> Self {
         Source::noise(records, lane, largest(records).max(VARIED_BYTES))
     }
 
     fn noise(records: Records, lane: usize, size: usize) -> Self {
-        // Noise, so that no contender gains by compressing; seeded, so that all get the same.
+        // Random bytes, because compression must not help; a fixed seed, because all contenders
+        // must get the same records.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut buffer = Vec::with_capacity(size + 8);
         while buffer.len() < size {
@@ -46,7 +51,7 @@ impl Source {
         Source { buffer, at: 0, records, lane: lane as u32, next: 0 }
     }
 
-    /// The next record, stamped.
+    /// Returns the next record, with its stamp.
     #[inline]
     pub fn next(&mut self) -> &[u8] {
         let size = match self.records {
@@ -57,7 +62,7 @@ impl Source {
             self.at = 0;
         }
         let record = self.at..self.at + size;
-        // Of equal records there is but one in the buffer, unless they vary.
+        // With a fixed size and without `varied` the buffer holds a single record.
         self.at = record.end;
         let record = &mut self.buffer[record];
         record[..4].copy_from_slice(&self.next.to_le_bytes());
@@ -67,16 +72,25 @@ impl Source {
     }
 }
 
-/// The number of a task and the number of its record, from the record.
+/// Returns the task's number and the record's number from a record's stamp.
 pub fn stamp(record: &[u8]) -> Option<(u32, u32)> {
     let number = record.get(..4)?.try_into().ok()?;
     let lane = record.get(4..8)?.try_into().ok()?;
     Some((u32::from_le_bytes(lane), u32::from_le_bytes(number)))
 }
 
+/// Returns the largest record size, in bytes.
 pub fn largest(records: Records) -> usize {
     match records {
         Records::Fixed(size) => size,
         Records::Mixture => MIXTURE.into_iter().max().unwrap_or(0),
     }
+}
+
+/// Returns a key for contenders that are maps. Keys sort in the order in which a thread wrote.
+pub fn key(lane: usize, number: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&(lane as u32).to_be_bytes());
+    key[4..].copy_from_slice(&number.to_be_bytes());
+    key
 }

@@ -1,7 +1,7 @@
-//! Counting what is read back, and holding it against what was acknowledged.
+//! Counts the records that are read back, and compares them with the acknowledged ones.
 
 use crate::{
-    contenders::Replayed,
+    log::Replayed,
     outcome::Outcome,
     records::stamp,
     usage::{Usage, peak_memory_kib},
@@ -9,14 +9,14 @@ use crate::{
 };
 
 #[derive(Default)]
-pub struct Counted {
+pub struct ReplayCounter {
     records: u64,
     bytes: u64,
-    /// Touches what was read, so that nobody can hand over what it hasn't looked at.
+    /// The sum of the first bytes, so that every record is really read from memory.
     sum: u64,
 }
 
-impl Counted {
+impl ReplayCounter {
     #[inline]
     pub fn record(&mut self, record: &[u8]) {
         self.records += 1;
@@ -25,7 +25,7 @@ impl Counted {
     }
 
     pub fn outcome(self, assignment: &Assignment, replayed: Replayed, before: Usage) -> Outcome {
-        assert!(self.bytes >= assignment.work.bytes, "replay found only {} bytes", self.bytes);
+        assert!(self.bytes >= assignment.work.bytes, "replay read only {} bytes", self.bytes);
         std::hint::black_box(self.sum);
         Outcome {
             operations: self.records,
@@ -38,34 +38,39 @@ impl Counted {
     }
 }
 
+/// Replays a log and returns the counts and the time.
 pub fn measured(
     assignment: &Assignment,
     replay: impl FnOnce(&mut dyn FnMut(&[u8])) -> Replayed,
 ) -> Outcome {
-    let mut counted = Counted::default();
+    let mut counter = ReplayCounter::default();
     let before = Usage::now();
-    let replayed = replay(&mut |record| counted.record(record));
-    counted.outcome(assignment, replayed, before)
+    let replayed = replay(&mut |record| counter.record(record));
+    counter.outcome(assignment, replayed, before)
 }
 
-/// Each task's records must all be there, in its order: `acknowledged` of each at least, and none
-/// twice.
+/// Checks that each task's records are read back in order, without duplicates, and at least the
+/// `acknowledged` number of them.
+///
+/// # Panics
+///
+/// If a record is missing, repeated or out of order.
 pub fn verify(acknowledged: &[u64], replay: impl FnOnce(&mut dyn FnMut(&[u8])) -> Replayed) {
     let mut seen = vec![0u64; acknowledged.len()];
     let mut wrong = None;
     replay(&mut |record| {
         let Some((lane, number)) = stamp(record) else {
-            wrong = Some("a record too short".to_owned());
+            wrong = Some("a record is too short for its stamp".to_owned());
             return;
         };
         match seen.get_mut(lane as usize) {
             Some(next) if *next == u64::from(number) => *next += 1,
-            _ => wrong = Some(format!("record {number} of task {lane} out of turn")),
+            _ => wrong = Some(format!("record {number} of task {lane} is out of order")),
         }
     });
     assert!(wrong.is_none(), "read back: {}", wrong.unwrap_or_default());
     for (lane, (seen, acknowledged)) in seen.iter().zip(acknowledged).enumerate() {
-        assert!(seen >= acknowledged, "task {lane}: {seen} of {acknowledged} records came back");
+        assert!(seen >= acknowledged, "task {lane}: {seen} of {acknowledged} records were read");
     }
 }
 
@@ -85,19 +90,19 @@ mod tests {
     }
 
     #[test]
-    fn all_in_turn_is_well() {
+    fn verify_all_records_in_order_passes() {
         check(&[2, 1], &[record(0, 0), record(1, 0), record(0, 1), record(0, 2)]);
     }
 
     #[test]
     #[should_panic(expected = "task 1: 0 of 1")]
-    fn a_missing_record_is_found() {
+    fn verify_missing_record_panics() {
         check(&[1, 1], &[record(0, 0)]);
     }
 
     #[test]
-    #[should_panic(expected = "out of turn")]
-    fn a_repeated_record_is_found() {
+    #[should_panic(expected = "out of order")]
+    fn verify_repeated_record_panics() {
         check(&[1], &[record(0, 0), record(0, 0)]);
     }
 }

@@ -1,13 +1,14 @@
-//! One page of a run: where, how, targets, syncs, tables, and the plots beside it.
+//! Writes the page of a run: machine, settings, targets, syncs and tables, with the plots next to
+//! it.
 
 use std::{error::Error, fmt::Write, fs, path::Path};
 
-use crate::{contenders::Role, machine, plan::Plan, plots, rounds::Results, table, targets};
+use crate::{machine, plan::Plan, plots, registry::Role, rounds::Results, table, targets};
 
 pub struct Report<'a> {
     pub plan: &'a Plan,
     pub results: &'a Results,
-    /// The table of syncs, if they were counted.
+    /// The table of syncs, if syncs were counted.
     pub syncs: Option<&'a str>,
     pub dir: &'a Path,
 }
@@ -18,7 +19,7 @@ impl Report<'_> {
         let plots = plots::draw(self.plan, self.results, out)?;
         let file = out.join("peers.md");
         fs::write(&file, self.page(&plots))?;
-        eprintln!("{} and {} plots beside it", file.display(), plots.len());
+        eprintln!("wrote {} and {} plots next to it", file.display(), plots.len());
         Ok(())
     }
 
@@ -27,9 +28,10 @@ impl Report<'_> {
         let mut page = format!("# Highwater and its peers\n\n{}\n", machine::describe(self.dir));
         let _ = writeln!(
             page,
-            "{} rounds, everybody in turn in each, every run a process of its own; warm-up {:?}, then \
-             {:?} measured. Medians; ratios are of the same round. 256-byte records unless a work \
-             says otherwise.\n\n## Targets\n\n{}",
+            "{} rounds; in each round all contenders run in turn, each run in a separate process.\n\
+             Warm-up {:?}, then {:?} measured. The values are medians, and each ratio compares\n\
+             runs of the same round. Records have 256 bytes unless a work sets another size.\n\n\
+             ## Targets\n\n{}",
             self.results.rounds,
             plan.warm_up,
             plan.measure,
@@ -39,7 +41,7 @@ impl Report<'_> {
             let _ = writeln!(page, "![{plot}]({plot})");
         }
         if let Some(syncs) = self.syncs {
-            let _ = writeln!(page, "\n## Who syncs\n\n{syncs}");
+            let _ = writeln!(page, "\n## Syncs\n\n{syncs}");
         }
         let _ = writeln!(page, "\n## Contenders\n\n| | | |\n|---|---|---|");
         for contender in &plan.contenders {

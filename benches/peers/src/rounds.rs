@@ -1,4 +1,5 @@
-//! Everybody does everything once a round, in turn: a machine whose speed drifts drifts for all.
+//! Runs all contenders on all works, once per round and in turn. If the machine's speed drifts, it
+//! drifts for all contenders.
 
 use std::{
     fs,
@@ -9,17 +10,17 @@ use std::{
 
 use crate::{
     child,
-    contenders::Contender,
     outcome::Outcome,
     plan::Plan,
+    registry::Contender,
     work::{Assignment, Work},
 };
 
-/// What came of one contender's one work, a round each.
+/// The results of one contender on one work.
 pub struct Row {
     pub work: String,
     pub contender: &'static str,
-    /// By round; `None` where it failed.
+    /// One outcome per round; `None` if the run failed.
     pub outcomes: Vec<Option<Outcome>>,
     pub failure: Option<String>,
 }
@@ -27,9 +28,9 @@ pub struct Row {
 #[derive(Default)]
 pub struct Results {
     pub rows: Vec<Row>,
-    /// How many there were.
+    /// The number of rounds.
     pub rounds: usize,
-    /// Who was seen not to sync, and so doesn't count as a peer.
+    /// Contenders that do not sync; they do not count as the best peer.
     pub unsynced: Vec<&'static str>,
 }
 
@@ -60,14 +61,14 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -
         }
         results.rounds = round + 1;
         for (number, work) in plan.works.iter().enumerate() {
-            let mut able = plan.able(work);
-            if able.is_empty() {
+            let mut contenders = plan.contenders_for(work);
+            if contenders.is_empty() {
                 continue;
             }
-            let first = (round + number) % able.len();
-            able.rotate_left(first);
-            for contender in able {
-                let outcome = once(plan, dir, settings, contender, work);
+            let first = (round + number) % contenders.len();
+            contenders.rotate_left(first);
+            for contender in contenders {
+                let outcome = run_once(plan, dir, settings, contender, work);
                 report(round, work, contender, &outcome);
                 let row = results.row_mut(&work.name, contender.name);
                 match outcome {
@@ -83,7 +84,7 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -
     results
 }
 
-fn once(
+fn run_once(
     plan: &Plan,
     dir: &Path,
     settings: &[String],
@@ -118,25 +119,27 @@ fn report(round: usize, work: &Work, contender: &Contender, outcome: &Result<Out
     }
 }
 
-/// A directory for one run, gone afterwards and with it whatever is still to be written of it.
+/// A directory for one run. Dropping it removes the directory, and by default flushes the file
+/// system.
 pub struct Place {
     path: PathBuf,
-    /// Whether the next one must not pay for what this one left.
-    settle: bool,
+    /// True if `drop` flushes the file system, so that the next run does not pay for this one's
+    /// writeback.
+    flushes: bool,
 }
 
 impl Place {
     pub fn new(dir: &Path) -> Self {
         let path = dir.join(format!("highwater-peers-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a place for logs");
-        Place { path, settle: true }
+        fs::create_dir_all(&path).expect("the directory of a run can be created");
+        Place { path, flushes: true }
     }
 
-    /// Where nothing is measured, nothing needs to settle.
+    /// Creates a directory for a run that is not measured, which needs no flush.
     pub fn unmeasured(dir: &Path) -> Self {
         let mut place = Place::new(dir);
-        place.settle = false;
+        place.flushes = false;
         place
     }
 
@@ -148,7 +151,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
-        if !self.settle {
+        if !self.flushes {
             return;
         }
         if let Some(parent) = self.path.parent().and_then(|parent| fs::File::open(parent).ok()) {

@@ -1,4 +1,5 @@
-//! A few operations of everybody, read back: that the bench works, in seconds. Nothing is measured.
+//! Checks in seconds that the bench works: each contender does a few operations and reads them
+//! back. Nothing is measured.
 
 use std::{path::Path, time::Duration};
 
@@ -9,7 +10,7 @@ use crate::{
     work::{Assignment, Kind, Limits, Work},
 };
 
-/// Whether all went well.
+/// Runs the smoke test, and returns whether all contenders passed.
 pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
     let works = [
         Work::commit(4),
@@ -25,13 +26,13 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
     for work in &works {
         for contender in plan.contenders.iter().filter(|contender| contender.can(work)) {
             let place = Place::unmeasured(dir);
-            let fixed = !matches!(work.kind, Kind::OpenLoop { .. } | Kind::Follow);
+            let is_fixed = !matches!(work.kind, Kind::OpenLoop { .. } | Kind::Follow);
             let milliseconds = Duration::from_millis;
             let limits = Limits {
                 warm_up: milliseconds(10),
-                measure: milliseconds(if fixed { 20_000 } else { 100 }),
-                operations: fixed.then_some(64),
-                fixed,
+                measure: milliseconds(if is_fixed { 20_000 } else { 100 }),
+                operations: is_fixed.then_some(64),
+                fixed: is_fixed,
             };
             let mut assignment = Assignment {
                 contender: contender.name.to_owned(),
@@ -39,8 +40,8 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
                 limits,
                 directory: place.log(),
                 prepare: matches!(work.kind, Kind::Replay | Kind::Recover),
-                // A floor has nothing that could be read back.
-                verify: !contender.is_floor() && fixed,
+                // A floor has no records, so nothing can be read back.
+                verify: !contender.is_floor() && is_fixed,
                 settings: settings.to_vec(),
             };
             let mut outcome = Ok(Default::default());
@@ -54,7 +55,7 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
                 Ok(outcome) if outcome.operations > 0 => println!("ok   {} {name}", work.name),
                 Ok(_) => {
                     failures += 1;
-                    println!("FAIL {} {name}: it did nothing", work.name);
+                    println!("FAIL {} {name}: no operation was done", work.name);
                 }
                 Err(failure) => {
                     failures += 1;

@@ -1,26 +1,26 @@
-//! Does it really sync? Counted by the same tracer for all, from outside.
+//! Counts the sync calls of each contender with strace, to find contenders that do not really sync.
 
 use std::{fmt::Write, fs, path::Path, time::Duration};
 
 use crate::{
     child,
-    contenders::Contender,
     plan::Plan,
+    registry::Contender,
     rounds::{Place, Results},
     work::{Assignment, Limits, Work},
 };
 
-/// Commits of one run, all by one task: each must have a sync of its own.
+/// The commits of one run, all by one task, so that each commit needs its own sync.
 const COMMITS: u64 = 64;
-/// Less than this of one for each commit is no sync.
-const ENOUGH: f64 = 0.9;
+/// A contender with fewer syncs per commit does not count as syncing.
+const SYNCS_PER_COMMIT_MIN: f64 = 0.9;
 
 const CALLS: &str = "trace=fsync,fdatasync,sync_file_range,msync,pwritev2,openat";
 
-struct Counted {
+struct SyncCalls {
     full: u64,
     data: u64,
-    /// `sync_file_range`, which writes back but neither flushes the device nor writes metadata.
+    /// Calls of `sync_file_range`, which neither flushes the device nor writes metadata.
     ranges: u64,
     maps: u64,
     /// Writes with `RWF_DSYNC` or `RWF_SYNC`, and opens with `O_DSYNC` or `O_SYNC`.
@@ -28,8 +28,8 @@ struct Counted {
     opened: u64,
 }
 
-impl Counted {
-    /// Calls that return only when something is on the device.
+impl SyncCalls {
+    /// Returns the number of calls that return only after data is on the device.
     fn syncs(&self) -> u64 {
         self.full + self.data + self.maps + self.flagged
     }
@@ -40,7 +40,7 @@ pub fn has_tracer() -> bool {
     trial.is_ok_and(|output| output.status.success())
 }
 
-/// A table; who doesn't sync is noted in the results.
+/// Returns the table of syncs, and adds contenders that do not sync to `results.unsynced`.
 pub fn verify(plan: &Plan, dir: &Path, settings: &[String], results: &mut Results) -> String {
     let mut text = format!(
         "{COMMITS} durable commits by one task, opening and closing included.\n\n\
@@ -51,15 +51,15 @@ pub fn verify(plan: &Plan, dir: &Path, settings: &[String], results: &mut Result
         let name = contender.name;
         eprintln!("counting syncs of {name}");
         let line = match count(dir, settings, contender) {
-            Ok(counted) => {
-                let each = counted.syncs() as f64 / COMMITS as f64;
-                // A file opened to be synchronous syncs with every write.
-                let syncs = each >= ENOUGH || counted.opened > 0;
+            Ok(calls) => {
+                let each = calls.syncs() as f64 / COMMITS as f64;
+                // A file opened with O_SYNC or O_DSYNC syncs with every write.
+                let syncs = each >= SYNCS_PER_COMMIT_MIN || calls.opened > 0;
                 if !syncs {
                     results.unsynced.push(name);
                 }
                 let verdict = if syncs { "" } else { "**does not sync**" };
-                let Counted { full, data, ranges, maps, flagged, opened } = counted;
+                let SyncCalls { full, data, ranges, maps, flagged, opened } = calls;
                 let note = if opened > 0 { ", opened O_SYNC" } else { "" };
                 format!(
                     "| {name} | {each:.2} | {data} | {full} | {flagged}{note} | {ranges} | {maps} | {verdict} |"
@@ -72,7 +72,7 @@ pub fn verify(plan: &Plan, dir: &Path, settings: &[String], results: &mut Result
     text
 }
 
-fn count(dir: &Path, settings: &[String], contender: &Contender) -> Result<Counted, String> {
+fn count(dir: &Path, settings: &[String], contender: &Contender) -> Result<SyncCalls, String> {
     let place = Place::new(dir);
     let trace = place.log().with_extension("trace");
     let limits = Limits {
@@ -96,14 +96,14 @@ fn count(dir: &Path, settings: &[String], contender: &Contender) -> Result<Count
             .to_vec();
     let outcome = child::run(&assignment, &tracer)?;
     if outcome.operations < COMMITS {
-        return Err(format!("only {} commits", outcome.operations));
+        return Err(format!("only {} of {COMMITS} commits were done", outcome.operations));
     }
     let text = fs::read_to_string(&trace).map_err(|error| error.to_string())?;
     Ok(tally(&text))
 }
 
-/// A call that another interrupts has two lines, of which only the first has its name and `(`.
-fn tally(trace: &str) -> Counted {
+/// Counts the calls in a trace. An interrupted call has two lines, and only the first has `name(`.
+fn tally(trace: &str) -> SyncCalls {
     let calls = |name: &str| -> Vec<&str> {
         let call = format!(" {name}(");
         trace.lines().filter(|line| line.contains(&call)).collect()
@@ -113,7 +113,7 @@ fn tally(trace: &str) -> Counted {
         calls.iter().filter(|line| flags.iter().any(|flag| line.contains(flag))).count() as u64
     };
     let count = |name: &str| calls(name).len() as u64;
-    Counted {
+    SyncCalls {
         full: count("fsync"),
         data: count("fdatasync"),
         ranges: count("sync_file_range"),
@@ -128,24 +128,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_reach_the_device_is_no_sync() {
-        let counted = tally(
+    fn tally_calls_without_device_flush_are_no_syncs() {
+        let calls = tally(
             "1 openat(AT_FDCWD, \"log\", O_RDWR|O_CREAT, 0666) = 3\n\
              1 sync_file_range(3, 0, 4096, SYNC_FILE_RANGE_WRITE) = 0\n\
              1 pwritev2(3, [{iov_base=\"x\", iov_len=1}], 1, 0, RWF_NOWAIT) = 1\n\
              1 msync(0x7f, 4096, MS_ASYNC) = 0\n",
         );
-        assert_eq!(counted.syncs(), 0);
-        assert_eq!((counted.opened, counted.ranges), (0, 1));
+        assert_eq!(calls.syncs(), 0);
+        assert_eq!((calls.opened, calls.ranges), (0, 1));
     }
 
     #[test]
-    fn interrupted_calls_count_once() {
-        let counted = tally(
+    fn tally_interrupted_calls_count_once() {
+        let calls = tally(
             "1 fdatasync(3 <unfinished ...>\n2 fsync(4) = 0\n1 <... fdatasync resumed>) = 0\n\
              1 pwritev2(3, [{iov_base=\"x\", iov_len=1}], 1, 0, RWF_DSYNC) = 1\n",
         );
-        assert_eq!((counted.data, counted.full, counted.flagged), (1, 1, 1));
-        assert_eq!(counted.syncs(), 3);
+        assert_eq!((calls.data, calls.full, calls.flagged), (1, 1, 1));
+        assert_eq!(calls.syncs(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Tables for people: Markdown.
+//! Formats the results as Markdown tables.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::{
     rounds::{Results, Row},
 };
 
-/// The least, the median and the greatest.
+/// Returns the minimum, the median and the maximum.
 pub fn spread(values: &[f64]) -> Option<(f64, f64, f64)> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -58,7 +58,7 @@ fn line(results: &Results, row: &Row) -> String {
     let middle = |of: &dyn Fn(&crate::outcome::Outcome) -> f64| {
         row.spread_of(of).map_or(0.0, |(_, median, _)| median)
     };
-    // A cap on threads, or what wasn't done in time.
+    // For instance a limited number of threads, or operations that were late.
     let note = row.outcomes.iter().flatten().find_map(|outcome| outcome.note.as_deref());
     let name = note.map_or(row.contender.to_owned(), |note| format!("{} ({note})", row.contender));
     let ratio = ratios(results, &row.work, "highwater", &row.work, row.contender);
@@ -85,7 +85,7 @@ fn line(results: &Results, row: &Row) -> String {
     )
 }
 
-/// Of the same round each.
+/// Returns the ratio of the rates of two rows, for each round in which both have an outcome.
 pub fn ratios(
     results: &Results,
     over_work: &str,
@@ -111,7 +111,7 @@ mod tests {
     use super::spread;
 
     #[test]
-    fn a_median_is_in_the_middle() {
+    fn spread_returns_minimum_median_maximum() {
         assert_eq!(spread(&[]), None);
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Some((1.0, 2.0, 3.0)));
         assert_eq!(spread(&[4.0, 1.0]), Some((1.0, 2.5, 4.0)));

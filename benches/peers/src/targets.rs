@@ -1,10 +1,10 @@
-//! What was to be reached, and whether it was: `design/performance.md` as data.
+//! The performance targets, and whether a run meets them.
 
 use std::fmt::Write;
 
 use crate::{
-    contenders::{self, Role},
     outcome::Outcome,
+    registry::{self, Role},
     rounds::Results,
     table::spread,
 };
@@ -13,7 +13,7 @@ struct Target {
     work: &'static str,
     ours: &'static str,
     against: Against,
-    /// The other side's work, if it is another.
+    /// The work of the other side, if it differs.
     against_work: Option<&'static str>,
     by: fn(&Outcome) -> f64,
     bar: Bar,
@@ -21,9 +21,9 @@ struct Target {
 
 enum Against {
     One(&'static str),
-    /// In each round the best of those that sync.
+    /// The best peer of each round, without contenders that do not sync.
     BestPeer,
-    /// The best of these.
+    /// The best of these contenders in each round, without contenders that do not sync.
     BestOf(&'static [&'static str]),
 }
 
@@ -34,7 +34,8 @@ enum Bar {
     Stretch(f64),
 }
 
-const GROUPERS: &[&str] = &["okaywal", "raft-engine", "raft-log", "raft-log-0", "rocksdb"];
+/// The contenders with group commit.
+const GROUP_COMMIT: &[&str] = &["okaywal", "raft-engine", "raft-log", "raft-log-0", "rocksdb"];
 
 const fn target(work: &'static str, against: Against, bar: Bar) -> Target {
     Target { work, ours: "highwater", against, against_work: None, by: Outcome::per_second, bar }
@@ -56,11 +57,11 @@ fn targets() -> Vec<Target> {
         target("commit/8", One("wal-db"), AtLeast(1.5)),
         target("commit/64", One("wal-db"), AtLeast(4.5)),
         target("commit/256", One("wal-db"), AtLeast(15.0)),
-        target("commit/8", BestOf(GROUPERS), AtLeast(1.25)),
-        target("commit/64", BestOf(GROUPERS), AtLeast(1.7)),
-        target("commit/64", BestOf(GROUPERS), Stretch(2.5)),
-        target("commit/256", BestOf(GROUPERS), AtLeast(5.0)),
-        target("commit/1024", BestOf(GROUPERS), Stretch(8.0)),
+        target("commit/8", BestOf(GROUP_COMMIT), AtLeast(1.25)),
+        target("commit/64", BestOf(GROUP_COMMIT), AtLeast(1.7)),
+        target("commit/64", BestOf(GROUP_COMMIT), Stretch(2.5)),
+        target("commit/256", BestOf(GROUP_COMMIT), AtLeast(5.0)),
+        target("commit/1024", BestOf(GROUP_COMMIT), Stretch(8.0)),
         append("append/64", AtLeast(1.0)),
         append("append/1024", AtLeast(1.0)),
         in_place(append("append/64", AtLeast(1.2))),
@@ -85,19 +86,19 @@ fn targets() -> Vec<Target> {
     ]
 }
 
-/// Of each round in which both sides did it.
+/// Returns the ratio of each round in which both sides have an outcome.
 fn ratios(target: &Target, results: &Results) -> Vec<f64> {
     let under_work = target.against_work.unwrap_or(target.work);
     let others: Vec<&str> = match target.against {
         Against::One(name) => vec![name],
         Against::BestOf(names) => names.to_vec(),
-        Against::BestPeer => contenders::ALL
+        Against::BestPeer => registry::ALL
             .iter()
             .filter(|contender| contender.role == Role::Peer)
             .map(|contender| contender.name)
             .collect(),
     };
-    let alone = matches!(target.against, Against::One(_));
+    let is_single = matches!(target.against, Against::One(_));
     let Some(over) = results.row(target.work, target.ours) else { return Vec::new() };
     let rounds = over.outcomes.iter().enumerate();
     rounds
@@ -105,7 +106,7 @@ fn ratios(target: &Target, results: &Results) -> Vec<f64> {
             let ours = (target.by)(outcome.as_ref()?);
             let theirs = others
                 .iter()
-                .filter(|name| alone || !results.unsynced.iter().any(|other| other == *name))
+                .filter(|name| is_single || !results.unsynced.iter().any(|other| other == *name))
                 .filter_map(|name| {
                     let row = results.row(under_work, name)?;
                     Some((target.by)(row.outcomes.get(round)?.as_ref()?))
@@ -130,7 +131,7 @@ pub fn markdown(results: &Results) -> String {
         let mut against = match target.against {
             Against::One(name) => name.to_owned(),
             Against::BestPeer => "the best peer".to_owned(),
-            Against::BestOf(_) => "the best that groups commits".to_owned(),
+            Against::BestOf(_) => "the best with group commit".to_owned(),
         };
         if let Some(work) = target.against_work {
             let _ = write!(against, ", {work}");

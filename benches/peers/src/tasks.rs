@@ -1,18 +1,17 @@
-//! A work done by tasks of a tokio runtime, for logs that are async.
+//! Runs a work of an async log with the tasks of a tokio runtime.
 
 use std::{thread, time::Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    contenders::AsyncLog,
     follow,
+    log::AsyncLog,
     meter::{Lane, Meter},
     open_loop,
     outcome::Outcome,
-    records::Source,
+    records::{FILL_BATCH, Source},
     replay,
-    threads::FILL_BATCH,
     usage::{Usage, peak_memory_kib},
     work::{self, Assignment, Kind, Work},
 };
@@ -32,7 +31,7 @@ pub fn runtime(kind: work::Runtime) -> Runtime {
 pub fn run<L: AsyncLog>(assignment: &Assignment) -> Outcome {
     let work = &assignment.work;
     let runtime = runtime(work.runtime);
-    // As a task, not on the thread that blocks: that is where programs do such things.
+    // In a task, not on the thread of `block_on`, because programs do it in tasks.
     let on_a_task = |assignment: Assignment| match assignment.work.kind {
         _ if assignment.prepare => runtime.block_on(runtime.spawn(fill::<L>(assignment))).unwrap(),
         Kind::Replay => runtime.block_on(runtime.spawn(replayed::<L>(assignment))).unwrap(),
@@ -148,10 +147,10 @@ async fn work_of<L: AsyncLog>(log: L, work: Work, mut lane: Lane, mut source: So
 }
 
 async fn replayed<L: AsyncLog>(assignment: Assignment) -> Outcome {
-    let mut counted = replay::Counted::default();
+    let mut counter = replay::ReplayCounter::default();
     let before = Usage::now();
-    let replayed = L::replay(&assignment, &mut |record| counted.record(record)).await;
-    counted.outcome(&assignment, replayed, before)
+    let replayed = L::replay(&assignment, &mut |record| counter.record(record)).await;
+    counter.outcome(&assignment, replayed, before)
 }
 
 async fn opened<L: AsyncLog>(assignment: Assignment) -> Outcome {
@@ -166,7 +165,7 @@ async fn opened<L: AsyncLog>(assignment: Assignment) -> Outcome {
     Outcome { operations: 1, seconds, peak_memory_kib, ..Outcome::default() }
 }
 
-/// Writes what a later process will find.
+/// Writes the log that a later process will open.
 async fn fill<L: AsyncLog>(assignment: Assignment) -> Outcome {
     let work = &assignment.work;
     let log = L::open(&assignment).await;

@@ -1,16 +1,16 @@
-//! A work done by threads, for logs that block.
+//! Runs a work of a blocking log with threads.
 
 use std::{sync::Arc, thread, time::Instant};
 
 use crate::{
-    contenders::{Log, Writer},
+    log::{Log, Writer, thread_count, thread_note},
     meter::{Lane, Meter},
     open_loop,
     outcome::Outcome,
-    records::Source,
+    records::{FILL_BATCH, Source},
     replay,
     usage::peak_memory_kib,
-    work::{Assignment, Kind, THREADS_MAX, Work},
+    work::{Assignment, Kind, Work},
 };
 
 pub fn run<L: Log>(assignment: &Assignment) -> Outcome {
@@ -41,29 +41,15 @@ pub fn run<L: Log>(assignment: &Assignment) -> Outcome {
     }
 }
 
-pub fn lanes<L: Log>(work: &Work) -> usize {
-    if L::ALONE { 1 } else { work.tasks.min(THREADS_MAX) }
-}
-
-pub fn note<L: Log>(work: &Work) -> Option<String> {
-    match lanes::<L>(work) {
-        lanes if L::ALONE && work.tasks > 1 => {
-            Some(format!("{lanes} thread writes {} records at a time", work.tasks))
-        }
-        lanes if lanes < work.tasks => Some(format!("{lanes} threads")),
-        _ => None,
-    }
-}
-
 fn closed_loop<L: Log>(assignment: &Assignment) -> Outcome {
     let work = &assignment.work;
     let log = L::open(assignment);
-    let lanes = lanes::<L>(work);
+    let lanes = thread_count::<L>(work);
     let meter = Meter::new(assignment, lanes);
     let mut outcome = thread::scope(|scope| {
         for index in 0..lanes {
             let (log, lane) = (&log, meter.lane(index));
-            let batches = L::ALONE || matches!(work.kind, Kind::Batch { .. });
+            let batches = L::SINGLE_THREAD || matches!(work.kind, Kind::Batch { .. });
             let of = if batches { Source::varied } else { Source::new };
             let source = of(work.records, index);
             thread::Builder::new()
@@ -74,7 +60,7 @@ fn closed_loop<L: Log>(assignment: &Assignment) -> Outcome {
         meter.watch()
     });
     meter.complete(&mut outcome);
-    outcome.note = note::<L>(work);
+    outcome.note = thread_note::<L>(work);
     log.close();
     if assignment.verify {
         replay::verify(&meter.acknowledged(), |each| L::replay(assignment, each));
@@ -84,7 +70,7 @@ fn closed_loop<L: Log>(assignment: &Assignment) -> Outcome {
 
 fn work_of<L: Log>(log: &L, work: &Work, mut lane: Lane, mut source: Source, index: usize) {
     let mut writer = log.writer(index);
-    if L::ALONE && work.tasks > 1 {
+    if L::SINGLE_THREAD && work.tasks > 1 {
         return in_batches(&mut writer, work.tasks, work.kind == Kind::Commit, lane, source);
     }
     match work.kind {
@@ -152,7 +138,7 @@ fn in_batches(
     writer.drain();
 }
 
-/// Writes what a later process will find.
+/// Writes the log that a later process will open.
 fn fill<L: Log>(assignment: &Assignment) -> Outcome {
     let work = &assignment.work;
     let log = Arc::new(L::open(assignment));
@@ -170,10 +156,7 @@ fn fill<L: Log>(assignment: &Assignment) -> Outcome {
     if work.kind == Kind::Recover {
         crate::child::die();
     }
-    let log = Arc::into_inner(log).expect("the writer is gone");
+    let log = Arc::into_inner(log).expect("the writer has been dropped");
     log.close();
     Outcome::default()
 }
-
-/// Records of one call while filling; nobody measures it.
-pub const FILL_BATCH: usize = 256;

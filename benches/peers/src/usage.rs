@@ -1,17 +1,17 @@
-//! What a process has used, as the kernel counts it.
+//! The resources that a process has used, from the kernel's counters.
 
 use serde::{Deserialize, Serialize};
 
-/// Since the process began, or between two of these.
+/// The resources used since the process started, or between two such values.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     pub user_seconds: f64,
     pub system_seconds: f64,
     /// Voluntary and involuntary.
     pub context_switches: u64,
-    /// What the file system was made to write, page by page: `write_bytes` of `/proc/self/io`.
+    /// Bytes of the pages to write to the device: `write_bytes` of `/proc/self/io`.
     pub disk_bytes: u64,
-    /// What was passed to write calls: `wchar`.
+    /// Bytes passed to write calls: `wchar` of `/proc/self/io`.
     pub written_bytes: u64,
     pub write_calls: u64,
 }
@@ -52,13 +52,13 @@ impl Usage {
     }
 }
 
-/// The most memory this process has had resident, in KiB.
+/// Returns the peak resident memory of this process, in KiB.
 pub fn peak_memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     field(&status, "VmHWM:")
 }
 
-/// What is resident now, in KiB: at the beginning mostly the libraries of all contenders.
+/// Returns the resident memory, in KiB. At the start it is mostly the contenders' code.
 pub fn memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     field(&status, "VmRSS:")

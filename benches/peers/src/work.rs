@@ -1,58 +1,58 @@
-//! What is to be done, as data: a work goes to a child process as JSON.
+//! The works as data. A child process gets its work as JSON.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// One thing every contender that can does the same way.
+/// A workload, the same for every contender that can do it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// As `--only` finds it.
+    /// The name that `--only` matches.
     pub name: String,
     pub kind: Kind,
-    /// Tasks for what is async; for what blocks as many threads, up to [`THREADS_MAX`].
+    /// The number of tasks for async logs, or of threads (at most [`THREADS_MAX`]) for the others.
     pub tasks: usize,
     pub records: Records,
     pub runtime: Runtime,
-    /// How much a work with a fixed amount writes (or finds written), in bytes of payload.
+    /// The payload bytes that a work with a fixed amount writes or reads; 0 without a fixed amount.
     pub bytes: u64,
-    /// So many bytes of payload stand in the log already when it begins.
+    /// The payload bytes in the log before the work starts.
     pub filled_bytes: u64,
-    /// `KEY=VALUE` settings of Highwater's own contenders, before those of the command line.
+    /// `KEY=VALUE` settings for Highwater's contenders. The command line's settings override them.
     pub settings: Vec<String>,
 }
 
-/// More threads than this are no way to use anything; peers that block have no more.
+/// The most threads that a blocking contender gets, because more are not a realistic use.
 pub const THREADS_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Each operation is durable when it returns.
     Commit,
-    /// Each operation is with the operating system when it returns.
+    /// Each operation has been written to the operating system when it returns.
     Append,
-    /// Appends as fast as one task can hand them over; the end waits until all are written.
+    /// One task appends without waiting, and at the end waits until all records are written.
     Enqueue,
-    /// So many records as one batch, durable when it returns.
+    /// Batches of `records` records, each durable when it returns.
     Batch { records: usize },
-    /// Every so many-th operation is a commit, the others appends.
+    /// Every `commit_every`-th operation is a commit, the others are appends.
     Mixed { commit_every: usize },
-    /// Commits that begin at fixed times, so many per second, in bursts of so many.
+    /// Commits that start at fixed times: `per_second` commits in bursts of `burst`.
     OpenLoop { per_second: u64, burst: u64 },
-    /// Reads all that was written, page cache warm.
+    /// Reads the whole log with a warm page cache.
     Replay,
-    /// A writer that commits and a reader that follows it.
+    /// Tasks commit, and a reader follows the log.
     Follow,
-    /// Opening a log that was closed.
+    /// Opens a log that was closed.
     Open,
-    /// Opening a log whose process was killed.
+    /// Opens a log whose process ended without closing it.
     Recover,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Records {
     Fixed(usize),
-    /// Mostly small, few large: see [`crate::records`].
+    /// Many small and few large records: see [`crate::records`].
     Mixture,
 }
 
@@ -62,31 +62,39 @@ pub enum Runtime {
     Multi(usize),
 }
 
-/// When a child stops.
+/// When a child process stops.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Limits {
     pub warm_up: Duration,
     pub measure: Duration,
-    /// Ends a run of any kind earlier, if given: operations of all tasks together.
+    /// If set, the run ends after this number of operations of all tasks together.
     pub operations: Option<u64>,
-    /// There is an amount to be done, and all of it is measured; `measure` only ends it.
+    /// True if the work has a fixed amount. All of it is measured, and `measure` is only a time
+    /// limit.
     pub fixed: bool,
 }
 
-/// What a child is told.
+/// The input of a child process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Assignment {
     pub contender: String,
     pub work: Work,
     pub limits: Limits,
-    /// Where the log is; belongs to this run alone.
+    /// The directory of the log, which no other run uses.
     pub directory: PathBuf,
-    /// Only prepare what the work will find, and end as it says.
+    /// Only write the log that the work needs, and end as the work requires.
     pub prepare: bool,
-    /// Read back what was written and hold it against what was acknowledged.
+    /// Read the log back, and check that it has all acknowledged records.
     pub verify: bool,
-    /// `KEY=VALUE` settings of Highwater's own contenders.
+    /// `KEY=VALUE` settings for Highwater's contenders.
     pub settings: Vec<String>,
+}
+
+impl Assignment {
+    /// Returns the file for contenders whose log is a single file.
+    pub fn log_file(&self) -> PathBuf {
+        self.directory.join("log")
+    }
 }
 
 impl Work {
@@ -109,7 +117,7 @@ impl Work {
         Work { bytes, ..work }
     }
 
-    /// A million appends by a thousand tasks: what is looked at is the peak of memory.
+    /// One million appends by 1,000 tasks; the result is the peak memory.
     pub fn memory() -> Self {
         let bytes = 1_000_000 * RECORD as u64;
         Work { bytes, ..Work::new("memory/1000".to_owned(), Kind::Append, 1000, RECORD) }
@@ -119,24 +127,24 @@ impl Work {
         Work::new(format!("batch/{records}"), Kind::Batch { records }, 1, RECORD)
     }
 
-    /// Commits of records of one size, by eight tasks.
+    /// Commits of records of `record` bytes, by 8 tasks.
     pub fn commit_of(record: usize) -> Self {
         Work::new(format!("commit-of/{record}"), Kind::Commit, 8, record)
     }
 
-    /// Commits by 64 tasks through a ring of so many bytes.
+    /// Commits by 64 tasks through a ring of `bytes` bytes.
     pub fn ring(bytes: u64) -> Self {
         let work = Work::new(format!("ring/{bytes}"), Kind::Commit, 64, RECORD);
         Work { settings: vec![format!("ring_bytes={bytes}")], ..work }
     }
 
-    /// Commits by 64 tasks into a log that has so many bytes.
+    /// Commits by 64 tasks into a log that already has `bytes` payload bytes.
     pub fn into_log(bytes: u64) -> Self {
         let work = Work::new(format!("log/{bytes}"), Kind::Commit, 64, RECORD);
         Work { filled_bytes: bytes, ..work }
     }
 
-    /// What prepares it, if something has to stand in the log before.
+    /// Returns the work that fills the log beforehand, if this work needs a filled log.
     pub fn preparing(&self) -> Option<Work> {
         match self.kind {
             Kind::Replay | Kind::Open | Kind::Recover => Some(self.clone()),
@@ -147,7 +155,7 @@ impl Work {
         }
     }
 
-    /// By 64 tasks, of all sizes.
+    /// Records of mixed sizes, by 64 tasks.
     pub fn mixture(kind: Kind, name: &str) -> Self {
         let work = Work::new(format!("mixture/{name}"), kind, 64, RECORD);
         Work { records: Records::Mixture, ..work }
@@ -203,5 +211,5 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The size all works have that aren't about sizes.
+/// The record bytes of all works that do not vary the size.
 pub const RECORD: usize = 256;

@@ -1,8 +1,7 @@
-//! Three nodes that call each other.
+//! A cluster of three nodes in one process. A request is a function call.
 
 use std::{
     collections::BTreeMap,
-    fmt,
     future::Future,
     io,
     path::Path,
@@ -22,35 +21,23 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
     type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf},
 };
-use serde::{Deserialize, Serialize};
 
-use crate::stores::{Medium, Written};
-
-openraft::declare_raft_types!(pub(crate) Types: D = Payload, R = ());
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Payload(pub(crate) Vec<u8>);
-
-impl fmt::Display for Payload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
+use crate::types::{Medium, Payload, Types, Written};
 
 pub(crate) type Raft = openraft::Raft<Types, Counter>;
 
-/// What a node's log has written so far.
-type Look = Box<dyn Fn() -> Option<Written> + Send + Sync>;
+/// Returns what a node's log has written so far.
+type ReadWritten = Box<dyn Fn() -> Option<Written> + Send + Sync>;
 
 pub(crate) struct Cluster {
-    nodes: Vec<(Raft, Look)>,
+    nodes: Vec<(Raft, ReadWritten)>,
     leader: usize,
 }
 
 impl Cluster {
     pub(crate) async fn start<M: Medium>(at: &Path, options: M::Options) -> io::Result<Self> {
         let config = Config {
-            // Nobody is to be replaced because a disk is busy.
+            // Long timeouts, because a busy disk must not cause an election.
             heartbeat_interval: 500,
             election_timeout_min: 3_000,
             election_timeout_max: 6_000,
@@ -59,7 +46,7 @@ impl Cluster {
         };
         let config = Arc::new(config.validate().map_err(io::Error::other)?);
         let network = Network::default();
-        let mut nodes: Vec<(Raft, Look)> = Vec::new();
+        let mut nodes: Vec<(Raft, ReadWritten)> = Vec::new();
         for id in 1..=3 {
             let medium = M::open(&at.join(id.to_string()), &options).await?;
             let (config, peers) = (Arc::clone(&config), network.clone());
@@ -72,8 +59,10 @@ impl Cluster {
             (1..=3).map(|id| (id, BasicNode::default())).collect();
         nodes[0].0.initialize(members).await.map_err(io::Error::other)?;
         let wait = nodes[0].0.wait(Some(Duration::from_secs(30)));
-        wait.state(ServerState::Leader, "the first node leads").await.map_err(io::Error::other)?;
-        // It takes writes when a quorum has heard of it, a moment later.
+        wait.state(ServerState::Leader, "the first node becomes the leader")
+            .await
+            .map_err(io::Error::other)?;
+        // The leader accepts writes only after a quorum has confirmed it, a moment later.
         let mut attempts = 0;
         while let Err(error) = nodes[0].0.client_write(Payload(Vec::new())).await {
             attempts += 1;
@@ -117,7 +106,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     fn raft(&self) -> Result<Raft, Unreachable<Types>> {
-        let missing = || Unreachable::new(&io::Error::other("it has not started yet"));
+        let missing = || Unreachable::new(&io::Error::other("the node has not started yet"));
         self.network.nodes().get(&self.target).cloned().ok_or_else(missing)
     }
 }
@@ -165,7 +154,7 @@ impl RaftNetworkV2<Types> for Peer {
     }
 }
 
-/// A state machine that has nothing but its place in the log.
+/// A state machine that only stores the last applied log ID and the membership.
 #[derive(Clone, Default)]
 pub(crate) struct Counter {
     applied: Option<LogIdOf<Types>>,

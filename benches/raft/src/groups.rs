@@ -1,5 +1,7 @@
-//! Many groups, each with one writer that waits for each entry to be durable: on one log whose flushes
-//! they share, or on a log each. Without openraft, of which a thousand would be measured as well.
+//! Measures many Raft groups on one shared log, or on one log per group.
+//!
+//! Each group has one writer, which waits until an entry is durable before it appends the next.
+//! openraft is left out, because a thousand instances of it would dominate the result.
 
 use std::{
     io,
@@ -12,9 +14,9 @@ use highwater::{
     raft::{Entry, RaftGroup, RaftLog},
 };
 
-use crate::{load::Measured, stores::Written};
+use crate::{load::Measured, types::Written};
 
-/// Small, since a thousand logs have a few each.
+/// The segment size, small because each of up to 1,000 logs has several segments.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
 pub(crate) async fn run(

@@ -1,17 +1,20 @@
-//! Clients that write one entry after the other, and what they had to wait.
+//! Measures clients that write one entry after the other, and their latencies.
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
-use crate::{cluster::Cluster, stores::Written};
+use crate::{
+    cluster::Cluster,
+    types::{Payload, Written},
+};
 
 pub(crate) struct Measured {
     pub(crate) took: Duration,
-    /// Of each operation, in microseconds.
+    /// The latency of each operation, in microseconds.
     pub(crate) latencies: Vec<u32>,
-    /// What the leader's log did for them; nothing if it has none.
+    /// The leader's writes during the measurement; `None` if it has no log.
     pub(crate) written: Option<Written>,
 }
 
@@ -39,7 +42,7 @@ pub(crate) async fn run(
     payload: usize,
     duration: Duration,
 ) -> Measured {
-    // Connections, caches and segments are there when it begins.
+    // A warm-up, so that connections, caches and segments exist when the measurement begins.
     writes(cluster, clients, payload, duration / 10).await;
     let before = cluster.leader_written();
     let started = Instant::now();
@@ -60,8 +63,8 @@ async fn writes(cluster: &Cluster, clients: usize, payload: usize, duration: Dur
             let mut latencies = Vec::new();
             while Instant::now() < deadline {
                 let started = Instant::now();
-                let written = raft.client_write(crate::cluster::Payload(vec![7; payload])).await;
-                written.expect("the leader leads for as long as this takes");
+                let written = raft.client_write(Payload(vec![7; payload])).await;
+                written.expect("the leader stays the leader during the measurement");
                 latencies.push(started.elapsed().as_micros() as u32);
             }
             latencies
@@ -70,7 +73,7 @@ async fn writes(cluster: &Cluster, clients: usize, payload: usize, duration: Dur
     let tasks: Vec<_> = (0..clients).map(client).collect();
     let mut all = Vec::new();
     for task in tasks {
-        all.extend(task.await.expect("a client"));
+        all.extend(task.await.expect("no client panics"));
     }
     all
 }

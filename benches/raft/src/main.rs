@@ -1,12 +1,14 @@
-//! openraft clusters of three nodes in one process: what their log store makes of the clients' writes.
+//! Measures the throughput and latency of openraft clusters with different log stores.
 //!
-//! The network is a function call and the state machine counts, so that little but the log store is
-//! left to measure. The three nodes share one disk: on three, each would have it for itself.
+//! A cluster has three nodes in one process. Its network is a function call and its state machine
+//! does almost nothing, so that the log store dominates the result. The three nodes share one disk,
+//! unlike nodes on three machines.
 
 mod cluster;
 mod groups;
 mod load;
 mod stores;
+mod types;
 
 use std::{
     io,
@@ -24,25 +26,24 @@ use crate::{
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
-    what: What,
-    /// Seconds a measurement
+    command: Command,
+    /// The length of a measurement in seconds
     #[arg(long, global = true, default_value_t = 5.0)]
     seconds: f64,
-    /// How often all is measured, in turns
+    /// The number of rounds; each round measures all stores in turn
     #[arg(long, global = true, default_value_t = 3)]
     rounds: u32,
-    /// Bytes of an entry's payload
+    /// The payload bytes of an entry
     #[arg(long, global = true, default_value_t = 100)]
     payload: usize,
-    /// Where the logs go: on the disk that is to be measured. A new directory in it is removed at the
-    /// end
+    /// The directory for the logs, on the disk to be measured. They are removed at the end
     #[arg(long, global = true, default_value = ".")]
     directory: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Three nodes, on each store, with each number of clients
+enum Command {
+    /// Measure clusters of three nodes, for each store and each number of clients
     Clusters {
         #[arg(long, value_delimiter = ',', default_value = "1,16,256,1024")]
         clients: Vec<usize>,
@@ -53,7 +54,8 @@ enum What {
         )]
         stores: Vec<StoreName>,
     },
-    /// Groups that commit one entry after the other: on one log, and on a log each
+    /// Measure Raft groups that commit one entry after the other, on one log and on one log per
+    /// group
     Groups {
         #[arg(long, value_delimiter = ',', default_value = "1,10,1000")]
         groups: Vec<u64>,
@@ -63,14 +65,14 @@ enum What {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StoreName {
     Highwater,
-    /// With its default: it waits a millisecond for more before each flush
+    /// With its defaults: before each flush it waits 1 ms for more entries
     RaftLog,
     /// With `flush_batch_wait = 0`
     RaftLogNoWait,
     /// With its defaults, and a flush of its log before each callback
     #[cfg(feature = "rocksdb")]
     RocksDb,
-    /// No log at all: a map
+    /// A map in memory, without a log
     Memory,
 }
 
@@ -80,20 +82,20 @@ async fn main() -> io::Result<()> {
     let duration = Duration::from_secs_f64(arguments.seconds);
     let directory =
         tempfile::Builder::new().prefix("raft-bench-").tempdir_in(&arguments.directory)?;
-    match &arguments.what {
-        What::Clusters { clients, stores } => {
+    match &arguments.command {
+        Command::Clusters { clients, stores } => {
             measure_clusters(&arguments, directory.path(), clients, stores, duration).await
         }
-        What::Groups { groups } => {
+        Command::Groups { groups } => {
             measure_groups(&arguments, directory.path(), groups, duration).await
         }
     }
 }
 
-fn print_header(what: &str, count: &str) {
+fn print_header(subject: &str, count: &str) {
     let (rate, syncs, bytes) = ("ops/s", "syncs/entry", "bytes/entry");
     let (p50, p99) = ("p50 us", "p99 us");
-    println!("{what:<18} {count:>7} {rate:>10} {p50:>9} {p99:>9} {syncs:>12} {bytes:>12}");
+    println!("{subject:<18} {count:>7} {rate:>10} {p50:>9} {p99:>9} {syncs:>12} {bytes:>12}");
 }
 
 async fn measure_clusters(

@@ -1,4 +1,4 @@
-//! A client: it finds the leader, asks again what wasn't answered, and is applied once all the same.
+//! A client that finds the leader and repeats requests. A repeated command is applied only once.
 
 use std::{io, time::Duration};
 
@@ -9,54 +9,65 @@ use tokio::{
 };
 
 use crate::{
-    protocol::{Ask, Reply},
+    protocol::{Reply, Request},
     types::{Change, Command},
 };
 
-/// A node that says nothing for so long is asked no further; another one may be alive.
-const NODE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// The time limit for one node's reply, after which the client tries another node.
+const NODE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(30);
 
 #[derive(Debug)]
 pub(crate) struct Client {
     nodes: Vec<String>,
-    /// Whom it asks: one of the nodes, or where one of them has sent it.
+    /// The address of the next request: one of `nodes`, or the leader that a node has named.
     address: String,
-    turn: usize,
+    node_index: usize,
     stream: Option<BufStream<TcpStream>>,
     session: u64,
     number: u64,
-    /// How long the next request's first attempt may take, if that is for somebody to say.
-    first_patience: Option<Duration>,
+    /// The time limit for the first attempt of the next request, if it is not [`NODE_TIMEOUT`].
+    first_timeout: Option<Duration>,
 }
 
 impl Client {
-    /// `nodes` are addresses for clients. A session is one client's alone: of whoever shares it, the
-    /// commands would be taken for each other's.
+    /// Creates a client of the nodes with these client addresses.
+    ///
+    /// Only one client may use a session, because the nodes recognize repeated commands by their
+    /// session and number.
     pub(crate) fn new(nodes: Vec<String>, session: u64) -> Self {
         let address = nodes.first().cloned().unwrap_or_default();
-        Client { nodes, address, turn: 0, stream: None, session, number: 0, first_patience: None }
+        Client {
+            nodes,
+            address,
+            node_index: 0,
+            stream: None,
+            session,
+            number: 0,
+            first_timeout: None,
+        }
     }
 
-    /// From now on another client as far as the nodes know, and so one whose earlier commands may
-    /// still come to be applied.
+    /// Starts a new session. Earlier commands without a reply may still be applied.
     pub(crate) fn begin_session(&mut self, session: u64) {
         (self.session, self.number) = (session, 0);
         self.stream = None;
     }
 
-    /// Asks again soon for once: the first of the two commands is likely to be applied as well.
-    pub(crate) fn be_hasty(&mut self, patience: Duration) {
-        self.first_patience = Some(patience);
+    /// Sets the time limit of the next request's first attempt. With a short limit the client sends
+    /// a command twice, and probably both copies arrive.
+    pub(crate) fn shorten_first_attempt(&mut self, time_limit: Duration) {
+        self.first_timeout = Some(time_limit);
     }
 
-    /// Asks this node first.
-    pub(crate) fn turn_to(&mut self, index: usize) {
-        self.turn = index;
-        self.go_to(self.nodes[index % self.nodes.len()].clone());
+    /// Sends the next request to this node.
+    pub(crate) fn use_node(&mut self, index: usize) {
+        self.node_index = index;
+        self.use_address(self.nodes[index % self.nodes.len()].clone());
     }
 
-    fn go_to(&mut self, address: String) {
+    fn use_address(&mut self, address: String) {
         if self.address != address {
             (self.address, self.stream) = (address, None);
         }
@@ -65,44 +76,50 @@ impl Client {
     pub(crate) async fn write(&mut self, change: Change, within: Duration) -> io::Result<Reply> {
         self.number += 1;
         let command = Command { session: self.session, number: self.number, change };
-        self.ask(&Ask::Write(command), within).await
+        self.send(&Request::Write(command), within).await
     }
 
     pub(crate) async fn get(&mut self, key: &str, within: Duration) -> io::Result<Reply> {
-        self.ask(&Ask::Get { key: key.to_owned() }, within).await
+        self.send(&Request::Get { key: key.to_owned() }, within).await
     }
 
-    /// Asks until there is an answer. An error is that there was none in time: what was asked for may
-    /// have been done, or may yet be.
-    pub(crate) async fn ask(&mut self, ask: &Ask, within: Duration) -> io::Result<Reply> {
+    /// Sends a request until a node replies.
+    ///
+    /// # Errors
+    ///
+    /// If there is no reply in time. The request may have been done, or may still be done later.
+    pub(crate) async fn send(&mut self, request: &Request, within: Duration) -> io::Result<Reply> {
         let deadline = Instant::now() + within;
         let mut last = io::Error::from(io::ErrorKind::TimedOut);
         while Instant::now() < deadline {
-            let patience = self.first_patience.take().unwrap_or(NODE_PATIENCE);
-            match timeout_at(deadline.min(Instant::now() + patience), self.exchange(ask)).await {
+            let time_limit = self.first_timeout.take().unwrap_or(NODE_TIMEOUT);
+            match timeout_at(deadline.min(Instant::now() + time_limit), self.exchange(request))
+                .await
+            {
                 Ok(Ok(Reply::Leader(address))) if address != self.address => {
-                    self.go_to(address);
+                    self.use_address(address);
                     continue;
                 }
                 Ok(Ok(Reply::Leader(_))) => {}
-                Ok(Ok(Reply::Retry(why))) => last = io::Error::other(why),
+                Ok(Ok(Reply::Retry(reason))) => last = io::Error::other(reason),
                 Ok(Ok(reply)) => return Ok(reply),
                 Ok(Err(error)) => last = error,
                 Err(_) => {}
             }
-            self.turn_to(self.turn + 1);
+            self.use_node(self.node_index + 1);
             sleep(PAUSE).await;
         }
         Err(last)
     }
 
-    async fn exchange(&mut self, ask: &Ask) -> io::Result<Reply> {
-        // Put back only after a whole answer: a late one is not taken for that of the next request.
+    async fn exchange(&mut self, request: &Request) -> io::Result<Reply> {
+        // Puts the stream back only after a complete reply, so that a late reply is not read as the
+        // reply to the next request.
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => connect(&self.address).await?,
         };
-        let reply = exchange(&mut stream, ask).await?;
+        let reply = exchange(&mut stream, request).await?;
         self.stream = Some(stream);
         Ok(reply)
     }
@@ -114,19 +131,23 @@ async fn connect(address: &str) -> io::Result<BufStream<TcpStream>> {
     Ok(BufStream::new(stream))
 }
 
-async fn exchange(stream: &mut BufStream<TcpStream>, ask: &Ask) -> io::Result<Reply> {
-    stream.write_all(format!("{ask}\n").as_bytes()).await?;
+async fn exchange(stream: &mut BufStream<TcpStream>, request: &Request) -> io::Result<Reply> {
+    stream.write_all(format!("{request}\n").as_bytes()).await?;
     stream.flush().await?;
     let mut line = String::new();
-    // A node that was killed may have sent half a line.
+    // A killed node may have sent an incomplete line.
     if stream.read_line(&mut line).await? == 0 || !line.ends_with('\n') {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     line.parse().map_err(io::Error::other)
 }
 
-/// Asks one node once.
-pub(crate) async fn ask_node(address: &str, ask: &Ask, within: Duration) -> io::Result<Reply> {
-    let asked = async { exchange(&mut connect(address).await?, ask).await };
-    timeout(within, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// Sends a request to one node, once.
+pub(crate) async fn send_once(
+    address: &str,
+    request: &Request,
+    within: Duration,
+) -> io::Result<Reply> {
+    let reply = async { exchange(&mut connect(address).await?, request).await };
+    timeout(within, reply).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

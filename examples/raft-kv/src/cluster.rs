@@ -1,4 +1,4 @@
-//! Nodes as processes of their own, which end with this one.
+//! Nodes as child processes, which end with this process.
 
 use std::{
     ffi::OsString,
@@ -14,13 +14,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    client::ask_node,
-    protocol::{Ask, Reply},
+    client::send_once,
+    protocol::{Reply, Request},
     random::Random,
     types::Addresses,
 };
 
-/// A node, running or not. Dropping it kills it.
+/// A node, which may be running. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
     pub(crate) id: u64,
@@ -31,8 +31,11 @@ pub(crate) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// `arguments` are the node's options but for those that follow from its id, directory and
-    /// addresses. Its data goes to `<directory>/node-<id>`, what it says to `node-<id>.log`.
+    /// Creates a node that is not running.
+    ///
+    /// `arguments` are the node's further options, besides its ID, directory and addresses. The
+    /// node stores its data in `<directory>/node-<id>` and its output in
+    /// `<directory>/node-<id>.log`.
     pub(crate) fn new(
         id: u64,
         addresses: Addresses,
@@ -42,7 +45,7 @@ impl NodeProcess {
         NodeProcess { id, addresses, directory: directory.to_owned(), arguments, child: None }
     }
 
-    /// Starts it if it isn't running. `arguments` are for this run alone.
+    /// Starts the node if it is not running. `arguments` apply only to this run.
     pub(crate) fn start(&mut self, arguments: &[OsString]) -> io::Result<()> {
         if self.child.is_some() {
             return Ok(());
@@ -50,7 +53,7 @@ impl NodeProcess {
         fs::create_dir_all(&self.directory)?;
         let file = format!("node-{}.log", self.id);
         let log = File::options().create(true).append(true).open(self.directory.join(file))?;
-        // The pipe stays open for as long as this process lives: the node ends when it is closed.
+        // The pipe stays open while this process lives, and the node ends when it is closed.
         let child = Command::new(std::env::current_exe()?)
             .args(["node", "--end-with-input", "--id", &self.id.to_string()])
             .args(["--peers", &self.addresses.peers, "--clients", &self.addresses.clients])
@@ -66,13 +69,14 @@ impl NodeProcess {
         Ok(())
     }
 
-    /// `SIGKILL`, and waits until it is gone.
+    /// Sends `SIGKILL` and waits until the process has ended.
     pub(crate) fn kill(&mut self) {
         self.signal_kill();
         self.reap();
     }
 
-    /// `SIGKILL` alone, so that several nodes can be killed at one moment; then `reap`.
+    /// Sends `SIGKILL` without waiting, so that several nodes can be killed at the same time. Call
+    /// `reap` afterwards.
     pub(crate) fn signal_kill(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
@@ -85,12 +89,12 @@ impl NodeProcess {
         }
     }
 
-    /// `SIGSTOP`.
+    /// Sends `SIGSTOP`.
     pub(crate) fn pause(&self) -> io::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// `SIGCONT`.
+    /// Sends `SIGCONT`.
     pub(crate) fn resume(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -102,7 +106,7 @@ impl NodeProcess {
         }
     }
 
-    /// How it ended, if it did so by itself.
+    /// Returns the exit status if the process has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
@@ -114,21 +118,26 @@ impl Drop for NodeProcess {
     }
 }
 
-/// Asks each node for its state until some of them are in it, and says which. For as long as it takes,
-/// at most `within`.
+/// Queries the nodes until at least `count` of them have a status that matches.
+///
+/// Returns these statuses.
+///
+/// # Errors
+///
+/// If too few nodes match within the time limit.
 pub(crate) async fn wait_for(
     addresses: &[String],
     count: usize,
     within: Duration,
-    is_it: impl Fn(&str) -> bool,
+    matches: impl Fn(&str) -> bool,
 ) -> io::Result<Vec<String>> {
     let deadline = Instant::now() + within;
     loop {
         let mut found = Vec::new();
         for address in addresses {
-            let asked = ask_node(address, &Ask::Status, Duration::from_millis(500)).await;
-            match asked {
-                Ok(Reply::Status(status)) if is_it(&status) => found.push(status),
+            let reply = send_once(address, &Request::Status, Duration::from_millis(500)).await;
+            match reply {
+                Ok(Reply::Status(status)) if matches(&status) => found.push(status),
                 _ => {}
             }
         }
@@ -136,20 +145,25 @@ pub(crate) async fn wait_for(
             return Ok(found);
         }
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the nodes didn't get that far"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "too few nodes reached the expected status",
+            ));
         }
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// The value of one field of a status line.
+/// Returns the value of a field in a status line; empty if there is none.
 pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
     let mut fields = status.split(' ').filter_map(|field| field.split_once('='));
     fields.find(|(known, _)| *known == name).map_or("", |(_, value)| value)
 }
 
-/// Addresses on the loopback that nobody has. Below those that connections get by themselves: a
-/// node that is down for a while finds its own still free.
+/// Returns free loopback addresses.
+///
+/// Their ports are below the ephemeral ports of outgoing connections. So a node that is down for a
+/// while can use its port again.
 pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<String>> {
     let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().map_err(io::Error::other)?;
     let mut random = Random::new(clock.subsec_nanos().into());
@@ -162,7 +176,7 @@ pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<String>> {
         held.extend(TcpListener::bind(format!("127.0.0.1:{port}")));
     }
     if held.len() < count {
-        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no free ports"));
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "found too few free ports"));
     }
     held.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }

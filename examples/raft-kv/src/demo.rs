@@ -1,18 +1,18 @@
-//! Three nodes as processes, and what they do, step by step.
+//! The demonstration: starts three nodes and shows their functions step by step.
 
 use std::{ffi::OsString, io, path::Path, time::Duration};
 
 use tokio::time::timeout;
 
 use crate::{
-    client::{Client, ask_node},
+    client::{Client, send_once},
     cluster::{NodeProcess, field, free_nodes, wait_for},
-    protocol::{Ask, Reply},
+    protocol::{Reply, Request},
     types::{Addresses, Change},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The demonstration takes some ten seconds.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The time limit; the demonstration takes about ten seconds.
 const LIFETIME: Duration = Duration::from_secs(180);
 
 pub(crate) async fn run() -> io::Result<()> {
@@ -40,16 +40,16 @@ async fn show(directory: &Path) -> io::Result<()> {
     demo.kill_the_leader().await?;
     demo.compact().await?;
     demo.change_members().await?;
-    demo.hand_over().await?;
+    demo.transfer_leadership().await?;
     demo.restart_all().await?;
-    println!("That was it. The nodes end, and their data is removed.");
+    println!("Done. The nodes end, and their data is removed.");
     Ok(())
 }
 
 impl Demo {
-    fn say(&mut self, what: &str) {
+    fn print_step(&mut self, text: &str) {
         self.step += 1;
-        println!("{:2}. {what}", self.step);
+        println!("{:2}. {text}", self.step);
     }
 
     async fn begin(directory: &Path) -> io::Result<Demo> {
@@ -64,96 +64,98 @@ impl Demo {
         nodes[..3].iter_mut().try_for_each(|node| node.start(&[]))?;
         let addresses = members.iter().map(|(_, node)| node.clients.clone()).collect();
         let mut demo = Demo { nodes, client: Client::new(addresses, 1), step: 0 };
-        demo.say(&format!(
-            "Three nodes run, each in a process of its own, in {}",
+        demo.print_step(&format!(
+            "Three nodes run in separate processes, with their data in {}",
             directory.display()
         ));
         for (id, node) in &members {
             println!("      node {id}: clients at {}", node.clients);
         }
-        demo.done(&Ask::Initialize(members)).await?;
+        demo.request_ok(&Request::Initialize(members)).await?;
         let leader = demo.leader().await?;
-        demo.say(&format!("They are a cluster; node {leader} leads"));
+        demo.print_step(&format!("They form a cluster; node {leader} is the leader"));
         Ok(demo)
     }
 
     async fn write_and_read(&mut self) -> io::Result<()> {
-        self.say(
-            "A put, a read, and two compare-and-sets, of which the second finds another value",
+        self.print_step(
+            "A put, a read, and two compare-and-sets; the second one fails, because the value differs",
         );
         self.put("river", "Rhine").await?;
-        self.expect("river", "Rhine").await?;
+        self.expect_value("river", "Rhine").await?;
         let cas = |value: &str| Change::Cas {
             key: "river".into(),
             expected: Some("Rhine".into()),
             value: value.into(),
         };
-        self.reply(cas("Elbe"), Reply::Ok).await?;
-        self.reply(cas("Oder"), Reply::Mismatch(Some("Elbe".into()))).await?;
-        self.say("The same read, linearizable, through each node");
+        self.write(cas("Elbe"), Reply::Ok).await?;
+        self.write(cas("Oder"), Reply::Mismatch(Some("Elbe".into()))).await?;
+        self.print_step("The same linearizable read through each node");
         for index in 0..3 {
-            self.client.turn_to(index);
-            self.expect("river", "Elbe").await?;
+            self.client.use_node(index);
+            self.expect_value("river", "Elbe").await?;
         }
         Ok(())
     }
 
     async fn kill_the_leader(&mut self) -> io::Result<()> {
         let leader = self.leader().await?;
-        self.say(&format!("SIGKILL of node {leader}, the leader; the other two go on"));
+        self.print_step(&format!("SIGKILL of node {leader}, the leader; the other two continue"));
         let at = (leader - 1) as usize;
         self.nodes[at].kill();
         self.put("city", "Basel").await?;
-        self.expect("river", "Elbe").await?;
+        self.expect_value("river", "Elbe").await?;
         let next = self.leader().await?;
-        self.say(&format!("Node {next} leads now. Node {leader} starts again and catches up"));
+        self.print_step(&format!(
+            "Node {next} is the leader now. Node {leader} restarts and catches up"
+        ));
         self.nodes[at].start(&[])?;
         self.wait(3, |status| field(status, "keys") == "2").await
     }
 
     async fn compact(&mut self) -> io::Result<()> {
-        self.say(
-            "A thousand writes, then a snapshot on each node, and a log without what is in it",
+        self.print_step(
+            "A thousand writes; then each node takes a snapshot and purges its log up to it",
         );
         for number in 0..1_000 {
             self.put("counter", &number.to_string()).await?;
         }
         for node in &self.nodes[..3] {
-            self.done_by(&node.addresses.clients, &Ask::Snapshot).await?;
+            self.request_ok_from(&node.addresses.clients, &Request::Snapshot).await?;
         }
         let number = |status: &str, name: &str| field(status, name).parse::<u64>().unwrap_or(0);
         self.wait(3, |status| number(status, "snapshot") > 500).await?;
         for node in &self.nodes[..3] {
-            self.done_by(&node.addresses.clients, &Ask::Purge).await?;
+            self.request_ok_from(&node.addresses.clients, &Request::Purge).await?;
         }
         self.wait(3, |status| number(status, "purged") > 500).await
     }
 
     async fn change_members(&mut self) -> io::Result<()> {
-        self.say("Node 4 starts, learns from the leader's snapshot, and takes the place of node 1");
+        self.print_step("Node 4 starts, receives the leader's snapshot, and replaces node 1");
         self.nodes[3].start(&[])?;
         let newcomer = self.nodes[3].addresses.clone();
-        self.done(&Ask::Learn(4, newcomer)).await?;
-        self.done(&Ask::Members(vec![2, 3, 4])).await?;
+        self.request_ok(&Request::Learn(4, newcomer)).await?;
+        self.request_ok(&Request::Members(vec![2, 3, 4])).await?;
         self.wait(3, |status| field(status, "voters") == "2,3,4").await?;
         self.nodes[0].kill();
         let addresses = self.nodes[1..].iter().map(|node| node.addresses.clients.clone());
         self.client = Client::new(addresses.collect(), 2);
-        self.client.turn_to(2);
-        self.expect("counter", "999").await
+        self.client.use_node(2);
+        self.expect_value("counter", "999").await
     }
 
-    async fn hand_over(&mut self) -> io::Result<()> {
+    async fn transfer_leadership(&mut self) -> io::Result<()> {
         let leader = self.leader().await?;
         let next = if leader == 4 { 2 } else { 4 };
-        self.say(&format!("Node {leader} hands the leadership to node {next}"));
-        self.done(&Ask::Lead(next)).await?;
+        self.print_step(&format!("Node {leader} transfers the leadership to node {next}"));
+        self.request_ok(&Request::Lead(next)).await?;
         let next = next.to_string();
         self.wait(3, |status| field(status, "leader") == next).await
     }
 
     async fn restart_all(&mut self) -> io::Result<()> {
-        self.say("SIGKILL of all nodes at once; they start again, and everything is there");
+        self.print_step("SIGKILL of all nodes at once; they restart, and have all values");
         self.put("last", "word").await?;
         self.nodes.iter_mut().for_each(NodeProcess::signal_kill);
         self.nodes.iter_mut().for_each(NodeProcess::reap);
@@ -161,43 +163,43 @@ impl Demo {
         for (key, value) in
             [("river", "Elbe"), ("city", "Basel"), ("counter", "999"), ("last", "word")]
         {
-            self.expect(key, value).await?;
+            self.expect_value(key, value).await?;
         }
         Ok(())
     }
 
     async fn put(&mut self, key: &str, value: &str) -> io::Result<()> {
-        self.reply(Change::Put { key: key.into(), value: value.into() }, Reply::Ok).await
+        self.write(Change::Put { key: key.into(), value: value.into() }, Reply::Ok).await
     }
 
-    async fn reply(&mut self, change: Change, expected: Reply) -> io::Result<()> {
-        let reply = self.client.write(change, PATIENCE).await?;
+    async fn write(&mut self, change: Change, expected: Reply) -> io::Result<()> {
+        let reply = self.client.write(change, TIMEOUT).await?;
         check(&reply, &expected)
     }
 
-    async fn expect(&mut self, key: &str, value: &str) -> io::Result<()> {
-        let reply = self.client.get(key, PATIENCE).await?;
+    async fn expect_value(&mut self, key: &str, value: &str) -> io::Result<()> {
+        let reply = self.client.get(key, TIMEOUT).await?;
         check(&reply, &Reply::Value(value.into()))?;
         println!("      {key} = {value}");
         Ok(())
     }
 
-    async fn done(&mut self, ask: &Ask) -> io::Result<()> {
-        check(&self.client.ask(ask, PATIENCE).await?, &Reply::Ok)
+    async fn request_ok(&mut self, request: &Request) -> io::Result<()> {
+        check(&self.client.send(request, TIMEOUT).await?, &Reply::Ok)
     }
 
-    async fn done_by(&self, address: &str, ask: &Ask) -> io::Result<()> {
-        check(&ask_node(address, ask, PATIENCE).await?, &Reply::Ok)
+    async fn request_ok_from(&self, address: &str, request: &Request) -> io::Result<()> {
+        check(&send_once(address, request, TIMEOUT).await?, &Reply::Ok)
     }
 
     async fn leader(&self) -> io::Result<u64> {
         let leads = |status: &str| field(status, "state") == "Leader";
-        let leaders = wait_for(&self.addresses(), 1, PATIENCE, leads).await?;
+        let leaders = wait_for(&self.addresses(), 1, TIMEOUT, leads).await?;
         field(&leaders[0], "id").parse().map_err(io::Error::other)
     }
 
-    async fn wait(&self, count: usize, is_it: impl Fn(&str) -> bool) -> io::Result<()> {
-        for status in wait_for(&self.addresses(), count, PATIENCE, is_it).await? {
+    async fn wait(&self, count: usize, matches: impl Fn(&str) -> bool) -> io::Result<()> {
+        for status in wait_for(&self.addresses(), count, TIMEOUT, matches).await? {
             println!("      {status}");
         }
         Ok(())
@@ -211,6 +213,8 @@ impl Demo {
 fn check(reply: &Reply, expected: &Reply) -> io::Result<()> {
     match reply == expected {
         true => Ok(()),
-        false => Err(io::Error::other(format!("{reply} instead of {expected}"))),
+        false => {
+            Err(io::Error::other(format!("the reply is {reply}, but {expected} was expected")))
+        }
     }
 }

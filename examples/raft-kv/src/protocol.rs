@@ -1,4 +1,5 @@
-//! What clients and nodes say to each other: a line of words each way, so that `nc` is a client too.
+//! The protocol between clients and nodes. A request and a reply are one line each, so `nc` is a
+//! client too.
 //!
 //! ```text
 //! PUT <session> <number> <key> <value>              OK | STALE
@@ -10,20 +11,25 @@
 //! MEMBERS <id> ...                                  OK
 //! LEAD <id>                                         OK
 //! SNAPSHOT | PURGE                                  OK
-//! any of them                                       LEADER <clients> | RETRY <why> | ERROR <why>
+//! FREEZE | THAW                                     OK
+//! any request                                       LEADER <clients> | RETRY <reason>
+//! any request                                       ERROR <reason>
 //! ```
 //!
-//! A key or a value is one word; `-` is no value. After `LEADER` the request is for another node, and
-//! after `RETRY` nobody knows whether it was done: ask again, with the same session and number.
+//! A key or a value is one word, and `-` means that there is no value. After `LEADER`, send the
+//! request to the named node. After `RETRY` it is unknown whether the request was done: send it
+//! again, with the same session and number.
 
 use std::{fmt, str::FromStr};
 
 use crate::types::{Addresses, Change, Command};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub(crate) enum Request {
     Write(Command),
-    Get { key: String },
+    Get {
+        key: String,
+    },
     Status,
     Initialize(Vec<(u64, Addresses)>),
     Learn(u64, Addresses),
@@ -31,6 +37,9 @@ pub(crate) enum Ask {
     Lead(u64),
     Snapshot,
     Purge,
+    /// Make the node's disk hang. For tests.
+    Freeze,
+    Thaw,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,33 +65,35 @@ fn value(word: &str) -> Option<String> {
     (word != NOTHING).then(|| word.to_owned())
 }
 
-impl fmt::Display for Ask {
+impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ask::Write(Command { session, number, change: Change::Put { key, value } }) => {
+            Request::Write(Command { session, number, change: Change::Put { key, value } }) => {
                 write!(f, "PUT {session} {number} {key} {value}")
             }
-            Ask::Write(Command {
+            Request::Write(Command {
                 session,
                 number,
                 change: Change::Cas { key, expected, value },
             }) => {
                 write!(f, "CAS {session} {number} {key} {} {value}", word(expected.as_ref()))
             }
-            Ask::Get { key } => write!(f, "GET {key}"),
-            Ask::Status => f.write_str("STATUS"),
-            Ask::Initialize(nodes) => {
+            Request::Get { key } => write!(f, "GET {key}"),
+            Request::Status => f.write_str("STATUS"),
+            Request::Initialize(nodes) => {
                 f.write_str("INITIALIZE")?;
                 nodes.iter().try_for_each(|(id, node)| write!(f, " {}", Member(*id, node)))
             }
-            Ask::Learn(id, node) => write!(f, "LEARN {}", Member(*id, node)),
-            Ask::Members(ids) => {
+            Request::Learn(id, node) => write!(f, "LEARN {}", Member(*id, node)),
+            Request::Members(ids) => {
                 f.write_str("MEMBERS")?;
                 ids.iter().try_for_each(|id| write!(f, " {id}"))
             }
-            Ask::Lead(id) => write!(f, "LEAD {id}"),
-            Ask::Snapshot => f.write_str("SNAPSHOT"),
-            Ask::Purge => f.write_str("PURGE"),
+            Request::Lead(id) => write!(f, "LEAD {id}"),
+            Request::Snapshot => f.write_str("SNAPSHOT"),
+            Request::Purge => f.write_str("PURGE"),
+            Request::Freeze => f.write_str("FREEZE"),
+            Request::Thaw => f.write_str("THAW"),
         }
     }
 }
@@ -108,19 +119,19 @@ fn number(word: &str) -> Result<u64, String> {
     word.parse().map_err(|_| format!("{word} is not a number"))
 }
 
-/// A key, or a value that is to be.
+/// Parses a key or a new value, which must not be `-`.
 fn given(word: &str) -> Result<String, String> {
-    value(word).ok_or_else(|| format!("{NOTHING} is neither a key nor a value"))
+    value(word).ok_or_else(|| format!("`{NOTHING}` is not a key or a value"))
 }
 
-impl FromStr for Ask {
+impl FromStr for Request {
     type Err = String;
 
     fn from_str(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let write = |session: &str, count: &str, change| {
             let (session, number) = (number(session)?, number(count)?);
-            Ok(Ask::Write(Command { session, number, change }))
+            Ok(Request::Write(Command { session, number, change }))
         };
         match words[..] {
             ["PUT", session, count, key, value] => {
@@ -130,26 +141,28 @@ impl FromStr for Ask {
                 let (key, expected, value) = (given(key)?, value(expected), given(new)?);
                 write(session, count, Change::Cas { key, expected, value })
             }
-            ["GET", key] => Ok(Ask::Get { key: given(key)? }),
-            ["STATUS"] => Ok(Ask::Status),
-            ["INITIALIZE", ref nodes @ ..] => Ok(Ask::Initialize(
+            ["GET", key] => Ok(Request::Get { key: given(key)? }),
+            ["STATUS"] => Ok(Request::Status),
+            ["INITIALIZE", ref nodes @ ..] => Ok(Request::Initialize(
                 nodes.iter().map(|node| member(node)).collect::<Result<_, _>>()?,
             )),
-            ["LEARN", node] => member(node).map(|(id, node)| Ask::Learn(id, node)),
+            ["LEARN", node] => member(node).map(|(id, node)| Request::Learn(id, node)),
             ["MEMBERS", ref ids @ ..] => {
-                Ok(Ask::Members(ids.iter().map(|id| number(id)).collect::<Result<_, _>>()?))
+                Ok(Request::Members(ids.iter().map(|id| number(id)).collect::<Result<_, _>>()?))
             }
-            ["LEAD", id] => Ok(Ask::Lead(number(id)?)),
-            ["SNAPSHOT"] => Ok(Ask::Snapshot),
-            ["PURGE"] => Ok(Ask::Purge),
-            _ => Err(format!("no such request: {line}")),
+            ["LEAD", id] => Ok(Request::Lead(number(id)?)),
+            ["SNAPSHOT"] => Ok(Request::Snapshot),
+            ["PURGE"] => Ok(Request::Purge),
+            ["FREEZE"] => Ok(Request::Freeze),
+            ["THAW"] => Ok(Request::Thaw),
+            _ => Err(format!("unknown request: {line}")),
         }
     }
 }
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A text of somebody else's may have lines.
+        // Texts of other libraries may have line breaks.
         let line = |text: &str| text.replace(['\n', '\r'], " ");
         match self {
             Reply::Ok => f.write_str("OK"),
@@ -159,8 +172,8 @@ impl fmt::Display for Reply {
             Reply::Stale => f.write_str("STALE"),
             Reply::Status(text) => write!(f, "STATUS {}", line(text)),
             Reply::Leader(address) => write!(f, "LEADER {address}"),
-            Reply::Retry(why) => write!(f, "RETRY {}", line(why)),
-            Reply::Error(why) => write!(f, "ERROR {}", line(why)),
+            Reply::Retry(reason) => write!(f, "RETRY {}", line(reason)),
+            Reply::Error(reason) => write!(f, "ERROR {}", line(reason)),
         }
     }
 }
@@ -181,7 +194,7 @@ impl FromStr for Reply {
             "LEADER" => Reply::Leader(rest.to_owned()),
             "RETRY" => Reply::Retry(rest.to_owned()),
             "ERROR" => Reply::Error(rest.to_owned()),
-            _ => return Err(format!("no such answer: {line}")),
+            _ => return Err(format!("unknown reply: {line}")),
         })
     }
 }
@@ -191,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_is_read_back() {
+    fn request_display_parses_back() {
         for line in [
             "PUT 7 1 key value",
             "CAS 7 2 key - value",
@@ -204,13 +217,15 @@ mod tests {
             "LEAD 2",
             "SNAPSHOT",
             "PURGE",
+            "FREEZE",
+            "THAW",
         ] {
-            assert_eq!(line.parse::<Ask>().unwrap().to_string(), line);
+            assert_eq!(line.parse::<Request>().unwrap().to_string(), line);
         }
     }
 
     #[test]
-    fn what_is_answered_is_read_back() {
+    fn reply_display_parses_back() {
         for line in ["OK", "VALUE v", "NONE", "MISMATCH -", "MISMATCH v", "STALE", "LEADER a:1"] {
             assert_eq!(line.parse::<Reply>().unwrap().to_string(), line);
         }
@@ -218,9 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_them_is_refused() {
+    fn request_invalid_line_is_refused() {
         for line in ["", "PUT 1 1 key", "PUT x 1 key value", "GET -", "LEARN 4", "DROP key"] {
-            assert!(line.parse::<Ask>().is_err(), "{line}");
+            assert!(line.parse::<Request>().is_err(), "{line}");
         }
     }
 }

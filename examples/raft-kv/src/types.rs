@@ -1,4 +1,4 @@
-//! What this application tells openraft of itself: its commands, their answers, its nodes.
+//! The types that this application gives to openraft: its commands, their outcomes and its nodes.
 
 use std::fmt;
 
@@ -9,18 +9,17 @@ use serde::{Deserialize, Serialize};
 
 openraft::declare_raft_types!(
     /// The types of this application.
-    pub(crate) Types: D = Command, R = Answer, NodeId = u64, Node = Addresses
+    pub(crate) Types: D = Command, R = CommandOutcome, NodeId = u64, Node = Addresses
 );
 
-pub(crate) type Raft = openraft::Raft<Types, crate::node::state_machine::StateMachine>;
 pub(crate) type LogId = LogIdOf<Types>;
 pub(crate) type Vote = VoteOf<Types>;
 pub(crate) type Membership = StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = SnapshotMetaOf<Types>;
 pub(crate) type Snapshot = SnapshotOf<Types, Vec<u8>>;
 
-/// Where a node listens. It is part of the membership, so every node and every client that was sent
-/// on by a node knows it.
+/// The addresses of a node. They are part of the membership, so every node knows them and can name
+/// the leader to a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) peers: String,
@@ -33,12 +32,14 @@ impl fmt::Display for Addresses {
     }
 }
 
-/// One entry of the log. A client that has no answer sends it again, as it is: the session and the
-/// number in it are how the state machine knows it again, and applies it once.
+/// A command, the payload of a log entry.
+///
+/// A client without a reply sends the same command again. The state machine recognizes it by its
+/// session and number, and applies it once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Command {
     pub(crate) session: u64,
-    /// Counts up within the session.
+    /// Increases within the session.
     pub(crate) number: u64,
     pub(crate) change: Change,
 }
@@ -49,7 +50,7 @@ pub(crate) enum Change {
         key: String,
         value: String,
     },
-    /// `value` if the key's value is `expected` (`None`: if there is none).
+    /// Sets `value` if the key's value is `expected`; `None` means that the key has no value.
     Cas {
         key: String,
         expected: Option<String>,
@@ -64,12 +65,12 @@ impl fmt::Display for Command {
     }
 }
 
-/// What applying an entry says.
+/// The outcome of applying a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub(crate) enum CommandOutcome {
     Done,
-    /// A compare-and-set found another value than the one it expected.
+    /// A compare-and-set found this value instead of the expected one.
     Mismatch(Option<String>),
-    /// A later command of the same session was applied before.
+    /// A later command of the same session has already been applied.
     Stale,
 }

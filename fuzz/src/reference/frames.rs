@@ -1,8 +1,10 @@
-//! Frames and units.
+//! Frames and units of a segment.
 
-use crate::seal::{BATCH_END, BATCH_PART, CONTROL, FRAME_HEADER_BYTES, Fields, RECORD, Seed};
+use crate::seal::{
+    BATCH_END, BATCH_PART, CLOSE, CONTROL, FRAME_HEADER_BYTES, Fields, RECORD, Seed,
+};
 
-/// Bytes of a segment, from its first frame to its end.
+/// The bytes of a segment, from its first frame to its end.
 #[derive(Clone, Copy)]
 pub struct Region<'a> {
     pub seed: Seed,
@@ -10,7 +12,7 @@ pub struct Region<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A valid frame, of a known kind or not.
+/// A valid frame, of a known or an unknown kind.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub lsn: u64,
@@ -21,13 +23,13 @@ pub struct Frame {
     pub end: u64,
 }
 
-/// What stands at a place.
+/// The content at a position.
 #[derive(Debug)]
 pub enum Seen {
     Unit(Vec<Frame>),
     /// The segment ends here.
     End,
-    /// Nothing was written here.
+    /// Zeros: nothing was written here.
     Blank,
     Damaged,
     Unsupported,
@@ -37,28 +39,49 @@ pub enum Seen {
 impl Frame {
     fn is_known(&self) -> bool {
         let controls = [[1, 0, 0, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0, 0, 2]];
+        let may_be_skipped = match self.payload.last_chunk::<8>() {
+            Some([code, 0, 0, 0, 0, 0, 0, last]) => {
+                code == last && code & 0x80 != 0 && self.payload.len() % 8 == 0
+            }
+            _ => false,
+        };
         match self.kind {
-            // Plain, LZ4, Zstandard.
+            // The flags 0, 1 and 2: uncompressed, LZ4 and Zstandard.
             RECORD | BATCH_PART | BATCH_END => self.flags <= 2,
             CONTROL => {
                 self.flags == 0
-                    && (self.first_named().is_some()
+                    && (may_be_skipped
+                        || self.first_in_control().is_some()
                         || controls.iter().any(|control| self.payload == control))
             }
             _ => false,
         }
     }
 
-    /// The position that stands in a control record of the beginning.
-    fn first_named(&self) -> Option<u64> {
+    /// Returns the longest payload that is read.
+    fn limit(&self, record_bytes_max: u64) -> u64 {
+        record_bytes_max.max(if self.kind == CONTROL { 64 << 10 } else { 16 })
+    }
+
+    /// Returns whether this is a close frame with everything before it synced.
+    pub fn is_clean_close(&self) -> bool {
+        self.kind == CONTROL
+            && self.flags == 0
+            && self.payload == CLOSE
+            && self.commitment == Some(self.lsn)
+    }
+
+    /// Returns the position in a control record for the log's beginning.
+    fn first_in_control(&self) -> Option<u64> {
         let (position, code) = self.payload.split_first_chunk()?;
         (self.kind == CONTROL && self.flags == 0 && code == [3, 0, 0, 0, 0, 0, 0, 3])
             .then(|| u64::from_le_bytes(*position))
     }
 
-    /// Where it says that the log begins: a position that it doesn't know to be synced is none.
-    pub fn first_told(&self) -> Option<u64> {
-        self.first_named().filter(|&first| self.commitment >= Some(first))
+    /// Returns the log's beginning as this frame records it. A position above its commitment does
+    /// not count.
+    pub fn recorded_first(&self) -> Option<u64> {
+        self.first_in_control().filter(|&first| self.commitment >= Some(first))
     }
 }
 
@@ -75,17 +98,33 @@ impl Region<'_> {
         Some((fields, u16::from_le_bytes([bytes[6], bytes[7]]), word(12)))
     }
 
-    /// The valid frame at `lsn`, if there is one.
+    /// Returns the checksum of the first header for `lsn` without a payload, to compute
+    /// differences.
+    pub fn checksum_for(&self, lsn: u64) -> Option<u32> {
+        let (fields, check, _) = self.fields_at(self.base)?;
+        Some(fields.checksum(self.seed, lsn, check, &[]))
+    }
+
+    /// Returns the first frame's checksum XOR the checksum of the same frame sealed for LSN 0.
+    pub fn checksum_difference(&self) -> Option<u32> {
+        let (fields, check, checksum) = self.fields_at(self.base)?;
+        let length = fields.length as usize;
+        let whole = self.bytes.get(..FRAME_HEADER_BYTES + length.next_multiple_of(8))?;
+        let payload = &whole[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length];
+        Some(checksum ^ fields.checksum(self.seed, 0, check, payload))
+    }
+
+    /// Returns the valid frame at `lsn`, if there is one.
     pub fn frame_at(&self, lsn: u64) -> Option<Frame> {
         let (fields, check, checksum) = self.fields_at(lsn)?;
         let length = fields.length as usize;
         let whole = self.from(lsn).get(..FRAME_HEADER_BYTES + length.next_multiple_of(8))?;
         let payload = &whole[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length];
-        let holds = fields.kind != 0
+        let is_valid = fields.kind != 0
             && fields.check(self.seed, lsn) == check
             && fields.checksum(self.seed, lsn, check, payload) == checksum;
         let commitment = lsn.checked_sub(u64::from(fields.lag) * 8);
-        holds.then(|| Frame {
+        is_valid.then(|| Frame {
             lsn,
             kind: fields.kind,
             flags: fields.flags,
@@ -95,7 +134,7 @@ impl Region<'_> {
         })
     }
 
-    fn look(&self, lsn: u64, record_bytes_max: u64) -> Seen {
+    fn content_at(&self, lsn: u64, record_bytes_max: u64) -> Seen {
         let rest = self.from(lsn);
         if rest.is_empty() {
             return Seen::End;
@@ -106,18 +145,20 @@ impl Region<'_> {
         }
         match self.frame_at(lsn) {
             None => Seen::Damaged,
-            Some(frame) if frame.payload.len() as u64 > record_bytes_max.max(16) => Seen::TooLarge,
+            Some(frame) if frame.payload.len() as u64 > frame.limit(record_bytes_max) => {
+                Seen::TooLarge
+            }
             Some(frame) if !frame.is_known() => Seen::Unsupported,
             Some(frame) => Seen::Unit(vec![frame]),
         }
     }
 
-    /// The unit that begins at `lsn`.
+    /// Returns the unit that begins at `lsn`.
     pub fn unit_at(&self, lsn: u64, record_bytes_max: u64) -> Seen {
         let mut unit: Vec<Frame> = Vec::new();
         let mut at = lsn;
         loop {
-            let frame = match self.look(at, record_bytes_max) {
+            let frame = match self.content_at(at, record_bytes_max) {
                 Seen::Unit(mut frames) => frames.remove(0),
                 stop @ (Seen::Unsupported | Seen::TooLarge) => return stop,
                 stop if unit.is_empty() => return stop,
@@ -127,9 +168,9 @@ impl Region<'_> {
                 return Seen::Damaged;
             }
             at = frame.end;
-            let goes_on = frame.kind == BATCH_PART;
+            let has_more = frame.kind == BATCH_PART;
             unit.push(frame);
-            if !goes_on {
+            if !has_more {
                 return Seen::Unit(unit);
             }
         }
@@ -139,7 +180,7 @@ impl Region<'_> {
         self.from(lsn).iter().any(|&byte| byte != 0)
     }
 
-    /// All valid frames at or behind `lsn`, but for what stands in the payload of another.
+    /// Returns all valid frames from `lsn` on, except those inside the payload of another frame.
     pub fn search(&self, lsn: u64) -> Vec<Frame> {
         let mut found = Vec::new();
         let mut at = lsn;

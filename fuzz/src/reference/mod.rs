@@ -1,206 +1,91 @@
-//! A naive reader of a log, from `docs/FORMAT.md` and `docs/DURABILITY.md`: all of a directory in
-//! memory, each question answered from the beginning, nothing clever. What recovery finds must be
-//! what this one finds.
+//! A naive reader of a log, written from `docs/FORMAT.md` and `docs/DURABILITY.md`.
+//!
+//! It keeps the whole directory in memory, and computes each result from the start. Recovery must
+//! find the same as this reader.
 
 mod chain;
+mod file;
 mod frames;
 mod header;
 mod headless;
+mod last_close;
+mod outcome;
+mod reading;
+mod sealed;
+mod slots;
+
+pub use outcome::{Opens, Outcome};
 
 use crate::{
     directory::Directory,
     reference::{
         chain::{Chain, link_up},
+        file::File,
         frames::{Frame, Region, Seen},
-        header::{Header, Parsed},
+        header::Parsed,
+        last_close::{LastClose, last_close},
+        reading::Reading,
     },
-    seal::{CLOSE, CONTROL, HEADER_BLOCK_BYTES, Seed},
+    seal::{CONTROL, HEADER_BLOCK_BYTES},
 };
 
-/// What becomes of a directory.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    NotALog,
-    Corrupt,
-    Unsupported,
-    TooLarge,
-    Opens(Opens),
-}
+/// The highest segment number.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
-/// A log that opens, and all that is read of it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Opens {
-    pub is_new: bool,
-    pub was_closed: bool,
-    pub is_cut: bool,
-    pub first: u64,
-    pub end: u64,
-    pub committed: u64,
-    pub records: Vec<(u64, Vec<u8>)>,
-    /// The records end at damage to what was committed.
-    pub is_damaged: bool,
-}
-
-/// One segment file.
-#[derive(Clone, Debug)]
-pub struct File {
-    pub sequence: u64,
-    /// `None`: blank or damaged.
-    pub header: Option<Header>,
-    pub is_blank: bool,
-    pub bytes: Vec<u8>,
-}
-
-impl File {
-    /// What stands behind the header's block.
-    fn body(&self) -> &[u8] {
-        self.bytes.get(HEADER_BLOCK_BYTES..).unwrap_or_default()
-    }
-
-    fn has_zero_body(&self) -> bool {
-        self.body().iter().all(|&byte| byte == 0)
-    }
-
-    /// The frames of a segment whose header is valid, up to `end` or to what it was made for.
-    fn region(&self, end: Option<u64>) -> Region<'_> {
-        let header = self.header.unwrap();
-        let made = (header.file_bytes as usize).saturating_sub(HEADER_BLOCK_BYTES);
-        let mut bytes = &self.body()[..self.body().len().min(made)];
-        if let Some(end) = end {
-            let room = end.saturating_sub(header.base);
-            bytes = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-        }
-        Region { seed: Seed::new(header.log_id, header.epoch), base: header.base, bytes }
-    }
-}
-
-/// What is known so far.
-struct Reading {
-    record_bytes_max: u64,
-    /// The highest that any header names, and the highest that a segment's does.
-    epochs_max: [u64; 2],
-    /// X of `docs/DURABILITY.md`.
-    end: u64,
-    /// S.
-    committed: u64,
-    /// The highest beginning that a control record tells.
-    first: u64,
-    was_closed: bool,
-    is_cut_short: bool,
-    /// Anything stands past the end.
-    is_used_past_end: bool,
-    /// Where units begin.
-    boundaries: Vec<u64>,
-}
-
-impl Reading {
-    fn new(record_bytes_max: u64) -> Self {
-        Reading {
-            record_bytes_max,
-            epochs_max: [0; 2],
-            end: 0,
-            committed: 0,
-            first: 0,
-            was_closed: false,
-            is_cut_short: false,
-            is_used_past_end: false,
-            boundaries: Vec::new(),
-        }
-    }
-
-    fn commit(&mut self, frames: &[Frame]) {
-        for frame in frames {
-            self.committed = self.committed.max(frame.commitment.unwrap_or(0));
-        }
-    }
-
-    fn search(&mut self, region: &Region<'_>, from: u64) {
-        if region.is_used_from(from) {
-            self.is_used_past_end = true;
-            self.commit(&region.search(from));
-        }
-    }
-
-    /// Forward to the first place without a valid unit, and over everything behind it.
-    fn walk(&mut self, chain: &Chain) -> Result<(), Outcome> {
-        let members = &chain.members;
-        let bases: Vec<u64> = members.iter().map(|file| file.header.unwrap().base).collect();
-        let newest = members.last().unwrap().header.unwrap();
-        self.end = newest.synced.max(bases[0]).max(chain.first);
-        loop {
-            let at = bases.partition_point(|&base| base <= self.end) - 1;
-            let next = bases.get(at + 1).copied();
-            let region = members[at].region(next);
-            let stop = match region.unit_at(self.end, self.record_bytes_max) {
-                Seen::Unit(frames) => {
-                    self.boundaries.push(self.end);
-                    self.commit(&frames);
-                    let told = frames.iter().filter_map(Frame::first_told).max();
-                    self.first = self.first.max(told.unwrap_or(0));
-                    let last = frames.last().unwrap();
-                    self.was_closed = last.is_clean_close();
-                    self.end = last.end;
-                    continue;
-                }
-                Seen::Unsupported => return Err(Outcome::Unsupported),
-                Seen::TooLarge => return Err(Outcome::TooLarge),
-                stop => stop,
-            };
-            if matches!(stop, Seen::End) && next == Some(self.end) {
-                self.was_closed = false;
-                continue;
-            }
-            let made = members[at].header.unwrap().file_bytes;
-            let is_short = (members[at].bytes.len() as u64) < made;
-            self.is_cut_short = is_short && !matches!(stop, Seen::Blank);
-            self.search(&region, self.end);
-            for later in at + 1..members.len() {
-                let region = members[later].region(bases.get(later + 1).copied());
-                self.search(&region, region.base);
-            }
-            return Ok(());
-        }
-    }
-}
-
-/// Reads a directory as opening must.
+/// Reads a directory, and returns the outcome that opening it must have.
 pub fn read(directory: &Directory, record_bytes_max: u64) -> Outcome {
-    match judged(directory, record_bytes_max) {
+    match opens(directory, record_bytes_max) {
         Ok(opens) => Outcome::Opens(opens),
         Err(outcome) => outcome,
     }
 }
 
-fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome> {
+fn opens(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome> {
     let files = files(directory)?;
+    let closed = last_close(directory);
     if files.iter().all(|file| {
         file.header.is_none() && (file.is_blank || file.sequence == 1) && file.has_zero_body()
     }) {
+        if closed.is_some_and(|closed| closed.end > 0) {
+            return Err(Outcome::Corrupt);
+        }
         return Ok(Opens { is_new: true, ..Opens::default() });
     }
-    let (mut chain, hanging) = chain(&files, record_bytes_max)?;
+    let (mut chain, detached) = chain(&files, record_bytes_max)?;
     let own = files.iter().filter_map(|file| Some(file.header?.epoch)).max().unwrap_or(0);
-    let epochs_max = [own.max(kept_epoch_max(directory)), own];
+    let is_ours = |closed: &&LastClose| {
+        files.iter().any(|file| file.header.is_some_and(|it| it.log_id == closed.log_id))
+    };
+    let closed_epoch = closed.as_ref().filter(is_ours).map_or(0, |closed| closed.epoch);
+    let epochs_max = [own.max(cut_epoch_max(directory)).max(closed_epoch), own];
     let mut reading = Reading { epochs_max, ..Reading::new(record_bytes_max) };
-    for file in chain.members.iter().chain(&hanging) {
+    for file in chain.members.iter().chain(&detached) {
         reading.committed = reading.committed.max(file.header.unwrap().synced);
     }
+    let newest = chain.members.last().unwrap().header.unwrap();
+    if let Some(closed) = closed.filter(|closed| closed.log_id == newest.log_id) {
+        let headers = chain.members.iter().map(|file| file.header.unwrap());
+        let cuts = headers.filter(|header| header.epoch > closed.epoch).map(|header| header.base);
+        reading.committed = reading.committed.max(closed.end.min(cuts.min().unwrap_or(u64::MAX)));
+    }
     let headless = files.iter().filter(|file| file.header.is_none());
-    let headless: Vec<&File> = headless.filter(|file| !chain.has_cut_away(file)).collect();
+    let is_copy = |file: &File| chain.members.iter().any(|member| member.header == file.misplaced);
+    let is_stale = |file: &File| chain.is_left_by_cut(file) || is_copy(file);
+    let headless: Vec<&File> = headless.filter(|file| !is_stale(file)).collect();
     let is_whole = headless.iter().all(|file| file.is_blank && file.has_zero_body());
-    let close = if is_whole && hanging.is_empty() { close_at_the_end(&chain) } else { None };
-    if let Some(close) = close {
+    let close = if is_whole && detached.is_empty() { close_at_the_end(&chain) } else { None };
+    if let Some(close) = close.filter(|close| close.end >= reading.committed) {
         reading.committed = reading.committed.max(close.lsn);
         reading.end = close.end;
         reading.was_closed = true;
         reading.first = first_before(&chain, &close);
     } else {
         reading.walk(&chain)?;
-        for file in &hanging {
+        for file in &detached {
             let region = file.region(None);
             reading.search(&region, region.base);
         }
-        headless::search(&mut reading, &headless, &chain, &hanging)?;
+        headless::search(&mut reading, &headless, &chain, &detached)?;
         if reading.end < reading.committed || reading.is_cut_short {
             return Err(Outcome::Corrupt);
         }
@@ -209,7 +94,11 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
             return Err(Outcome::Corrupt);
         }
     }
+    let members = chain.members.clone();
     chain.begin_at(reading.first);
+    if !reading.was_closed || reading.is_used_past_end {
+        slots::check(&members, &reading, chain.first)?;
+    }
     let (records, is_damaged) = records(&chain, &reading);
     Ok(Opens {
         is_new: false,
@@ -223,14 +112,18 @@ fn judged(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome
     })
 }
 
-/// The highest epoch that a file names which an earlier cut left.
-fn kept_epoch_max(directory: &Directory) -> u64 {
-    let is_kept = |name: &str| name.get(20..).is_some_and(|rest| rest.starts_with(".wal.cut"));
-    let kept = directory.0.iter().filter(|(name, _)| is_kept(name));
+/// Returns the highest epoch in the files that earlier cuts left.
+fn cut_epoch_max(directory: &Directory) -> u64 {
+    let is_cut_file = |name: &str| {
+        let number = name.get(..20).and_then(|digits| digits.parse::<u64>().ok());
+        let is_cut = name.get(20..).is_some_and(|rest| rest.starts_with(".wal.cut"));
+        is_cut && number.is_some_and(|number| number <= SEQUENCE_MAX)
+    };
+    let files = directory.0.iter().filter(|(name, _)| is_cut_file(name));
     let headers =
-        kept.map(|(_, bytes)| header::parse(&bytes[..bytes.len().min(HEADER_BLOCK_BYTES)]));
+        files.map(|(_, bytes)| header::parse(&bytes[..bytes.len().min(HEADER_BLOCK_BYTES)], 0));
     let epochs = headers.filter_map(|parsed| match parsed {
-        Parsed::Valid(header) => Some(header.epoch),
+        Parsed::Valid(header) | Parsed::Misplaced(header) => Some(header.epoch),
         _ => None,
     });
     epochs.max().unwrap_or(0)
@@ -240,45 +133,52 @@ fn files(directory: &Directory) -> Result<Vec<File>, Outcome> {
     let digits = |name: &str, suffix| {
         let digits = name.strip_suffix(suffix)?;
         let is_plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        is_plain.then(|| digits.to_owned())
+        // A log never reaches a higher number, so such a file is foreign.
+        let number = is_plain.then(|| digits.parse::<u64>().ok()).flatten();
+        number.filter(|&number| number <= SEQUENCE_MAX)
     };
     let mut files = Vec::new();
     let mut is_ours = directory.0.is_empty();
     let mut is_unsupported = false;
+    let mut sequence_max = 0;
     for (name, bytes) in &directory.0 {
-        is_ours |= digits(name, ".wal.cut").is_some();
-        let Some(Ok(sequence)) = digits(name, ".wal").map(|digits| digits.parse()) else {
-            continue;
-        };
+        let cut = digits(name, ".wal.cut");
+        is_ours |= cut.is_some() || name == "LAST-CLOSE";
+        sequence_max = sequence_max.max(cut.unwrap_or(0));
+        let Some(sequence) = digits(name, ".wal") else { continue };
+        sequence_max = sequence_max.max(sequence);
         is_ours = true;
-        let parsed = header::parse(&bytes[..bytes.len().min(HEADER_BLOCK_BYTES)]);
+        let parsed = header::parse(&bytes[..bytes.len().min(HEADER_BLOCK_BYTES)], sequence);
         is_unsupported |= parsed == Parsed::Unsupported;
         let header = if let Parsed::Valid(header) = parsed { Some(header) } else { None };
+        let misplaced = if let Parsed::Misplaced(header) = parsed { Some(header) } else { None };
         let is_blank = parsed == Parsed::Blank;
-        files.push(File { sequence, header, is_blank, bytes: bytes.clone() });
+        files.push(File { sequence, header, misplaced, is_blank, bytes: bytes.clone() });
     }
     match (is_ours, is_unsupported) {
         (false, _) => Err(Outcome::NotALog),
         (_, true) => Err(Outcome::Unsupported),
+        // Too few numbers are left for later segments.
+        _ if sequence_max > SEQUENCE_MAX - (1 << 32) => Err(Outcome::Corrupt),
         _ => Ok(files),
     }
 }
 
-/// The log's segments, and those that hang above a gap.
+/// Returns the log's segments, and the detached segments above a gap.
 fn chain(files: &[File], record_bytes_max: u64) -> Result<(Chain, Vec<File>), Outcome> {
     let mut valid: Vec<File> = files.iter().filter(|file| file.header.is_some()).cloned().collect();
     let log_id = valid.last().ok_or(Outcome::Corrupt)?.header.unwrap().log_id;
     if valid.iter().any(|file| file.header.unwrap().log_id != log_id) {
         return Err(Outcome::Corrupt);
     }
-    let mut hanging = Vec::new();
+    let mut detached = Vec::new();
     loop {
         let mut chain = link_up(&valid, 0);
         if chain.is_broken {
-            chain = link_up(&valid, told_first(&chain, record_bytes_max)?);
+            chain = link_up(&valid, recorded_first(&chain, record_bytes_max)?);
         }
         if !chain.is_broken {
-            return Ok((chain, hanging));
+            return Ok((chain, detached));
         }
         let lowest = chain.members[0].sequence;
         let (below, above): (Vec<File>, Vec<File>) =
@@ -287,12 +187,12 @@ fn chain(files: &[File], record_bytes_max: u64) -> Result<(Chain, Vec<File>), Ou
             return Err(Outcome::Corrupt);
         }
         valid = below;
-        hanging.extend(above);
+        detached.extend(above);
     }
 }
 
-/// Where control records say that the log of this chain begins.
-fn told_first(chain: &Chain, record_bytes_max: u64) -> Result<u64, Outcome> {
+/// Returns the highest `first` in the chain's control records.
+fn recorded_first(chain: &Chain, record_bytes_max: u64) -> Result<u64, Outcome> {
     if let Some(close) = close_at_the_end(chain) {
         return Ok(first_before(chain, &close));
     }
@@ -301,15 +201,15 @@ fn told_first(chain: &Chain, record_bytes_max: u64) -> Result<u64, Outcome> {
     Ok(ahead.first)
 }
 
-/// What the record that ends where the close begins says of it.
+/// Returns the `first` in the control record directly before the close frame; 0 without one.
 fn first_before(chain: &Chain, close: &Frame) -> u64 {
     let region = chain.members.last().unwrap().region(None);
     let at = close.lsn.checked_sub(32).filter(|&at| at >= region.base);
     let frame = at.and_then(|at| region.frame_at(at)).filter(|frame| frame.end == close.lsn);
-    frame.and_then(|frame| frame.first_told()).unwrap_or(0)
+    frame.and_then(|frame| frame.recorded_first()).unwrap_or(0)
 }
 
-/// The close frame, if it is the last thing in the newest segment that isn't zero.
+/// Returns the close frame, if only zeros follow it in the newest segment.
 fn close_at_the_end(chain: &Chain) -> Option<Frame> {
     let region = chain.members.last().unwrap().region(None);
     let used = region.bytes.iter().rposition(|&byte| byte != 0)? + 1;
@@ -336,7 +236,7 @@ fn records(chain: &Chain, reading: &Reading) -> (Vec<(u64, Vec<u8>)>, bool) {
         };
         at = frames.last().unwrap().end;
         for frame in frames.into_iter().filter(|frame| frame.kind != CONTROL) {
-            // Compressed, and the library is built without codecs here.
+            // A compressed record is an error, because the library is built without codecs here.
             if frame.flags != 0 {
                 return (records, true);
             }
@@ -344,13 +244,4 @@ fn records(chain: &Chain, reading: &Reading) -> (Vec<(u64, Vec<u8>)>, bool) {
         }
     }
     (records, false)
-}
-
-impl Frame {
-    fn is_clean_close(&self) -> bool {
-        self.kind == CONTROL
-            && self.flags == 0
-            && self.payload == CLOSE
-            && self.commitment == Some(self.lsn)
-    }
 }

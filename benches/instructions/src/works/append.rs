@@ -2,8 +2,8 @@
 
 use highwater::{Wal, storage::MemoryStorage};
 
-use super::{block_on, options};
-use crate::{Failure, gated::Gated, load::Load};
+use super::setup::{block_on, options};
+use crate::{failure::Failure, gated::GatedStorage, load::Load};
 
 pub const BATCH_RECORDS: u64 = 64;
 
@@ -21,7 +21,7 @@ pub fn memory(load: &Load) -> Result<(), Failure> {
     Ok(block_on(async { each(options().open_with(MemoryStorage::new()).await?, load).await })??)
 }
 
-/// By plain calls: whether the file system can promise not to wait makes no difference.
+/// Uses plain write calls, so support for non-blocking writes in the file system does not matter.
 pub fn in_place(load: &Load) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("log");
@@ -29,14 +29,14 @@ pub fn in_place(load: &Load) -> Result<(), Failure> {
 }
 
 pub fn pool(load: &Load) -> Result<(), Failure> {
-    Ok(block_on(async { each(options().open_with(Gated::default()).await?, load).await })??)
+    Ok(block_on(async { each(options().open_with(GatedStorage::default()).await?, load).await })??)
 }
 
-/// Each task appends once a turn, and what has come meanwhile is the next write's.
+/// In each turn every task appends once. Records that arrive during a write go into the next write.
 pub fn many(load: &Load) -> Result<(), Failure> {
     let rounds = load.turns();
     let work = async {
-        let wal = options().open_with(Gated::default()).await?;
+        let wal = options().open_with(GatedStorage::default()).await?;
         let one_of_many = |_| {
             let (wal, rounds) = (wal.clone(), rounds.clone());
             let load = load.clone();

@@ -1,4 +1,4 @@
-//! Durable commits, and what it costs to wake those who wait for them.
+//! Durable commits, and the cost of waking the tasks that wait for them.
 
 use std::sync::{
     Arc,
@@ -8,8 +8,8 @@ use std::sync::{
 use highwater::{Lsn, Wal, storage::MemoryStorage};
 use tokio::task::yield_now;
 
-use super::{block_on, options};
-use crate::{Failure, load::Load};
+use super::setup::{block_on, options};
+use crate::{failure::Failure, load::Load};
 
 pub fn alone(load: &Load) -> Result<(), Failure> {
     woken(load, 0)
@@ -23,33 +23,33 @@ pub fn for_many(load: &Load) -> Result<(), Failure> {
     woken(load, 64)
 }
 
-/// What those who wait and the one who commits tell each other.
+/// The state that the waiting tasks share with the committing task.
 #[derive(Default)]
-struct Shared {
-    /// What is synced: everybody waits for what comes next.
+struct CommitProgress {
+    /// The synced mark. The tasks wait for the next record after it.
     synced: AtomicU64,
-    /// How often anybody began to wait.
+    /// The number of waits that the tasks have started.
     waits: AtomicU64,
 }
 
 fn woken(load: &Load, waiter_count: u64) -> Result<(), Failure> {
     let work = async {
         let wal = options().open_with(MemoryStorage::new()).await?;
-        let shared = Arc::new(Shared::default());
-        let note = || shared.synced.store(wal.watermarks().synced.as_u64(), Ordering::Relaxed);
-        note();
+        let progress = Arc::new(CommitProgress::default());
+        let publish = || progress.synced.store(wal.watermarks().synced.as_u64(), Ordering::Relaxed);
+        publish();
         let rounds = load.turns().end;
         let waiters: Vec<_> = (0..waiter_count)
-            .map(|_| tokio::spawn(wait(wal.clone(), Arc::clone(&shared), rounds)))
+            .map(|_| tokio::spawn(wait(wal.clone(), Arc::clone(&progress), rounds)))
             .collect();
         for round in load.turns() {
-            // All stand in the queue: each has said so, and not let others run since.
-            while shared.waits.load(Ordering::Relaxed) < waiter_count * (round + 1) {
+            // All tasks wait now: each has counted its wait, and has not yielded before waiting.
+            while progress.waits.load(Ordering::Relaxed) < waiter_count * (round + 1) {
                 yield_now().await;
             }
             load.operation();
             wal.append_and_sync(&[0x5a; 64]).await?;
-            note();
+            publish();
         }
         for waiter in waiters {
             waiter.await??;
@@ -60,10 +60,10 @@ fn woken(load: &Load, waiter_count: u64) -> Result<(), Failure> {
     block_on(work)?
 }
 
-async fn wait(wal: Wal, shared: Arc<Shared>, rounds: u64) -> highwater::Result<()> {
+async fn wait(wal: Wal, progress: Arc<CommitProgress>, rounds: u64) -> highwater::Result<()> {
     for _ in 0..rounds {
-        shared.waits.fetch_add(1, Ordering::Relaxed);
-        wal.wait_synced(Lsn::new(shared.synced.load(Ordering::Relaxed))).await?;
+        progress.waits.fetch_add(1, Ordering::Relaxed);
+        wal.wait_synced(Lsn::new(progress.synced.load(Ordering::Relaxed))).await?;
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
-//! Ordering without waiting: the appender's side, and then the writer's, one after the other.
+//! Enqueueing without waiting: first the cost of the appender, then the cost of the writer.
 
 use highwater::{Ticket, Wal};
 
-use super::{block_on, options};
-use crate::{Failure, gated::Gated, load::Load};
+use super::setup::{block_on, options};
+use crate::{failure::Failure, gated::GatedStorage, load::Load};
 
-/// The write job stands in a write of one record while the others are enqueued, so that all of
-/// them are in the ring when it goes on.
+/// Enqueues all records while the write job is blocked in the write of one record. So all records
+/// are in the ring when the job continues.
 async fn behind_the_gate(
     load: &Load,
     enqueue: impl AsyncFn(&Wal) -> highwater::Result<Ticket>,
 ) -> highwater::Result<()> {
-    let storage = Gated::default();
+    let storage = GatedStorage::default();
     let gate = storage.gate();
     let wal = options().open_with(storage).await?;
     gate.close();

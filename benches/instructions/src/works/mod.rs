@@ -1,29 +1,25 @@
-//! The hot paths, each as a work that can be done any number of times.
+//! The hot paths, each as a work that can be repeated any number of times.
 //!
-//! One thread runs the tasks, no timer is set. Segments are so large that no run comes to where the
-//! next one is prepared, and no ring fills: those are costs of their own, and they come in steps.
+//! One thread runs the tasks, and no timer is set. Segments are large enough that no run prepares
+//! the next one, and rings never fill, because these costs occur in steps.
 
 mod append;
 mod commit;
 mod enqueue;
 mod read;
+mod setup;
 
-use std::future::Future;
-
-use highwater::{Options, Preallocation, Wal};
-use tokio::runtime::Builder;
-
-use crate::{Failure, load::Load};
+use crate::{failure::Failure, load::Load};
 
 pub struct Work {
     pub name: &'static str,
-    /// What is counted once.
+    /// The counted operation, as text.
     pub operation: &'static str,
-    /// The N of N and 2 N.
+    /// The number of turns N; the two runs do N and 2 N.
     pub turns: u64,
     pub operations_per_turn: u64,
-    /// Whether two runs agree to a thousandth. Where two threads wake each other they don't: which of
-    /// them goes on first is the kernel's choice, and what it finds then another amount of work.
+    /// True if two runs agree within 0.1 %. If two threads wake each other, they do not agree,
+    /// because the kernel chooses which thread runs first, and the amount of work depends on it.
     pub is_exact: bool,
     run: fn(&Load) -> Result<(), Failure>,
 }
@@ -33,7 +29,8 @@ impl Work {
         if self.is_exact { 3.0 } else { 15.0 }
     }
 
-    /// Another compiler inlines otherwise.
+    /// Returns the tolerance in another environment, wider because another compiler inlines
+    /// differently.
     pub fn elsewhere_percent(&self) -> f64 {
         if self.is_exact { 12.0 } else { 30.0 }
     }
@@ -60,7 +57,7 @@ pub const WORKS: &[Work] = &[
         is_exact: false,
         ..work(
             "append_64_pool",
-            "append of 64 B, one task, a hop to the pool each",
+            "append of 64 B by one task, each through the pool",
             2_000,
             append::pool,
         )
@@ -70,7 +67,7 @@ pub const WORKS: &[Work] = &[
         operations_per_turn: append::TASKS,
         ..work(
             "append_64_pool_1024",
-            "append of 64 B, 1,024 tasks, through the pool",
+            "append of 64 B by 1,024 tasks, through the pool",
             12,
             append::many,
         )
@@ -79,35 +76,35 @@ pub const WORKS: &[Work] = &[
         operations_per_turn: append::BATCH_RECORDS,
         ..work(
             "frame_256",
-            "CRC and framing: a record of a batch of 64, 256 B each",
+            "CRC and framing of a 256 B record in a batch of 64",
             100,
             append::batch,
         )
     },
-    work("enqueue_64", "enqueue of 64 B, and its part of the write", 20_000, enqueue::small),
-    work("enqueue_256", "enqueue of 256 B, and its part of the write", 7_500, enqueue::medium),
+    work("enqueue_64", "enqueue of 64 B, with its share of the write", 20_000, enqueue::small),
+    work("enqueue_256", "enqueue of 256 B, with its share of the write", 7_500, enqueue::medium),
     work(
         "try_enqueue_64",
-        "try_enqueue of 64 B, and its part of the write",
+        "try_enqueue of 64 B, with its share of the write",
         15_000,
         enqueue::trying,
     ),
     work("commit_64_alone", "append_and_sync of 64 B on `MemoryStorage`", 10_000, commit::alone),
     work(
         "commit_64_1_waiter",
-        "the same, and 1 task woken that waits for it",
+        "append_and_sync of 64 B that wakes 1 waiting task",
         2_000,
         commit::for_one,
     ),
     work(
         "commit_64_64_waiters",
-        "the same, and 64 tasks woken that wait for it",
+        "append_and_sync of 64 B that wakes 64 waiting tasks",
         200,
         commit::for_many,
     ),
     Work {
         operations_per_turn: read::RECORDS,
-        ..work("replay_256", "a replayed record of 256 B", 8, read::replay)
+        ..work("replay_256", "replay of a record of 256 B", 8, read::replay)
     },
     Work {
         operations_per_turn: read::PIECES,
@@ -115,20 +112,12 @@ pub const WORKS: &[Work] = &[
     },
 ];
 
-/// Does a work, here.
+/// Does a work in this process.
 ///
 /// # Errors
 ///
-/// If there is no such work, or what it answered.
+/// If there is no such work, or if the work fails.
 pub fn run(name: &str, turns: &str) -> Result<(), Failure> {
-    let work = WORKS.iter().find(|work| work.name == name).ok_or("no such work")?;
+    let work = WORKS.iter().find(|work| work.name == name).ok_or("there is no such work")?;
     (work.run)(&Load::of(turns)?)
-}
-
-fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
-    Ok(Builder::new_current_thread().max_blocking_threads(1).build()?.block_on(future))
-}
-
-fn options() -> Options {
-    Wal::options().segment_bytes(64 << 20).preallocation(Preallocation::Sparse)
 }

@@ -1,14 +1,15 @@
-//! Reading: the whole of a log as records, and a sealed segment as bytes.
+//! Reading: a whole log as records, and a sealed segment as bytes.
 
 use futures::TryStreamExt;
 use highwater::{Lsn, storage::MemoryStorage};
 
-use super::{block_on, options};
-use crate::{Failure, load::Load};
+use super::setup::{block_on, options};
+use crate::{failure::Failure, load::Load};
 
 pub const RECORDS: u64 = 4_000;
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// Of 256 bytes: to its end a sealed segment is in use, what fits no frame included.
+/// The pieces of 256 bytes in a sealed segment. All its bytes count as used, even those after the
+/// last frame.
 pub const PIECES: u64 = SEGMENT_BYTES / 256;
 
 pub fn replay(load: &Load) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
-//! What people write themselves: a mutex and a file, and a `spawn_blocking` for each append.
+//! Logs as applications write them by hand: a file behind a mutex, and one `spawn_blocking` per
+//! append.
 //!
-//! A length in front of each record and no checksum: less work than any of the others does.
+//! A record has a length in front and no checksum, which is less work than in any other contender.
 
 use std::{
     fs::File,
@@ -13,8 +14,10 @@ use std::{
     time::Instant,
 };
 
-use super::{AsyncLog, Log, Replayed, Writer, one_file};
-use crate::work::Assignment;
+use crate::{
+    log::{AsyncLog, Log, Replayed, Writer},
+    work::Assignment,
+};
 
 fn framed(record: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(4 + record.len());
@@ -24,13 +27,13 @@ fn framed(record: &[u8]) -> Vec<u8> {
 }
 
 fn file(assignment: &Assignment) -> File {
-    let path = one_file(&assignment.directory);
+    let path = assignment.log_file();
     File::options().create(true).read(true).append(true).open(path).unwrap()
 }
 
 fn read(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
     let begun = Instant::now();
-    let file = File::open(one_file(&assignment.directory)).unwrap();
+    let file = File::open(assignment.log_file()).unwrap();
     let mut reader = BufReader::with_capacity(64 << 10, file);
     let (mut length, mut record) = ([0; 4], Vec::new());
     while reader.read_exact(&mut length).is_ok() {
@@ -104,9 +107,9 @@ impl AsyncLog for SpawnBlocking {
     type Ticket = ();
 
     async fn open(assignment: &Assignment) -> Self {
-        let path = one_file(&assignment.directory);
+        let path = assignment.log_file();
         let mut options = File::options();
-        // Not for appending, where the kernel would ignore positions.
+        // Without O_APPEND, because the kernel would ignore the positions of writes.
         let file = options.create(true).truncate(false).read(true).write(true).open(path).unwrap();
         let end = file.metadata().unwrap().len();
         SpawnBlocking { file: Arc::new(file), end: Arc::new(AtomicU64::new(end)) }

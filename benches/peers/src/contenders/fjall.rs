@@ -1,11 +1,14 @@
-//! fjall: the journal of an LSM tree, by way of its one public interface: keys and values.
+//! fjall: the journal of an LSM tree, through its only public interface, keys and values.
 
 use std::time::Instant;
 
 use fjall::{Config, Keyspace, Partition, PartitionCreateOptions, PersistMode};
 
-use super::{Log, Replayed, Writer, key};
-use crate::work::Assignment;
+use crate::{
+    log::{Log, Replayed, Writer},
+    records::key,
+    work::Assignment,
+};
 
 pub struct Fjall {
     keyspace: Keyspace,
@@ -33,7 +36,7 @@ impl Log for Fjall {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        // Opening reads the journal into memory; the scan is in order of keys.
+        // Opening reads the journal into memory. The scan is in key order.
         let begun = Instant::now();
         let log = Fjall::open(assignment);
         for pair in log.records.iter() {

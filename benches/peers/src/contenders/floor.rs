@@ -1,4 +1,6 @@
-//! The operating system alone: one thread, one file prepared ahead, no framing and no checksum.
+//! The floors: the operating system without a log.
+//!
+//! One thread writes into one prepared file, without framing and checksums.
 
 use std::{
     fs::File,
@@ -7,13 +9,15 @@ use std::{
     time::Instant,
 };
 
-use super::{Log, Replayed, Writer, one_file};
-use crate::work::{Assignment, Kind};
+use crate::{
+    log::{Log, Replayed, Writer},
+    work::{Assignment, Kind},
+};
 
-/// Into zero-filled space, or into reserved.
+/// Writes into zero-filled space (`ZEROED`) or into reserved space.
 pub struct Floor<const ZEROED: bool> {
     file: File,
-    /// What the file holds; writing begins anew at its end.
+    /// The file's bytes. After the last byte, writing starts over at offset 0.
     capacity: u64,
     block: usize,
 }
@@ -23,29 +27,30 @@ pub struct FloorWriter<'a> {
     capacity: u64,
     at: u64,
     buffer: Vec<u8>,
-    /// Pipelined work goes out in blocks of so many bytes, as a log with a buffer would do it.
+    /// Enqueued records are written in blocks of this size, as a log with a buffer does; 0 writes
+    /// each record at once.
     block: usize,
 }
 
 const BLOCK: usize = 64 << 10;
 
 impl<const ZEROED: bool> Log for Floor<ZEROED> {
-    const ALONE: bool = true;
+    const SINGLE_THREAD: bool = true;
     type Writer<'a> = FloorWriter<'a>;
 
     fn open(assignment: &Assignment) -> Self {
         let work = &assignment.work;
         let capacity = match work.kind {
-            // A handful of operations, which nobody measures.
+            // A few operations that are not measured.
             _ if assignment.limits.operations.is_some() => work.bytes + (1 << 20),
             Kind::Commit | Kind::OpenLoop { .. } | Kind::Mixed { .. } if work.bytes == 0 => {
                 64 << 20
             }
             _ if work.bytes == 0 => 1 << 30,
-            // A record or a block beyond.
+            // Room for one more record or block.
             _ => work.bytes + (32 << 20),
         };
-        let path = one_file(&assignment.directory);
+        let path = assignment.log_file();
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
         prepare(&file, capacity, ZEROED).unwrap();
@@ -59,7 +64,7 @@ impl<const ZEROED: bool> Log for Floor<ZEROED> {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        let file = File::open(one_file(&assignment.directory)).unwrap();
+        let file = File::open(assignment.log_file()).unwrap();
         let mut buffer = vec![0; 256 << 10];
         let (begun, mut at) = (Instant::now(), 0);
         let end = assignment.work.bytes;

@@ -1,19 +1,21 @@
-//! Highwater, with its defaults and what the command line and a work set; and with what it may do on
-//! the threads of the runtime.
+//! Highwater with its defaults, changed by the settings of the work and of the command line.
 
 use std::time::Instant;
 
 use futures::TryStreamExt;
 use highwater::{Options, Preallocation, Ticket, Wal};
 
-use super::{AsyncLog, Replayed};
-use crate::work::Assignment;
+use crate::{
+    log::{AsyncLog, Replayed},
+    work::Assignment,
+};
 
-/// `IN_PLACE`: small writes, and flushes of who waits alone, are done by the tasks themselves.
+/// With `IN_PLACE` the tasks do small writes, and the sync of a single waiter, on the runtime's
+/// threads.
 #[derive(Clone)]
 pub struct Highwater<const IN_PLACE: bool = false>(pub Wal);
 
-/// What `inline_writes` allows where tasks write themselves.
+/// The limit of `inline_writes` with `IN_PLACE`.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
 
 impl<const IN_PLACE: bool> AsyncLog for Highwater<IN_PLACE> {
@@ -66,19 +68,27 @@ impl<const IN_PLACE: bool> AsyncLog for Highwater<IN_PLACE> {
     }
 }
 
-/// `KEY=VALUE` as the command line has it.
+/// Parses settings of the form `KEY=VALUE`.
+///
+/// # Panics
+///
+/// If a key is unknown or a value is invalid.
 pub fn options(settings: &[String]) -> Options {
     let mut options = Wal::options();
     for setting in settings {
-        let (key, value) = setting.split_once('=').expect("a setting is KEY=VALUE");
-        let number = || value.parse().expect("this setting is a number");
+        let (key, value) = setting.split_once('=').expect("a setting has the form KEY=VALUE");
+        let number = || value.parse().expect("the value is a number");
         options = match key {
             "segment_bytes" => options.segment_bytes(number()),
             "ring_bytes" => options.ring_bytes(number()),
             "record_bytes_max" => options.record_bytes_max(number()),
             "inline_writes" => options.inline_writes(number()),
-            "inline_syncs" => options.inline_syncs(value.parse().expect("true or false")),
-            "recycle_segments" => options.recycle_segments(value.parse().expect("a count")),
+            "inline_syncs" => {
+                options.inline_syncs(value.parse().expect("the value is true or false"))
+            }
+            "recycle_segments" => {
+                options.recycle_segments(value.parse().expect("the value is a count"))
+            }
             "preallocation" => options.preallocation(match value {
                 "adaptive" => Preallocation::Adaptive,
                 "zero" => Preallocation::ZeroFill,
@@ -86,7 +96,7 @@ pub fn options(settings: &[String]) -> Options {
                 "sparse" => Preallocation::Sparse,
                 _ => panic!("preallocation is adaptive, zero, reserve or sparse"),
             }),
-            _ => panic!("no setting {key}"),
+            _ => panic!("there is no setting {key}"),
         };
     }
     options

@@ -1,4 +1,4 @@
-//! kaya-wal: defaults; the future of an append does its blocking I/O itself.
+//! kaya-wal with its defaults. The future of an append does blocking I/O.
 
 use std::{sync::Arc, time::Instant};
 
@@ -6,13 +6,15 @@ use kaya_core::{DurabilityMode, Lsn, SequenceNumber, WalConfig};
 use kaya_io::FileDisk;
 use kaya_wal::{WalPayload, WalWriter, recover_wal};
 
-use super::{AsyncLog, Replayed};
-use crate::work::Assignment;
+use crate::{
+    log::{AsyncLog, Replayed},
+    work::Assignment,
+};
 
 #[derive(Clone)]
 pub struct Kaya(WalWriter<FileDisk>);
 
-/// Its largest record is its default, unless a work has larger ones.
+/// Returns the defaults, with a higher record limit if the work has larger records.
 fn config(assignment: &Assignment) -> WalConfig {
     let mut config = WalConfig::default();
     let largest = crate::records::largest(assignment.work.records) as u32 + 1024;
@@ -31,7 +33,7 @@ impl AsyncLog for Kaya {
     async fn open(assignment: &Assignment) -> Self {
         let disk = Arc::new(FileDisk::new(&assignment.directory));
         let found = recover_wal(config(assignment), disk.clone()).await.unwrap();
-        // `open` alone would give out the same positions again.
+        // `open` would assign the same positions a second time.
         let next = found.last_lsn.map_or(Lsn::FIRST, Lsn::next);
         let sequence = SequenceNumber::new(found.records.len() as u64 + 1);
         Kaya(WalWriter::open_at(config(assignment), disk, next, sequence).await.unwrap())
@@ -52,7 +54,7 @@ impl AsyncLog for Kaya {
     async fn drain((): ()) {}
 
     async fn batch(&self, _records: &[Vec<u8>]) {
-        unreachable!("it has no batches");
+        unreachable!("kaya-wal has no batches");
     }
 
     async fn replay(assignment: &Assignment, each: &mut (dyn FnMut(&[u8]) + Send)) -> Replayed {

@@ -1,4 +1,4 @@
-//! okaywal: defaults, nothing to be done at a checkpoint, an entry of one chunk for each record.
+//! okaywal with its defaults: an entry with one chunk per record, and empty checkpoints.
 
 use std::{
     io,
@@ -11,8 +11,10 @@ use okaywal::{
     WriteAheadLog,
 };
 
-use super::{Log, Replayed, Writer};
-use crate::work::{Assignment, Kind};
+use crate::{
+    log::{Log, Replayed, Writer},
+    work::{Assignment, Kind},
+};
 
 pub struct OkayWal(WriteAheadLog);
 
@@ -20,10 +22,10 @@ impl Log for OkayWal {
     type Writer<'a> = &'a OkayWal;
 
     fn open(assignment: &Assignment) -> Self {
-        let keep = assignment.verify
+        let is_read_back = assignment.verify
             || matches!(assignment.work.kind, Kind::Replay | Kind::Open | Kind::Recover);
-        let log = if keep {
-            // Else it recycles what is to be read.
+        let log = if is_read_back {
+            // With the defaults it would recycle records that are read later.
             let configuration = configuration(assignment);
             configuration.open(Reader::default())
         } else {
@@ -37,7 +39,7 @@ impl Log for OkayWal {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        // Its only way to read in order is recovery.
+        // Recovery is its only way to read in order.
         let reader = Reader::default();
         let chunks = reader.chunks.clone();
         let begun = Instant::now();
@@ -55,7 +57,7 @@ impl Log for OkayWal {
     }
 }
 
-/// Without checkpoints, which would take away what is to be read.
+/// Returns a configuration without checkpoints, which would drop records that are read later.
 fn configuration(assignment: &Assignment) -> Configuration {
     let bytes = assignment.work.bytes.max(1 << 20) * 2;
     Configuration::default_for(&assignment.directory)
@@ -63,7 +65,7 @@ fn configuration(assignment: &Assignment) -> Configuration {
         .checkpoint_after_bytes(u64::MAX)
 }
 
-/// Keeps what recovery finds.
+/// Collects the chunks that recovery finds.
 #[derive(Debug, Default)]
 struct Reader {
     chunks: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -92,7 +94,7 @@ impl LogManager for Reader {
 
 impl Writer for &OkayWal {
     fn append(&mut self, _record: &[u8]) {
-        unreachable!("an entry that isn't committed is rolled back");
+        unreachable!("okaywal syncs every entry, because it rolls back uncommitted ones");
     }
 
     fn commit(&mut self, record: &[u8]) {

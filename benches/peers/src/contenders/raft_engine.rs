@@ -1,16 +1,18 @@
-//! raft-engine: defaults, a Raft group for each thread, one write for each record.
+//! raft-engine with its defaults: a Raft group per thread, and one write per record.
 
 use std::time::Instant;
 
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Config, Engine, LogBatch, MessageExt};
 
-use super::{Log, Replayed, Writer};
-use crate::work::Assignment;
+use crate::{
+    log::{Log, Replayed, Writer},
+    work::Assignment,
+};
 
 pub struct RaftEngine(Engine);
 
-/// An entry is a protobuf message that knows its index; this one has it in its first bytes.
+/// The entry type. An entry must know its index, so its first 8 bytes hold the index.
 #[derive(Clone)]
 struct Entries;
 
@@ -63,7 +65,7 @@ impl Log for RaftEngine {
 }
 
 impl GroupWriter<'_> {
-    /// The index goes in front, so the record is 8 bytes longer than anybody else's.
+    /// Adds a record, 8 bytes longer than in other contenders because of the index.
     fn add(&mut self, record: &[u8]) {
         self.entry.value.clear();
         self.entry.value.extend_from_slice(&self.next.to_le_bytes());

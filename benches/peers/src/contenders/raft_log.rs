@@ -1,5 +1,4 @@
-//! raft-log over chunked-wal: its one writer behind a mutex, which is let go while the flush that
-//! was asked for runs.
+//! raft-log over chunked-wal: its single writer behind a mutex, which is not held during a flush.
 
 use std::{
     io,
@@ -9,10 +8,12 @@ use std::{
 
 use raft_log::{Config, RaftLog, Types, api::raft_log_writer::RaftLogWriter};
 
-use super::{Log, Replayed, Writer};
-use crate::work::Assignment;
+use crate::{
+    log::{Log, Replayed, Writer},
+    work::Assignment,
+};
 
-/// With its default of waiting a millisecond for company before each flush, or without.
+/// With `WAIT` a flush first waits 1 ms for more records, which is its default.
 pub struct Raft<const WAIT: bool>(Mutex<Inner>);
 
 struct Inner {
@@ -49,9 +50,9 @@ fn open<const WAIT: bool>(assignment: &Assignment) -> RaftLog<Bytes> {
 
 impl<const WAIT: bool> Raft<WAIT> {
     fn write<'a>(&self, records: impl Iterator<Item = &'a [u8]>, sync: bool) {
-        let (done, told) = mpsc::sync_channel(1);
+        let (done, finished) = mpsc::sync_channel(1);
         self.begin(records, sync, Some(done));
-        told.recv().unwrap().unwrap();
+        finished.recv().unwrap().unwrap();
     }
 
     fn begin<'a>(
@@ -86,7 +87,7 @@ impl<const WAIT: bool> Log for Raft<WAIT> {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        // Opening reads all; what its cache doesn't keep is read again.
+        // Opening reads all records, and the scan reads those outside its cache a second time.
         let begun = Instant::now();
         let log = open::<WAIT>(assignment);
         let end = log.log_state().last().map_or(0, |last| last.1 + 1);
@@ -111,7 +112,7 @@ impl<const WAIT: bool> Writer for &Raft<WAIT> {
     }
 
     fn drain(&mut self) {
-        // Its requests are answered in order.
+        // It completes requests in order.
         self.write(std::iter::empty(), false);
     }
 

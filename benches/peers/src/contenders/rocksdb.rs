@@ -1,4 +1,4 @@
-//! RocksDB by its C interface, from the system's library: defaults, `sync` for commits.
+//! RocksDB with its defaults, through the C interface of the system's library; `sync` for commits.
 
 use std::{
     ffi::{CStr, CString, c_char, c_void},
@@ -6,8 +6,11 @@ use std::{
     time::Instant,
 };
 
-use super::{Log, Replayed, Writer, key};
-use crate::work::Assignment;
+use crate::{
+    log::{Log, Replayed, Writer},
+    records::key,
+    work::Assignment,
+};
 
 #[link(name = "rocksdb")]
 unsafe extern "C" {
@@ -66,7 +69,7 @@ pub struct BatchWriter<'a> {
 
 fn check(error: *mut c_char) {
     if !error.is_null() {
-        // SAFETY: the library leaves a string that ends with 0.
+        // SAFETY: the library returns a string that ends with 0.
         panic!("{}", unsafe { CStr::from_ptr(error) }.to_string_lossy());
     }
 }
@@ -90,7 +93,7 @@ impl Log for RocksDb {
     }
 
     fn writer(&self, lane: usize) -> BatchWriter<'_> {
-        // SAFETY: creates objects that `drop` destroys.
+        // SAFETY: the call creates objects, which `drop` destroys.
         unsafe {
             let options = [rocksdb_writeoptions_create(), rocksdb_writeoptions_create()];
             rocksdb_writeoptions_set_sync(options[1], 1);
@@ -100,7 +103,7 @@ impl Log for RocksDb {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        // Opening turns the log into a table; the scan is in order of keys.
+        // Opening turns the log into a table. The scan is in key order.
         let begun = Instant::now();
         let db = RocksDb::open(assignment);
         // SAFETY: a value is valid until the iterator moves.
@@ -132,7 +135,7 @@ impl BatchWriter<'_> {
     fn put(&mut self, record: &[u8]) {
         self.next += 1;
         let key = key(self.lane, self.next);
-        // SAFETY: the batch copies both.
+        // SAFETY: the batch copies the key and the value.
         unsafe {
             rocksdb_writebatch_put(
                 self.batch,
@@ -146,7 +149,7 @@ impl BatchWriter<'_> {
 
     fn write(&mut self, sync: bool) {
         let mut error = null_mut();
-        // SAFETY: all of them are alive.
+        // SAFETY: the database, the options and the batch are alive.
         unsafe {
             rocksdb_write(self.db.0, self.options[usize::from(sync)], self.batch, &mut error);
             rocksdb_writebatch_clear(self.batch);
@@ -176,7 +179,7 @@ impl Writer for BatchWriter<'_> {
 
 impl Drop for BatchWriter<'_> {
     fn drop(&mut self) {
-        // SAFETY: made by `writer`, used by nobody else.
+        // SAFETY: `writer` created them, and only this value uses them.
         unsafe {
             self.options.iter().for_each(|options| rocksdb_writeoptions_destroy(*options));
             rocksdb_writebatch_destroy(self.batch);

@@ -1,5 +1,5 @@
-//! SQLite in WAL mode: one connection behind a mutex, since it has one writer at a time; a
-//! transaction for each record.
+//! SQLite in WAL mode: one connection behind a mutex, because it allows one writer at a time, and
+//! one transaction per record.
 
 use std::{
     path::Path,
@@ -9,8 +9,10 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{Log, Replayed, Writer, one_file};
-use crate::work::{Assignment, Kind};
+use crate::{
+    log::{Log, Replayed, Writer},
+    work::{Assignment, Kind},
+};
 
 pub struct Sqlite(Mutex<Connection>);
 
@@ -27,10 +29,10 @@ impl Log for Sqlite {
     type Writer<'a> = &'a Sqlite;
 
     fn open(assignment: &Assignment) -> Self {
-        // In WAL mode NORMAL doesn't sync at commit, FULL does.
+        // In WAL mode FULL syncs at each commit, and NORMAL does not.
         let unsynced = matches!(assignment.work.kind, Kind::Append | Kind::Enqueue);
         let synchronous = if unsynced { "NORMAL" } else { "FULL" };
-        Sqlite(Mutex::new(connect(&one_file(&assignment.directory), synchronous)))
+        Sqlite(Mutex::new(connect(&assignment.log_file(), synchronous)))
     }
 
     fn writer(&self, _lane: usize) -> &Sqlite {
@@ -38,7 +40,7 @@ impl Log for Sqlite {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        let connection = connect(&one_file(&assignment.directory), "FULL");
+        let connection = connect(&assignment.log_file(), "FULL");
         let begun = Instant::now();
         let mut select = connection.prepare("SELECT record FROM log ORDER BY id").unwrap();
         let mut rows = select.query(()).unwrap();

@@ -1,11 +1,13 @@
-//! wal-db: one file, opened with defaults, shared by threads.
+//! wal-db with its defaults: one file that all threads share.
 
 use std::time::Instant;
 
 use wal_db::Wal;
 
-use super::{Log, Replayed, Writer, one_file};
-use crate::work::Assignment;
+use crate::{
+    log::{Log, Replayed, Writer},
+    work::Assignment,
+};
 
 pub struct WalDb(Wal);
 
@@ -13,7 +15,7 @@ impl Log for WalDb {
     type Writer<'a> = &'a WalDb;
 
     fn open(assignment: &Assignment) -> Self {
-        WalDb(Wal::open(one_file(&assignment.directory)).unwrap())
+        WalDb(Wal::open(assignment.log_file()).unwrap())
     }
 
     fn writer(&self, _lane: usize) -> &WalDb {
@@ -21,7 +23,7 @@ impl Log for WalDb {
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
-        // Its `iter` alone: opening has read the file once already.
+        // Only `iter` is timed, because opening has read the file before.
         let log = WalDb::open(assignment);
         let begun = Instant::now();
         for entry in log.0.iter().unwrap() {

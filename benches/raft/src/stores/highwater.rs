@@ -1,13 +1,10 @@
-//! Highwater, with its defaults.
+//! Highwater with its defaults.
 
 use std::{io, path::Path};
 
 use highwater_openraft::LogStore;
 
-use crate::{
-    cluster::Types,
-    stores::{Medium, Written},
-};
+use crate::types::{Medium, Types, Written};
 
 pub(crate) struct HighwaterMedium(LogStore<Types>);
 

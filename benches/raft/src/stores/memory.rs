@@ -1,4 +1,4 @@
-//! A map: what openraft itself takes, without a log.
+//! A map in memory, without a log. It shows the cost of openraft itself.
 
 use std::{
     collections::BTreeMap,
@@ -15,23 +15,20 @@ use openraft::{
     type_config::alias::{EntryOf, LogIdOf, VoteOf},
 };
 
-use crate::{
-    cluster::Types,
-    stores::{Medium, Written},
-};
+use crate::types::{Medium, Types, Written};
 
 #[derive(Clone, Default)]
-pub(crate) struct MemoryStore(Arc<Mutex<State>>);
+pub(crate) struct MemoryStore(Arc<Mutex<MemoryState>>);
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     entries: BTreeMap<u64, EntryOf<Types>>,
     purged: Option<LogIdOf<Types>>,
     vote: Option<VoteOf<Types>>,
 }
 
 impl MemoryStore {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

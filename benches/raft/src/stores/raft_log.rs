@@ -1,4 +1,5 @@
-//! `raft-log`, as its own users embed it: a mutex, and the flush's callback as openraft's.
+//! raft-log, embedded as its own users do: behind a mutex, with openraft's callback as the callback
+//! of a flush.
 
 use std::{
     fmt::Debug,
@@ -17,16 +18,13 @@ use openraft::{
 use raft_log::{Callback, Config, RaftLog, api::raft_log_writer::RaftLogWriter};
 use tokio::sync::oneshot;
 
-use crate::{
-    cluster::Types,
-    stores::{Medium, Written},
-};
+use crate::types::{Medium, Types, Written};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct LogTypes;
 
 impl raft_log::Types for LogTypes {
-    /// Term and node of the leader, then the index.
+    /// The leader's term and node, and the index.
     type LogId = ((u64, u64), u64);
     type LogPayload = Vec<u8>;
     type Vote = ((u64, u64), u64);
@@ -51,33 +49,33 @@ impl Callback for Completion {
     fn send(self, outcome: Result<(), io::Error>) {
         match self {
             Completion::Append(callback) => callback.io_completed(outcome),
-            Completion::Vote(waits) => drop(waits.send(outcome)),
+            Completion::Vote(sender) => drop(sender.send(outcome)),
         }
     }
 }
 
 #[derive(Clone)]
-pub(crate) struct Store(Arc<Mutex<State>>);
+pub(crate) struct RaftLogStore(Arc<Mutex<RaftLogState>>);
 
-struct State {
+struct RaftLogState {
     log: RaftLog<LogTypes>,
-    /// As openraft has them. This store is never opened a second time.
+    /// openraft's values, kept in memory because the bench never reopens a store.
     vote: Option<VoteOf<Types>>,
     last: Option<LogIdOf<Types>>,
     purged: Option<LogIdOf<Types>>,
 }
 
-impl Store {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl RaftLogStore {
+    fn state(&self) -> MutexGuard<'_, RaftLogState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub(crate) struct RaftLogMedium(Store);
+pub(crate) struct RaftLogMedium(RaftLogStore);
 
 impl Medium for RaftLogMedium {
-    type Store = Store;
-    /// How long a flush waits for more; `None` is its default.
+    type Store = RaftLogStore;
+    /// The time that a flush waits for more entries; `None` is raft-log's default.
     type Options = Option<Duration>;
 
     async fn open(at: &Path, wait: &Option<Duration>) -> io::Result<Self> {
@@ -85,11 +83,11 @@ impl Medium for RaftLogMedium {
         let mut config = Config::new(at.display());
         config.wal.flush_batch_wait = *wait;
         let log = RaftLog::open(Arc::new(config))?;
-        let state = State { log, vote: None, last: None, purged: None };
-        Ok(RaftLogMedium(Store(Arc::new(Mutex::new(state)))))
+        let state = RaftLogState { log, vote: None, last: None, purged: None };
+        Ok(RaftLogMedium(RaftLogStore(Arc::new(Mutex::new(state)))))
     }
 
-    fn store(&self) -> Store {
+    fn store(&self) -> RaftLogStore {
         self.0.clone()
     }
 
@@ -104,7 +102,7 @@ fn id(id: &LogIdOf<Types>) -> ((u64, u64), u64) {
     ((leader.term, leader.node_id), id.index)
 }
 
-impl RaftLogReader<Types> for Store {
+impl RaftLogReader<Types> for RaftLogStore {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<EntryOf<Types>>>
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -131,7 +129,7 @@ impl RaftLogReader<Types> for Store {
     }
 }
 
-impl RaftLogStorage<Types> for Store {
+impl RaftLogStorage<Types> for RaftLogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
@@ -144,13 +142,13 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_vote(&mut self, vote: &VoteOf<Types>) -> io::Result<()> {
-        let (waits, saved) = oneshot::channel();
+        let (sender, saved) = oneshot::channel();
         {
             let mut state = self.state();
             let leader = vote.leader_id;
             let saved = ((leader.term, leader.node_id), u64::from(vote.committed));
             state.log.save_vote(saved)?;
-            state.log.flush(true, Some(Completion::Vote(waits)))?;
+            state.log.flush(true, Some(Completion::Vote(sender)))?;
             state.vote = Some(*vote);
         }
         saved.await.map_err(io::Error::other)?

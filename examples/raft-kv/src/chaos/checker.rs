@@ -1,20 +1,22 @@
-//! Whether a history is linearizable: whether each operation can be given one moment between its
-//! beginning and its end so that, in the order of these moments, all answers are right.
+//! Checks that a history is linearizable.
 //!
-//! The search is that of Wing and Gong with Lowe's memory of what was tried. Keys are independent of
-//! each other, so each is judged by itself.
+//! A history is linearizable if each operation can take effect at one moment between its beginning
+//! and its end, so that all outcomes are correct in the order of these moments. The search is by
+//! Wing and Gong, with Lowe's cache of visited states. Keys are independent, so each key is checked
+//! separately.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::chaos::history::{Action, Operation, Outcome};
 
-/// So many states of one key's search are kept. Beyond it there is no verdict.
+/// The most states in the search of one key. Above it the key is undecided.
 const STATES_MAX: usize = 1_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
     Linearizable,
-    /// No order is right. The operation is one that none of the longest orders found could hold.
+    /// No order is correct. `stuck_at` is an operation that did not fit into one of the longest
+    /// orders.
     Violation {
         key: String,
         stuck_at: Operation,
@@ -34,25 +36,25 @@ pub(crate) fn judge(history: &[Operation]) -> Vec<Judgement> {
     keys.into_iter().map(judge).collect()
 }
 
-/// A value as a number: 0 is that there is none.
+/// The number of a value; 0 means that there is no value.
 type Value = u32;
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum Transition {
     Read(Value),
     Put(Value),
     Cas { expected: Value, value: Value },
     Mismatch { expected: Value, found: Value },
 }
 
-impl Step {
-    /// The value after it, if its answer is right on this value.
+impl Transition {
+    /// Returns the value after the step, if the step's outcome is correct for the current value.
     fn apply(self, current: Value) -> Option<Value> {
         match self {
-            Step::Read(value) => (current == value).then_some(current),
-            Step::Put(value) => Some(value),
-            Step::Cas { expected, value } => (current == expected).then_some(value),
-            Step::Mismatch { expected, found } => {
+            Transition::Read(value) => (current == value).then_some(current),
+            Transition::Put(value) => Some(value),
+            Transition::Cas { expected, value } => (current == expected).then_some(value),
+            Transition::Mismatch { expected, found } => {
                 (current == found && found != expected).then_some(current)
             }
         }
@@ -62,20 +64,22 @@ impl Step {
 fn judge_key(key: &str, operations: &[&Operation]) -> Judgement {
     let operations = relevant(operations);
     let mut values = HashMap::new();
-    let steps: Vec<Step> =
-        operations.iter().map(|operation| step(operation, &mut values)).collect();
-    match Search::new(&operations, steps).run() {
-        Found::Order => Judgement::Linearizable,
-        Found::None { stuck_at } => {
+    let transitions: Vec<Transition> =
+        operations.iter().map(|operation| transition(operation, &mut values)).collect();
+    match Search::new(&operations, transitions).run() {
+        SearchResult::Order => Judgement::Linearizable,
+        SearchResult::NoOrder { stuck_at } => {
             Judgement::Violation { key: key.to_owned(), stuck_at: operations[stuck_at].clone() }
         }
-        Found::TooMuch => Judgement::Undecided { key: key.to_owned() },
+        SearchResult::TooLarge => Judgement::Undecided { key: key.to_owned() },
     }
 }
 
-/// Without the unknown operations that can't matter: reads, and writes of a value that nothing else
-/// has seen or asked for. Such a write may as well never have happened: if an order with it is right,
-/// the one without it is, since nothing between it and the next write looked at the value.
+/// Removes the unknown operations that cannot matter: reads, and writes of a value that no other
+/// operation has seen or expected.
+///
+/// If an order with such a write is correct, it is also correct without the write, because no
+/// operation before the next write depends on the value.
 fn relevant<'a>(operations: &[&'a Operation]) -> Vec<&'a Operation> {
     let mut seen: HashMap<&str, u32> = HashMap::new();
     for operation in operations {
@@ -102,7 +106,7 @@ fn relevant<'a>(operations: &[&'a Operation]) -> Vec<&'a Operation> {
     operations.iter().copied().filter(matters).collect()
 }
 
-fn step<'a>(operation: &'a Operation, values: &mut HashMap<&'a str, Value>) -> Step {
+fn transition<'a>(operation: &'a Operation, values: &mut HashMap<&'a str, Value>) -> Transition {
     let mut number = |value: Option<&'a String>| match value {
         None => 0,
         Some(value) => {
@@ -111,30 +115,32 @@ fn step<'a>(operation: &'a Operation, values: &mut HashMap<&'a str, Value>) -> S
         }
     };
     match (&operation.action, &operation.outcome) {
-        (Action::Get, Outcome::Read(value)) => Step::Read(number(value.as_ref())),
-        (Action::Put(value), _) => Step::Put(number(Some(value))),
-        (Action::Cas { expected, .. }, Outcome::Mismatch(found)) => {
-            Step::Mismatch { expected: number(expected.as_ref()), found: number(found.as_ref()) }
-        }
+        (Action::Get, Outcome::Read(value)) => Transition::Read(number(value.as_ref())),
+        (Action::Put(value), _) => Transition::Put(number(Some(value))),
+        (Action::Cas { expected, .. }, Outcome::Mismatch(found)) => Transition::Mismatch {
+            expected: number(expected.as_ref()),
+            found: number(found.as_ref()),
+        },
         (Action::Cas { expected, value }, _) => {
-            Step::Cas { expected: number(expected.as_ref()), value: number(Some(value)) }
+            Transition::Cas { expected: number(expected.as_ref()), value: number(Some(value)) }
         }
-        (Action::Get, outcome) => unreachable!("a get has no outcome {outcome:?}"),
+        (Action::Get, outcome) => unreachable!("the outcome {outcome:?} does not belong to a get"),
     }
 }
 
-enum Found {
+enum SearchResult {
     Order,
-    None { stuck_at: usize },
-    TooMuch,
+    NoOrder { stuck_at: usize },
+    TooLarge,
 }
 
-/// The beginnings and ends that are not yet in the order, as a list that is linked both ways: taking an
-/// operation out and putting it back are then one step each.
+/// The search, with the events that are not yet in the order.
+///
+/// The events are a doubly linked list, so an operation is removed and put back in constant time.
 struct Search {
-    steps: Vec<Step>,
+    transitions: Vec<Transition>,
     events: Vec<Event>,
-    /// The event behind each, and before it; the last index is the list's head.
+    /// The next and the previous event of each event. The last index is the head of the list.
     next: Vec<usize>,
     previous: Vec<usize>,
     ends_left: usize,
@@ -143,13 +149,13 @@ struct Search {
 #[derive(Clone, Copy, Debug)]
 struct Event {
     operation: usize,
-    /// Of a beginning: where its end is, if it has one.
+    /// For a beginning: the index of its end, if there is one.
     end: Option<usize>,
     is_end: bool,
 }
 
 impl Search {
-    fn new(operations: &[&Operation], steps: Vec<Step>) -> Self {
+    fn new(operations: &[&Operation], transitions: Vec<Transition>) -> Self {
         let mut times = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
             times.push((operation.begin, false, index));
@@ -157,7 +163,7 @@ impl Search {
                 times.push((operation.end, true, index));
             }
         }
-        // At the same time a beginning comes first: the two may overlap.
+        // At equal times a beginning sorts before an end, because the two operations may overlap.
         times.sort();
         let mut ends = HashMap::new();
         for (position, (_, is_end, operation)) in times.iter().enumerate() {
@@ -173,12 +179,12 @@ impl Search {
         let count = events.len();
         let next = (1..=count).chain([0]).collect();
         let previous = [count].into_iter().chain(0..count).collect();
-        Search { steps, events, next, previous, ends_left: ends.len() }
+        Search { transitions, events, next, previous, ends_left: ends.len() }
     }
 
-    fn run(mut self) -> Found {
+    fn run(mut self) -> SearchResult {
         let head = self.events.len();
-        let mut done = vec![0u64; self.steps.len().div_ceil(64)];
+        let mut done = vec![0u64; self.transitions.len().div_ceil(64)];
         let mut tried: HashSet<(Box<[u64]>, Value)> = HashSet::new();
         let mut order: Vec<(usize, Value)> = Vec::new();
         let (mut best, mut stuck_at) = (0, 0);
@@ -188,11 +194,11 @@ impl Search {
             let event = self.events[at];
             if !event.is_end {
                 let bit = 1u64 << (event.operation % 64);
-                if let Some(value) = self.steps[event.operation].apply(current) {
+                if let Some(value) = self.transitions[event.operation].apply(current) {
                     done[event.operation / 64] |= bit;
                     if tried.insert((done.clone().into(), value)) {
                         if tried.len() > STATES_MAX {
-                            return Found::TooMuch;
+                            return SearchResult::TooLarge;
                         }
                         order.push((at, current));
                         self.take(at);
@@ -205,18 +211,20 @@ impl Search {
                 at = self.next[at];
                 continue;
             }
-            // This operation has ended, and is not in the order: what was chosen before is wrong.
+            // This operation has ended without being in the order, so an earlier choice was wrong.
             if order.len() >= best {
                 (best, stuck_at) = (order.len(), event.operation);
             }
-            let Some((last, before)) = order.pop() else { return Found::None { stuck_at } };
+            let Some((last, before)) = order.pop() else {
+                return SearchResult::NoOrder { stuck_at };
+            };
             let operation = self.events[last].operation;
             done[operation / 64] &= !(1 << (operation % 64));
             current = before;
             self.put_back(last);
             at = self.next[last];
         }
-        Found::Order
+        SearchResult::Order
     }
 
     fn take(&mut self, begin: usize) {
@@ -227,7 +235,8 @@ impl Search {
         }
     }
 
-    /// In the opposite order of `take`: a link that was taken out still knows its neighbours.
+    /// Reverts `take`, in the opposite order, because a removed event still has its neighbours'
+    /// indexes.
     fn put_back(&mut self, begin: usize) {
         if let Some(end) = self.events[begin].end {
             self.link(end);

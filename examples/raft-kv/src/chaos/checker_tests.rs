@@ -1,4 +1,4 @@
-//! Histories whose verdict is known, and small ones against trying every order.
+//! Tests with known verdicts, and random small histories compared with trying every order.
 
 use std::time::Duration;
 
@@ -35,15 +35,15 @@ fn is_linearizable(history: &[Operation]) -> bool {
 }
 
 #[test]
-fn good_histories_are_good() {
+fn judge_linearizable_histories_passes() {
     let written = Outcome::Written;
     let mismatch = |found: &str| Outcome::Mismatch(value(found));
     let histories = [
         vec![],
         vec![get(0, 1, "-"), put(2, 3, "a"), get(4, 5, "a")],
-        // Two writes at once: either may be the last.
+        // Two concurrent writes: either may be the last.
         vec![put(0, 10, "a"), put(0, 10, "b"), get(11, 12, "a"), get(13, 14, "a")],
-        // A read beside a write sees the one or the other.
+        // A read during a write sees the old or the new value.
         vec![put(0, 1, "a"), put(2, 10, "b"), get(3, 4, "a"), get(5, 6, "b")],
         vec![cas(0, 1, "-", "a", written.clone()), cas(2, 3, "-", "b", mismatch("a"))],
         // An unknown write that takes effect late, and one that never does.
@@ -57,26 +57,29 @@ fn good_histories_are_good() {
 }
 
 #[test]
-fn bad_histories_are_bad() {
+fn judge_other_histories_finds_violations() {
     let written = || Outcome::Written;
     let mismatch = |found: &str| Outcome::Mismatch(value(found));
     let histories = [
         ("an acknowledged write is lost", vec![put(0, 1, "a"), get(2, 3, "-")]),
         ("a read is stale", vec![put(0, 1, "a"), put(2, 3, "b"), get(4, 5, "a")]),
-        ("nobody wrote it", vec![put(0, 1, "a"), get(2, 3, "c")]),
+        ("a value was read that was never written", vec![put(0, 1, "a"), get(2, 3, "c")]),
         (
-            "a read goes back behind another",
+            "a read returns an older value than the read before it",
             vec![put(0, 1, "a"), put(2, 20, "b"), get(3, 4, "b"), get(5, 6, "a")],
         ),
         (
-            "two compare-and-sets of one value",
+            "two compare-and-sets replaced the same value",
             vec![cas(0, 5, "-", "a", written()), cas(0, 5, "-", "b", written())],
         ),
         (
             "a put was applied twice",
             vec![put(0, 1, "a"), put(2, 3, "b"), get(4, 5, "b"), get(6, 7, "a")],
         ),
-        ("a mismatch on what it expected", vec![cas(0, 1, "-", "a", mismatch("-"))]),
+        (
+            "a mismatch although the value was the expected one",
+            vec![cas(0, 1, "-", "a", mismatch("-"))],
+        ),
         (
             "a mismatch with the wrong value",
             vec![put(0, 1, "a"), cas(2, 3, "x", "b", mismatch("y"))],
@@ -85,15 +88,15 @@ fn bad_histories_are_bad() {
             "an unknown write took effect and was undone",
             vec![put(0, 1, "a"), unknown(put(2, 3, "b")), get(4, 5, "b"), get(6, 7, "a")],
         ),
-        ("it was read before it was written", vec![get(0, 1, "a"), unknown(put(2, 3, "a"))]),
+        ("a value was read before it was written", vec![get(0, 1, "a"), unknown(put(2, 3, "a"))]),
     ];
-    for (what, history) in histories {
-        assert!(!is_linearizable(&history), "{what}");
+    for (name, history) in histories {
+        assert!(!is_linearizable(&history), "{name}");
     }
 }
 
 #[test]
-fn keys_are_judged_by_themselves() {
+fn judge_checks_keys_separately() {
     let mut other = get(2, 3, "-");
     other.key = "other".into();
     let history = [put(0, 1, "a"), other, get(4, 5, "-")];
@@ -104,7 +107,7 @@ fn keys_are_judged_by_themselves() {
         if key == "k" && *stuck_at == history[2]));
 }
 
-/// By trying every order, of every choice of unknown operations.
+/// Tries every order, with every selection of the unknown operations.
 fn has_an_order(operations: &[Operation], current: &Option<String>) -> bool {
     if operations.iter().all(|operation| operation.outcome == Outcome::Unknown) {
         return true;
@@ -132,7 +135,7 @@ fn has_an_order(operations: &[Operation], current: &Option<String>) -> bool {
 }
 
 #[test]
-fn small_histories_get_the_verdict_of_trying_every_order() {
+fn judge_random_histories_matches_brute_force() {
     let (mut good, mut bad) = (0, 0);
     for seed in 0..6_000 {
         let mut random = Random::new(seed);
@@ -156,12 +159,12 @@ fn small_histories_get_the_verdict_of_trying_every_order() {
         assert_eq!(is_linearizable(&history), expected, "seed {seed}: {history:#?}");
         *(if expected { &mut good } else { &mut bad }) += 1;
     }
-    assert!(good > 500 && bad > 500, "{good} good and {bad} bad ones");
+    assert!(good > 500 && bad > 500, "{good} linearizable and {bad} other histories");
 }
 
 #[test]
-fn a_long_history_of_many_clients_is_judged() {
-    // Twelve clients at once for a long time, with an unknown write now and then.
+fn judge_long_history_of_12_clients_ends() {
+    // Many concurrent operations, with some unknown writes.
     let mut random = Random::new(7);
     let mut history = Vec::new();
     let mut current = "-".to_owned();

@@ -1,6 +1,9 @@
-//! What the clients did and were told.
+//! The operations of the clients, with their outcomes.
 
 use std::{fmt, time::Duration};
+
+/// The clients with this ID and above read all keys at the end.
+pub(crate) const FINAL_READERS: u64 = 1_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -11,16 +14,17 @@ pub(crate) enum Action {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Of a get.
+    /// A get returned this value.
     Read(Option<String>),
-    /// A put, or a compare-and-set that found what it expected.
+    /// A put or compare-and-set was applied.
     Written,
+    /// A compare-and-set found this value instead of the expected one.
     Mismatch(Option<String>),
-    /// No answer in time. A write may take effect at any time after its beginning, or never.
+    /// No reply in time. A write may take effect at any time after its beginning, or never.
     Unknown,
 }
 
-/// One operation on one key, with the times of one clock.
+/// One operation on one key. All operations use the same clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Operation {
     pub(crate) client: u64,

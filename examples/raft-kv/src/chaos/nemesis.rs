@@ -1,42 +1,48 @@
-//! What goes wrong, and how it is put right again.
+//! The faults, and their repair.
 
 use std::{collections::BTreeMap, ffi::OsString, io, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::{
     chaos::proxy::{Condition, Link},
-    client::Client,
+    client::{Client, send_once},
     cluster::{NodeProcess, field, wait_for},
-    protocol::Ask,
+    protocol::Request,
     random::Random,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Fault {
-    /// SIGKILL of a node, mostly of the leader
+    /// Kill one node (SIGKILL), mostly the leader
     KillOne,
-    /// SIGKILL of all nodes at one moment
+    /// Kill all nodes at the same time (SIGKILL)
     KillAll,
-    /// SIGSTOP of a node, mostly of the leader
+    /// Stop one node for a while (SIGSTOP), mostly the leader
     Pause,
-    /// Links are cut: those of a node, those to it, or those between two
+    /// Make the disk of one node hang for a while, mostly that of the leader
+    Freeze,
+    /// Cut links: all links of a node, the links from a node, or the links between two nodes
     Partition,
-    /// Links are slow
+    /// Slow down all links
     Delay,
-    /// The leader is told to hand over
+    /// Transfer the leadership
     Transfer,
-    /// Every node makes a snapshot and purges its log
+    /// Let every node take a snapshot and purge its log
     Compact,
-    /// A node is removed from the cluster, and added again
+    /// Remove a node from the cluster and add it again
     Membership,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 8] = [
+    pub(crate) const ALL: [Fault; 9] = [
         Fault::KillOne,
         Fault::KillAll,
         Fault::Pause,
+        Fault::Freeze,
         Fault::Partition,
         Fault::Delay,
         Fault::Transfer,
@@ -51,40 +57,76 @@ pub(crate) struct Nemesis {
     pub(crate) random: Random,
     pub(crate) power_cuts: bool,
     pub(crate) counts: BTreeMap<Fault, u32>,
+    /// The longest time from a frozen disk to a leader with another disk.
+    pub(crate) longest_change: Duration,
+    /// The number of acknowledged writes.
+    pub(crate) progress: watch::Receiver<u64>,
 }
 
+/// The acknowledged writes between two faults, so that each fault can lose an acknowledged write.
+const WRITES_BETWEEN: u64 = 30;
+
+/// The time in which another node leads after the leader's disk was frozen. It takes 0.4 s to see
+/// the stall, and an election of 0.6 to 1.2 s if the transfer fails. The rest is for slow machines.
+const NEW_LEADER_WITHIN: Duration = Duration::from_secs(15);
+
 impl Nemesis {
-    /// One fault after the other until `deadline`, each of `faults` before any comes again. Ends with
-    /// everything put right, or with why it can't be.
-    pub(crate) async fn rage(&mut self, faults: &[Fault], deadline: Instant) -> io::Result<()> {
+    /// Injects one fault after the other until `deadline`, and repairs each.
+    ///
+    /// The order is random, but all of `faults` are used before one is repeated. Each fault waits
+    /// for progress of the cluster. The first `count_min` faults may wait until `last_deadline`.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster cannot be repaired.
+    pub(crate) async fn inject_faults(
+        &mut self,
+        faults: &[Fault],
+        count_min: u32,
+        deadline: Instant,
+        last_deadline: Instant,
+    ) -> io::Result<()> {
         let mut round = Vec::new();
-        while Instant::now() < deadline {
+        for number in 0.. {
+            let until = if number < count_min { last_deadline } else { deadline };
+            if Instant::now() >= until || !self.wait_for_progress(until).await {
+                break;
+            }
             if round.is_empty() {
                 round = faults.to_vec();
             }
             let fault = round.swap_remove(self.random.below(round.len() as u64) as usize);
             *self.counts.entry(fault).or_default() += 1;
-            tracing::info!(?fault, "something goes wrong");
-            self.strike(fault).await?;
-            // Long enough for another leader, or just not.
+            tracing::info!(?fault, "injecting a fault");
+            self.inject(fault).await?;
+            // Long enough for an election, or not quite.
             let most_ms = self.random.pick(&[400, 3_000]);
-            self.pause(100, most_ms).await;
-            self.put_right()?;
+            self.sleep_random(100, most_ms).await;
+            self.thaw().await;
+            self.repair()?;
             if fault == Fault::Membership {
-                let _ = self.full_membership(Duration::from_secs(5)).await;
+                let _ = self.restore_membership(Duration::from_secs(5)).await;
             }
             self.check_alive()?;
-            self.pause(200, 1_000).await;
+            self.sleep_random(200, 1_000).await;
         }
         Ok(())
     }
 
-    async fn pause(&mut self, least_ms: u64, most_ms: u64) {
+    /// Waits until the cluster has acknowledged [`WRITES_BETWEEN`] more writes. Returns `false` at
+    /// `until`.
+    async fn wait_for_progress(&mut self, until: Instant) -> bool {
+        let wanted = *self.progress.borrow_and_update() + WRITES_BETWEEN;
+        let more = self.progress.wait_for(|count| *count >= wanted);
+        matches!(timeout_at(until, more).await, Ok(Ok(_)))
+    }
+
+    async fn sleep_random(&mut self, least_ms: u64, most_ms: u64) {
         let ms = least_ms + self.random.below(most_ms - least_ms);
         sleep(Duration::from_millis(ms)).await;
     }
 
-    async fn strike(&mut self, fault: Fault) -> io::Result<()> {
+    async fn inject(&mut self, fault: Fault) -> io::Result<()> {
         match fault {
             Fault::KillOne => {
                 let victim = self.victim().await;
@@ -98,6 +140,7 @@ impl Nemesis {
                 let victim = self.victim().await;
                 self.nodes[victim].pause()?;
             }
+            Fault::Freeze => self.freeze().await?,
             Fault::Partition => self.partition().await,
             Fault::Delay => {
                 for link in &self.links {
@@ -107,17 +150,52 @@ impl Nemesis {
             }
             Fault::Transfer => {
                 let to = self.random.pick(&self.nodes.iter().map(|n| n.id).collect::<Vec<_>>());
-                self.ask(Ask::Lead(to)).await;
+                self.send(Request::Lead(to)).await;
             }
             Fault::Compact => self.compact().await,
             Fault::Membership => {
                 let out = self.random.below(self.nodes.len() as u64) as usize;
                 let ids = self.nodes.iter().map(|node| node.id);
                 let rest = ids.enumerate().filter(|(at, _)| *at != out).map(|(_, id)| id);
-                self.ask(Ask::Members(rest.collect())).await;
+                self.send(Request::Members(rest.collect())).await;
             }
         }
         Ok(())
+    }
+
+    /// Freezes the disk of a node. If it is the leader's, waits until another node leads.
+    ///
+    /// # Errors
+    ///
+    /// If no other node becomes the leader in time.
+    async fn freeze(&mut self) -> io::Result<()> {
+        let victim = self.victim().await;
+        let (id, address) = (self.nodes[victim].id, self.nodes[victim].addresses.clients.clone());
+        let frozen = send_once(&address, &Request::Freeze, Duration::from_secs(2)).await;
+        tracing::info!(id, ?frozen, "froze the disk");
+        let began = Instant::now();
+        let others: Vec<_> =
+            self.addresses().into_iter().filter(|other| *other != address).collect();
+        let is_led_by_another = |status: &str| {
+            let leader = field(status, "leader");
+            leader != "-" && leader != id.to_string()
+        };
+        let count = others.len();
+        let led = wait_for(&others, count, NEW_LEADER_WITHIN, is_led_by_another).await;
+        led.map_err(|_| {
+            let reason = format!("no other node leads although the disk of node {id} hangs");
+            io::Error::new(io::ErrorKind::TimedOut, reason)
+        })?;
+        self.longest_change = self.longest_change.max(began.elapsed());
+        tracing::info!(id, elapsed = ?began.elapsed(), "another node leads");
+        Ok(())
+    }
+
+    /// Lets all disks work again. A node that was frozen continues without a restart.
+    async fn thaw(&self) {
+        for address in self.addresses() {
+            let _ = send_once(&address, &Request::Thaw, Duration::from_secs(2)).await;
+        }
     }
 
     async fn partition(&mut self) {
@@ -138,16 +216,16 @@ impl Nemesis {
     }
 
     async fn compact(&mut self) {
-        for ask in [Ask::Snapshot, Ask::Purge] {
+        for request in [Request::Snapshot, Request::Purge] {
             for node in &self.nodes {
-                let patience = Duration::from_secs(1);
-                let _ = crate::client::ask_node(&node.addresses.clients, &ask, patience).await;
+                let time_limit = Duration::from_secs(1);
+                let _ = send_once(&node.addresses.clients, &request, time_limit).await;
             }
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// The leader in two of three cases, if there is one.
+    /// Returns the index of the leader in 2 of 3 cases, or else of a random node.
     async fn victim(&mut self) -> usize {
         let any = self.random.below(self.nodes.len() as u64) as usize;
         if self.random.below(3) == 0 {
@@ -163,16 +241,16 @@ impl Nemesis {
         self.nodes.iter().map(|node| node.addresses.clients.clone()).collect()
     }
 
-    async fn ask(&mut self, ask: Ask) {
+    async fn send(&mut self, request: Request) {
         let mut client = Client::new(self.addresses(), 0);
-        // It may fail, as anything may here.
-        if let Err(error) = client.ask(&ask, Duration::from_secs(2)).await {
-            tracing::info!(%ask, %error, "not done");
+        // The request may fail because of an earlier fault.
+        if let Err(error) = client.send(&request, Duration::from_secs(2)).await {
+            tracing::info!(%request, %error, "the request failed");
         }
     }
 
-    /// Ends what is wrong with processes and links.
-    pub(crate) fn put_right(&mut self) -> io::Result<()> {
+    /// Opens all links, and resumes or restarts all nodes.
+    pub(crate) fn repair(&mut self) -> io::Result<()> {
         for link in &self.links {
             link.set(Condition::Open);
         }
@@ -189,26 +267,26 @@ impl Nemesis {
         Ok(())
     }
 
-    /// All nodes vote.
-    pub(crate) async fn full_membership(&mut self, within: Duration) -> io::Result<()> {
+    /// Makes all nodes voters.
+    pub(crate) async fn restore_membership(&mut self, within: Duration) -> io::Result<()> {
         let mut client = Client::new(self.addresses(), 0);
         let deadline = Instant::now() + within;
         let ids: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
         for node in &self.nodes {
-            let learn = Ask::Learn(node.id, node.addresses.clone());
-            client.ask(&learn, deadline.saturating_duration_since(Instant::now())).await?;
+            let learn = Request::Learn(node.id, node.addresses.clone());
+            client.send(&learn, deadline.saturating_duration_since(Instant::now())).await?;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        client.ask(&Ask::Members(ids), left).await?;
+        client.send(&Request::Members(ids), left).await?;
         Ok(())
     }
 
-    /// A node that has ended and wasn't killed has found something that it can't go on with.
+    /// Checks that no node has ended by itself, which it does after a failure.
     pub(crate) fn check_alive(&mut self) -> io::Result<()> {
         for node in &mut self.nodes {
             if let Some(status) = node.ended() {
-                let what = format!("node {} ended by itself: {status}", node.id);
-                return Err(io::Error::other(what));
+                let message = format!("node {} ended by itself: {status}", node.id);
+                return Err(io::Error::other(message));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The links between the nodes: a proxy in front of each, which can hold bytes back.
+//! Proxies on the links between nodes, which can delay or stop the bytes.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use tokio::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Open,
-    /// Bytes arrive so much later.
+    /// Bytes arrive after this delay.
     Slow(Duration),
-    /// Nothing arrives. What was sent by then arrives when the link opens again.
+    /// Nothing arrives. Bytes that were sent arrive when the link opens again.
     Cut,
 }
 
-/// The way from one node to another. Both directions of its connections pass through it, so answers
-/// suffer as requests do.
+/// The link from one node to another. It affects requests and responses, because both directions of
+/// a connection pass through it.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Where `from` is to connect to.
+    /// The address to which `from` connects.
     pub(crate) address: String,
     condition: watch::Sender<Condition>,
     accepting: AbortHandle,
@@ -58,15 +58,15 @@ async fn accept(listener: TcpListener, target: Arc<str>, condition: watch::Recei
     while let Ok((incoming, _)) = listener.accept().await {
         let (target, condition) = (Arc::clone(&target), condition.clone());
         tokio::spawn(async move {
-            // A node that is down refuses, and so does its link.
+            // If the node is down, the link closes the connection, too.
             let Ok(outgoing) = TcpStream::connect(&*target).await else { return };
             let _ = (incoming.set_nodelay(true), outgoing.set_nodelay(true));
             let (from, back) = incoming.into_split();
-            let (answers, to) = outgoing.into_split();
-            // Once either side has ended, the connection has.
+            let (responses, to) = outgoing.into_split();
+            // The connection ends when either side ends.
             tokio::select! {
                 _ = pump(from, to, condition.clone()) => {}
-                _ = pump(answers, back, condition) => {}
+                _ = pump(responses, back, condition) => {}
             }
         });
     }

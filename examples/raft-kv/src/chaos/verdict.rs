@@ -1,20 +1,17 @@
-//! What the history says.
+//! The verdict on a history.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::chaos::{
     checker::{Judgement, judge},
-    history::{Action, Operation, Outcome},
+    history::{Action, FINAL_READERS, Operation, Outcome},
 };
-
-/// Clients from this one on read everything at the end.
-pub(crate) const FINAL_READERS: u64 = 1_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// What no correct store could have answered.
+    /// Outcomes that a correct store cannot return.
     pub(crate) violations: Vec<String>,
-    /// What kept the test from its end: nodes that failed or got stuck.
+    /// Reasons why the test did not complete, such as failed nodes.
     pub(crate) failures: Vec<String>,
 }
 
@@ -25,16 +22,35 @@ impl Verdict {
             match judgement {
                 Judgement::Linearizable => {}
                 Judgement::Violation { key, stuck_at } => {
-                    let what = format!("{key} is not linearizable; no order holds: {stuck_at}");
-                    verdict.violations.push(what);
+                    let text = format!("{key} is not linearizable; no order allows: {stuck_at}");
+                    verdict.violations.push(text);
                 }
                 Judgement::Undecided { key } => {
-                    verdict.failures.push(format!("the checker gave up on {key}"));
+                    verdict
+                        .failures
+                        .push(format!("the search for an order of {key} became too large"));
                 }
             }
         }
         verdict.violations.extend(lost_writes(history));
         verdict
+    }
+
+    /// Adds a failure if the test did too little to find anything.
+    pub(crate) fn require_activity(
+        &mut self,
+        history: &[Operation],
+        fault_count: u32,
+        writes_min: u64,
+        faults_min: u32,
+    ) {
+        let writes = history.iter().filter(|operation| operation.is_acknowledged_write()).count();
+        if (writes as u64) < writes_min || fault_count < faults_min {
+            self.failures.push(format!(
+                "too little activity for a verdict: {writes} acknowledged writes of at least \
+                 {writes_min}, {fault_count} faults of at least {faults_min}"
+            ));
+        }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
@@ -57,15 +73,15 @@ impl fmt::Display for Verdict {
         match self.exit_code() {
             0 => f.write_str("the history is linearizable, and no acknowledged write is lost"),
             1 => f.write_str("a guarantee is broken"),
-            _ => {
-                f.write_str("no guarantee is broken as far as the test came, which is not its end")
-            }
+            _ => f.write_str("no guarantee is broken so far, but the test did not complete"),
         }
     }
 }
 
-/// Without the checker: each client has a key that it alone writes to, one value after the other. A
-/// final read that finds an earlier one than the last that was acknowledged misses a write.
+/// Finds lost writes without the checker.
+///
+/// Each client writes increasing values to its own key. A write is lost if a final read returns an
+/// older value than the last acknowledged one.
 fn lost_writes(history: &[Operation]) -> Vec<String> {
     let count = |value: &str| value.rsplit_once('.').and_then(|(_, count)| count.parse().ok());
     let mut acknowledged: BTreeMap<&str, u64> = BTreeMap::new();
@@ -82,7 +98,7 @@ fn lost_writes(history: &[Operation]) -> Vec<String> {
         if let Some(last) = acknowledged.get(operation.key.as_str()).filter(|last| **last > found) {
             let key = &operation.key;
             lost.push(format!(
-                "{key}: write {last} was acknowledged, and {found} is what is there"
+                "{key}: write {last} was acknowledged, but a final read returned {found}"
             ));
         }
     }
@@ -110,14 +126,25 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_write_is_found_twice() {
+    fn lost_write_causes_two_violations() {
         let verdict = Verdict::of(&history(Outcome::Written, "3.7"));
         assert_eq!(verdict.violations.len(), 2, "{verdict}");
         assert_eq!(verdict.exit_code(), 1);
     }
 
     #[test]
-    fn an_unknown_write_may_be_there_or_not() {
+    fn inactive_test_has_exit_code_2() {
+        let history = history(Outcome::Written, "3.12");
+        for (writes_min, faults_min, code) in [(2, 1, 0), (3, 1, 2), (2, 2, 2)] {
+            let mut verdict = Verdict::of(&history);
+            verdict.require_activity(&history, 1, writes_min, faults_min);
+            assert_eq!(verdict.exit_code(), code, "{verdict}");
+            assert_eq!(code == 2, verdict.to_string().contains("too little"), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn unknown_write_may_be_applied_or_not() {
         for found in ["3.7", "3.12"] {
             let verdict = Verdict::of(&history(Outcome::Unknown, found));
             assert_eq!(verdict.exit_code(), 0, "{verdict}");

@@ -1,4 +1,4 @@
-//! The clients: random operations on a few keys, with values that are all different.
+//! The clients: random operations on a few keys. All written values differ.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,35 +11,46 @@ use tokio::{
 };
 
 use crate::{
-    chaos::history::{Action, Operation, Outcome},
+    chaos::history::{Action, FINAL_READERS, Operation, Outcome},
     client::Client,
     protocol::Reply,
     random::Random,
     types::Change,
 };
 
-/// After so long without an answer an operation is given up, and stays open in the history.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Now and then that is after a moment, so that there are commands under way which nobody waits for.
-const IMPATIENCE: Duration = Duration::from_millis(4);
+/// The time limit of an operation, after which its outcome is unknown.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// The time limit of some operations, short so that commands are applied after their client has
+/// given up.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(4);
 
-/// What all clients write down, against one clock.
+/// Records the operations of all clients, with one clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     operations: Arc<Mutex<Vec<Operation>>>,
+    /// The number of acknowledged writes, for which the faults wait.
+    acknowledged: Arc<watch::Sender<u64>>,
     started: Instant,
 }
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        Recorder { operations: Arc::default(), started: Instant::now() }
+        let acknowledged = Arc::new(watch::Sender::new(0));
+        Recorder { operations: Arc::default(), acknowledged, started: Instant::now() }
     }
 
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
+    pub(crate) fn acknowledged(&self) -> watch::Receiver<u64> {
+        self.acknowledged.subscribe()
+    }
+
     fn add(&self, operation: Operation) {
+        if operation.is_acknowledged_write() {
+            self.acknowledged.send_modify(|count| *count += 1);
+        }
         self.operations.lock().unwrap_or_else(PoisonError::into_inner).push(operation);
     }
 
@@ -52,12 +63,12 @@ pub(crate) fn keys(count: u64) -> Vec<String> {
     (0..count).map(|number| format!("key-{number}")).collect()
 }
 
-/// The key that this client alone writes to.
+/// Returns the key that only this client writes.
 pub(crate) fn own_key(client: u64) -> String {
     format!("own-{client}")
 }
 
-/// One client, with the values that it has seen.
+/// A client, with the last value that it has seen.
 struct Actor {
     id: u64,
     client: Client,
@@ -68,8 +79,8 @@ struct Actor {
     written_count: u64,
 }
 
-/// Works until it is told to stop.
-pub(crate) async fn work(
+/// Does operations until `stop` is set.
+pub(crate) async fn run_client(
     id: u64,
     nodes: Vec<String>,
     keys: Vec<String>,
@@ -81,18 +92,18 @@ pub(crate) async fn work(
     let client = Client::new(nodes.clone(), random.next());
     let mut actor = Actor { id, client, recorder, random, keys, seen: None, written_count: 0 };
     while !*stop.borrow() {
-        // Reads through any node, and writes that it sends on to the leader.
+        // Uses a random node at times. Any node handles reads, and names the leader for writes.
         if actor.random.below(20) == 0 {
             let node = actor.random.below(nodes.len() as u64);
-            actor.client.turn_to(node as usize);
+            actor.client.use_node(node as usize);
         }
-        actor.operate().await;
+        actor.do_operation().await;
         sleep(Duration::from_millis(actor.random.below(12))).await;
     }
 }
 
 impl Actor {
-    async fn operate(&mut self) {
+    async fn do_operation(&mut self) {
         let key = match self.random.below(8) {
             0 => own_key(self.id),
             _ => self.random.pick(&self.keys),
@@ -102,7 +113,7 @@ impl Actor {
             0..4 => Action::Get,
             4..7 => Action::Put(self.value()),
             _ if is_own => Action::Put(self.value()),
-            // What it expects it has mostly just seen, so that some succeed and some don't.
+            // Mostly expects a value that it has just read, so that some operations succeed.
             _ => Action::Cas { expected: self.expected(&key).await, value: self.value() },
         };
         self.record(key, action).await;
@@ -123,16 +134,16 @@ impl Actor {
     async fn record(&mut self, key: String, action: Action) {
         let begin = self.recorder.now();
         if self.random.below(15) == 0 {
-            self.client.be_hasty(IMPATIENCE);
+            self.client.shorten_first_attempt(SHORT_TIMEOUT);
         }
-        let patience = if self.random.below(30) == 0 { IMPATIENCE } else { PATIENCE };
-        let outcome = perform(&mut self.client, &key, &action, patience).await;
+        let time_limit = if self.random.below(30) == 0 { SHORT_TIMEOUT } else { TIMEOUT };
+        let outcome = perform(&mut self.client, &key, &action, time_limit).await;
         let end = self.recorder.now();
         match &outcome {
             Outcome::Read(value) | Outcome::Mismatch(value) => self.seen = value.clone(),
             Outcome::Written => {}
             Outcome::Unknown => {
-                // As a client that was started again: nobody waits for the old command any more.
+                // Continues as a new client, because the old command may still be applied.
                 self.client.begin_session(self.random.next());
             }
         }
@@ -158,8 +169,7 @@ async fn perform(client: &mut Client, key: &str, action: &Action, within: Durati
     }
 }
 
-/// Reads every key through every node, each by itself, when all is quiet again. Says what can't be
-/// read.
+/// Reads every key through every node after the cluster has settled. Returns the failed reads.
 pub(crate) async fn read_everything(
     nodes: &[String],
     keys: &[String],
@@ -167,22 +177,22 @@ pub(crate) async fn read_everything(
 ) -> Vec<String> {
     let mut failures = Vec::new();
     for (index, node) in nodes.iter().enumerate() {
-        // A client that knows this node alone; a read is sent on to nobody.
+        // The client knows only this node, so that this node handles the read.
         let mut client = Client::new(vec![node.clone()], 0);
         for key in keys {
             let begin = recorder.now();
             let mut outcome = Outcome::Unknown;
             for _ in 0..10 {
-                outcome = perform(&mut client, key, &Action::Get, PATIENCE).await;
+                outcome = perform(&mut client, key, &Action::Get, TIMEOUT).await;
                 if outcome != Outcome::Unknown {
                     break;
                 }
             }
             if outcome == Outcome::Unknown {
-                failures.push(format!("{key} can't be read through node {}", index + 1));
+                failures.push(format!("node {} cannot read {key}", index + 1));
                 break;
             }
-            let (client, key, end) = (1_000 + index as u64, key.clone(), recorder.now());
+            let (client, key, end) = (FINAL_READERS + index as u64, key.clone(), recorder.now());
             recorder.add(Operation { client, key, action: Action::Get, outcome, begin, end });
         }
     }

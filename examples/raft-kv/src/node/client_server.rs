@@ -1,4 +1,4 @@
-//! The requests of clients.
+//! Handles the requests of clients.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
@@ -14,96 +14,106 @@ use tokio::{
 
 use crate::{
     node::{
-        frames::{Request, Response},
+        frames::{PeerRequest, PeerResponse},
+        freezer::Freezer,
         peers::Peers,
-        state_machine::StateMachine,
+        state_machine::{Raft, StateMachine},
     },
-    protocol::{Ask, Reply},
-    types::{Addresses, Answer, LogId, Raft, Types},
+    protocol::{Reply, Request},
+    types::{Addresses, CommandOutcome, LogId, Types},
 };
 
-/// How long a request may take before the client is told to ask again. An entry may be committed long
-/// after that.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time limit of a request, after which the client must send it again. Its entry may still be
+/// committed later.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) raft: Raft,
     pub(crate) keys: StateMachine,
     pub(crate) peers: Peers,
-    /// The mistake that the chaos test must find.
+    pub(crate) freezer: Freezer,
+    /// Makes reads stale: a mistake on purpose, which the chaos test must find.
     pub(crate) reads_stale: bool,
 }
 
-type Outcome = Result<Reply, Reply>;
+type ReplyResult = Result<Reply, Reply>;
 
 pub(crate) async fn serve(listener: TcpListener, service: Service) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let service = service.clone();
-        tokio::spawn(async move { service.converse(stream).await });
+        tokio::spawn(async move { service.serve_connection(stream).await });
     }
 }
 
 impl Service {
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve_connection(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let (from, mut to) = stream.split();
         let mut lines = BufReader::new(from).lines();
         while let Some(line) = lines.next_line().await? {
             let reply = match line.parse() {
-                Ok(ask) => self.answer_in_time(ask).await,
-                Err(why) => Reply::Error(why),
+                Ok(request) => self.handle_with_timeout(request).await,
+                Err(reason) => Reply::Error(reason),
             };
             to.write_all(format!("{reply}\n").as_bytes()).await?;
         }
         Ok(())
     }
 
-    async fn answer_in_time(&self, ask: Ask) -> Reply {
-        match tokio::time::timeout(PATIENCE, self.answer(ask)).await {
+    async fn handle_with_timeout(&self, request: Request) -> Reply {
+        match tokio::time::timeout(TIMEOUT, self.handle(request)).await {
             Ok(outcome) => outcome.unwrap_or_else(|reply| reply),
-            Err(_) => Reply::Retry("it takes too long".into()),
+            Err(_) => Reply::Retry("the request takes too long".into()),
         }
     }
 
-    async fn answer(&self, ask: Ask) -> Outcome {
-        fn done<T>(_: T) -> Outcome {
+    async fn handle(&self, request: Request) -> ReplyResult {
+        fn done<T>(_: T) -> ReplyResult {
             Ok(Reply::Ok)
         }
-        match ask {
-            Ask::Write(command) => match self.raft.client_write(command).await {
+        match request {
+            Request::Write(command) => match self.raft.client_write(command).await {
                 Ok(written) => Ok(match written.data {
-                    Answer::Done => Reply::Ok,
-                    Answer::Mismatch(found) => Reply::Mismatch(found),
-                    Answer::Stale => Reply::Stale,
+                    CommandOutcome::Done => Reply::Ok,
+                    CommandOutcome::Mismatch(found) => Reply::Mismatch(found),
+                    CommandOutcome::Stale => Reply::Stale,
                 }),
-                Err(error) => Err(refused(error)),
+                Err(error) => Err(write_error(error)),
             },
-            Ask::Get { key } => {
+            Request::Get { key } => {
                 self.catch_up().await?;
                 Ok(self.keys.get(&key).map_or(Reply::None, Reply::Value))
             }
-            Ask::Status => Ok(Reply::Status(self.status())),
-            Ask::Initialize(nodes) => {
+            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Initialize(nodes) => {
                 let nodes: BTreeMap<u64, Addresses> = nodes.into_iter().collect();
                 self.raft.initialize(nodes).await.map_err(error)?;
                 Ok(Reply::Ok)
             }
-            Ask::Learn(id, node) => {
-                self.raft.add_learner(id, node, true).await.map_err(refused).and_then(done)
+            Request::Learn(id, node) => {
+                self.raft.add_learner(id, node, true).await.map_err(write_error).and_then(done)
             }
-            // Whoever isn't among them any more is forgotten, and not kept as a learner.
-            Ask::Members(ids) => {
+            // Removed voters leave the membership, and do not stay as learners.
+            Request::Members(ids) => {
                 let voters = ChangeMembers::ReplaceAllVoters(ids.into_iter().collect());
-                self.raft.change_membership(voters, false).await.map_err(refused).and_then(done)
+                self.raft.change_membership(voters, false).await.map_err(write_error).and_then(done)
             }
-            Ask::Lead(id) => {
-                self.leads()?;
+            Request::Lead(id) => {
+                self.check_is_leader()?;
                 self.raft.trigger().transfer_leader(id).await.map_err(error).and_then(done)
             }
-            Ask::Snapshot => self.raft.trigger().snapshot().await.map_err(error).and_then(done),
-            Ask::Purge => {
+            Request::Snapshot => self.raft.trigger().snapshot().await.map_err(error).and_then(done),
+            Request::Freeze => {
+                self.freezer.freeze();
+                Ok(Reply::Ok)
+            }
+            Request::Thaw => {
+                self.freezer.thaw();
+                Ok(Reply::Ok)
+            }
+            Request::Purge => {
                 let snapshot = self.raft.metrics().borrow_watched().snapshot;
                 let upto = snapshot.map_or(0, |id| id.index);
                 self.raft.trigger().purge_log(upto).await.map_err(error).and_then(done)
@@ -111,48 +121,50 @@ impl Service {
         }
     }
 
-    /// Returns when this node has applied all that was committed when it was called: what it reads
-    /// after that is linearizable.
+    /// Waits until this node has applied all entries that were committed at the time of the call.
+    /// After that a read is linearizable.
     ///
-    /// The leader asks a quorum whether it still leads. Any other node asks the leader to do that,
-    /// and waits until it has applied as much.
+    /// The leader confirms its leadership with a quorum. Any other node gets an index to read at
+    /// from the leader, and waits until it has applied the log up to it.
     async fn catch_up(&self) -> Result<(), Reply> {
         if self.reads_stale {
             return Ok(());
         }
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let leader = metrics.current_leader.ok_or_else(|| Reply::Retry("no leader".into()))?;
+        let leader =
+            metrics.current_leader.ok_or_else(|| Reply::Retry("there is no leader".into()))?;
         if leader == metrics.id {
             let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
             return read.map(|_| ()).map_err(|error| Reply::Retry(error.to_string()));
         }
         let known = metrics.membership_config.membership().get_node(&leader).cloned();
-        let addresses = known.ok_or_else(|| Reply::Retry("the leader is unknown".into()))?;
+        let addresses =
+            known.ok_or_else(|| Reply::Retry("the leader's address is unknown".into()))?;
         let index = self.read_index(leader, &addresses).await?.index;
-        let wait = self.raft.wait(Some(PATIENCE));
+        let wait = self.raft.wait(Some(TIMEOUT));
         let applied = wait.applied_index_at_least(Some(index), "a read").await;
         applied.map(|_| ()).map_err(|error| Reply::Retry(error.to_string()))
     }
 
     async fn read_index(&self, leader: u64, addresses: &Addresses) -> Result<LogId, Reply> {
         let mut connection = self.peers.connection(leader, addresses);
-        match connection.ask(&Request::ReadIndex, PATIENCE).await {
-            Ok(Response::ReadIndex(id)) => Ok(id),
-            Ok(other) => Err(Reply::Error(format!("not an index to read at: {other:?}"))),
+        match connection.request(&PeerRequest::ReadIndex, TIMEOUT).await {
+            Ok(PeerResponse::ReadIndex(id)) => Ok(id),
+            Ok(other) => Err(Reply::Error(format!("expected an index to read at, got {other:?}"))),
             Err(error) => Err(Reply::Retry(error.to_string())),
         }
     }
 
-    /// Where the leader is, if it isn't this node.
-    fn leads(&self) -> Result<(), Reply> {
+    /// Returns `Ok` if this node is the leader, or else the reply that names the leader.
+    fn check_is_leader(&self) -> Result<(), Reply> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         match metrics.current_leader {
             Some(leader) if leader == metrics.id => Ok(()),
             Some(leader) => match metrics.membership_config.membership().get_node(&leader) {
                 Some(node) => Err(Reply::Leader(node.clients.clone())),
-                None => Err(Reply::Retry("the leader is unknown".into())),
+                None => Err(Reply::Retry("the leader's address is unknown".into())),
             },
-            None => Err(Reply::Retry("no leader".into())),
+            None => Err(Reply::Retry("there is no leader".into())),
         }
     }
 
@@ -181,7 +193,7 @@ fn error(error: impl ToString) -> Reply {
     Reply::Error(error.to_string())
 }
 
-fn refused(error: RaftError<Types, ClientWriteError<Types>>) -> Reply {
+fn write_error(error: RaftError<Types, ClientWriteError<Types>>) -> Reply {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(ForwardToLeader {
             leader_node: Some(node),

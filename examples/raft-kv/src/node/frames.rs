@@ -1,4 +1,4 @@
-//! What the nodes say to each other: a length in four bytes, then that many bytes of postcard.
+//! The messages between nodes: a length in 4 bytes, and then that many bytes of postcard.
 
 use std::io;
 
@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::types::{LogId, SnapshotMeta, Types, Vote};
 
-/// What a length may be: a peer that says more speaks something else.
+/// The longest frame. A greater length means that the peer uses another protocol.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Request {
+pub(crate) enum PeerRequest {
     AppendEntries(AppendEntriesRequest<Types>),
     Vote(VoteRequest<Types>),
     Snapshot {
@@ -24,18 +24,18 @@ pub(crate) enum Request {
         keys: Vec<u8>,
     },
     TransferLeader(TransferLeaderRequest<Types>),
-    /// How far a node has to apply the log before it may answer a read that has begun by now.
+    /// Requests the index up to which a node must apply the log before it handles a read.
     ReadIndex,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Response {
+pub(crate) enum PeerResponse {
     AppendEntries(AppendEntriesResponse<Types>),
     Vote(VoteResponse<Types>),
     Snapshot(SnapshotResponse<Types>),
     TransferLeader(TransferLeaderResponse<Types>),
     ReadIndex(LogId),
-    /// The node can't: it isn't the leader, or it is stopping.
+    /// The request failed, because the node is not the leader or is stopping.
     Failed(String),
 }
 
@@ -51,7 +51,7 @@ pub(crate) async fn write_frame(
     to.write_all(&bytes).await
 }
 
-/// `None` at the end of the connection.
+/// Reads a frame. Returns `None` at the end of the connection.
 pub(crate) async fn read_frame<T: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<T>> {
@@ -60,7 +60,10 @@ pub(crate) async fn read_frame<T: DeserializeOwned>(
         length => length?,
     };
     if length > FRAME_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "this is no frame"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the length of the frame is too large",
+        ));
     }
     let mut bytes = vec![0; length as usize];
     from.read_exact(&mut bytes).await?;

@@ -1,31 +1,32 @@
-//! The replicated state: keys, and the sessions that make a command that is sent twice be applied once.
+//! The replicated state: the keys, and the sessions, so that a repeated command is applied once.
 //!
-//! It is a function of the log alone: no clock, no randomness, nothing of the node that it is on.
+//! The state is a function of the log alone. It uses no clock, no random numbers and no data of the
+//! node.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Answer, Change, Command};
+use crate::types::{Change, Command, CommandOutcome};
 
-/// So many sessions are remembered. Of more, the one that was silent for longest is forgotten: a
-/// command of it that is sent again after that would be applied again.
+/// The most sessions in the state. Above it, the least recently used session is removed, and a
+/// repeated command of that session would be applied twice.
 const SESSIONS_MAX: usize = 10_000;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Keys {
     values: BTreeMap<String, String>,
     sessions: BTreeMap<u64, Session>,
-    /// How many commands were applied: the clock of the sessions.
+    /// The number of applied commands, which serves as the clock of the sessions.
     applied_count: u64,
 }
 
-/// What a session did last. A client has one command under way at a time, so older ones are never
-/// asked about again.
+/// The last command of a session. A client sends one command at a time, so it never repeats an
+/// older one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
     number: u64,
-    answer: Answer,
+    outcome: CommandOutcome,
     applied_at: u64,
 }
 
@@ -38,17 +39,17 @@ impl Keys {
         self.values.len()
     }
 
-    pub(crate) fn apply(&mut self, command: Command) -> Answer {
+    pub(crate) fn apply(&mut self, command: Command) -> CommandOutcome {
         self.applied_count += 1;
         match self.sessions.get(&command.session) {
-            Some(known) if known.number == command.number => return known.answer.clone(),
-            Some(known) if known.number > command.number => return Answer::Stale,
+            Some(known) if known.number == command.number => return known.outcome.clone(),
+            Some(known) if known.number > command.number => return CommandOutcome::Stale,
             _ => {}
         }
-        let answer = self.change(command.change);
+        let outcome = self.change(command.change);
         let session = Session {
             number: command.number,
-            answer: answer.clone(),
+            outcome: outcome.clone(),
             applied_at: self.applied_count,
         };
         self.sessions.insert(command.session, session);
@@ -58,22 +59,22 @@ impl Keys {
                 self.sessions.remove(&id);
             }
         }
-        answer
+        outcome
     }
 
-    fn change(&mut self, change: Change) -> Answer {
+    fn change(&mut self, change: Change) -> CommandOutcome {
         match change {
             Change::Put { key, value } => {
                 self.values.insert(key, value);
-                Answer::Done
+                CommandOutcome::Done
             }
             Change::Cas { key, expected, value } => {
                 let found = self.values.get(&key);
                 if found != expected.as_ref() {
-                    return Answer::Mismatch(found.cloned());
+                    return CommandOutcome::Mismatch(found.cloned());
                 }
                 self.values.insert(key, value);
-                Answer::Done
+                CommandOutcome::Done
             }
         }
     }
@@ -98,35 +99,35 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_comes_twice_is_applied_once() {
+    fn repeated_command_is_applied_once() {
         let mut keys = Keys::default();
-        assert_eq!(keys.apply(put(1, 1, "a")), Answer::Done);
-        assert_eq!(keys.apply(put(2, 1, "b")), Answer::Done);
-        assert_eq!(keys.apply(put(1, 1, "a")), Answer::Done);
+        assert_eq!(keys.apply(put(1, 1, "a")), CommandOutcome::Done);
+        assert_eq!(keys.apply(put(2, 1, "b")), CommandOutcome::Done);
+        assert_eq!(keys.apply(put(1, 1, "a")), CommandOutcome::Done);
         assert_eq!(keys.get("k").unwrap(), "b");
     }
 
     #[test]
-    fn a_cas_that_comes_twice_has_the_same_answer_twice() {
+    fn repeated_cas_returns_the_first_outcome() {
         let mut keys = Keys::default();
-        assert_eq!(keys.apply(cas(1, 1, None, "a")), Answer::Done);
-        assert_eq!(keys.apply(cas(1, 1, None, "a")), Answer::Done);
-        let mismatch = Answer::Mismatch(Some("a".into()));
+        assert_eq!(keys.apply(cas(1, 1, None, "a")), CommandOutcome::Done);
+        assert_eq!(keys.apply(cas(1, 1, None, "a")), CommandOutcome::Done);
+        let mismatch = CommandOutcome::Mismatch(Some("a".into()));
         assert_eq!(keys.apply(cas(1, 2, None, "b")), mismatch);
-        assert_eq!(keys.apply(cas(2, 1, Some("a"), "c")), Answer::Done);
+        assert_eq!(keys.apply(cas(2, 1, Some("a"), "c")), CommandOutcome::Done);
         assert_eq!(keys.apply(cas(1, 2, None, "b")), mismatch);
     }
 
     #[test]
-    fn what_a_session_has_left_behind_is_refused() {
+    fn older_command_of_session_is_stale() {
         let mut keys = Keys::default();
         keys.apply(put(1, 2, "new"));
-        assert_eq!(keys.apply(put(1, 1, "old")), Answer::Stale);
+        assert_eq!(keys.apply(put(1, 1, "old")), CommandOutcome::Stale);
         assert_eq!(keys.get("k").unwrap(), "new");
     }
 
     #[test]
-    fn the_session_that_was_silent_for_longest_is_forgotten() {
+    fn least_recently_used_session_is_removed() {
         let mut keys = Keys::default();
         for session in 0..=SESSIONS_MAX as u64 {
             keys.apply(put(session, 1, "x"));

@@ -1,5 +1,7 @@
-//! openraft's network: a connection for each thing that must not wait for the others (entries,
-//! heartbeats, snapshots), opened when there is something to say.
+//! openraft's network over TCP.
+//!
+//! Entries, heartbeats and snapshots use separate connections, so that they do not wait for each
+//! other. A connection opens with its first request.
 
 use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
@@ -15,12 +17,12 @@ use openraft::{
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    node::frames::{Request, Response, read_frame, write_frame},
+    node::frames::{PeerRequest, PeerResponse, read_frame, write_frame},
     types::{Addresses, Snapshot, Types, Vote},
 };
 
-/// How this node reaches the others: at the addresses in the membership, but for those that have a
-/// route of their own. The chaos test's routes lead through its proxies.
+/// The addresses of the other nodes: those in the membership, unless a route replaces one. The
+/// chaos test uses routes through its proxies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peers {
     routes: Arc<BTreeMap<u64, String>>,
@@ -45,7 +47,7 @@ impl RaftNetworkFactory<Types> for Peers {
     }
 }
 
-/// Requests to one node, one at a time.
+/// A connection to one node, with one request at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
     address: String,
@@ -53,9 +55,9 @@ pub(crate) struct Connection {
 }
 
 enum Failure {
-    /// Nothing was sent: the node is down, or the way to it.
+    /// Nothing was sent, because the node or the network is down.
     Unreachable(io::Error),
-    /// Whether it arrived is not known.
+    /// It is unknown whether the request arrived.
     Broken(io::Error),
 }
 
@@ -83,18 +85,22 @@ impl From<Failure> for StreamingError<Types> {
 }
 
 impl Connection {
-    pub(crate) async fn ask(
+    pub(crate) async fn request(
         &mut self,
-        request: &Request,
+        request: &PeerRequest,
         within: Duration,
-    ) -> io::Result<Response> {
+    ) -> io::Result<PeerResponse> {
         self.call(request, within).await.map_err(Failure::into_io)
     }
 
-    async fn call(&mut self, request: &Request, within: Duration) -> Result<Response, Failure> {
+    async fn call(
+        &mut self,
+        request: &PeerRequest,
+        within: Duration,
+    ) -> Result<PeerResponse, Failure> {
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-        // The stream is put back only after a whole answer: also if this future is dropped, the next
-        // request can't get the answer to this one.
+        // Puts the stream back only after a complete response. So even if this future is dropped,
+        // the next request cannot read the response to this one.
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -105,12 +111,13 @@ impl Connection {
                     .map_err(Failure::Unreachable)?
             }
         };
-        let answer = timeout(within, exchange(&mut stream, request)).await;
-        let answer = answer.map_err(late).and_then(|answer| answer).map_err(Failure::Broken)?;
+        let response = timeout(within, exchange(&mut stream, request)).await;
+        let response =
+            response.map_err(late).and_then(|response| response).map_err(Failure::Broken)?;
         self.stream = Some(stream);
-        match answer {
-            Response::Failed(why) => Err(Failure::Broken(io::Error::other(why))),
-            answer => Ok(answer),
+        match response {
+            PeerResponse::Failed(reason) => Err(Failure::Broken(io::Error::other(reason))),
+            response => Ok(response),
         }
     }
 }
@@ -121,13 +128,15 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn exchange(stream: &mut TcpStream, request: &Request) -> io::Result<Response> {
+async fn exchange(stream: &mut TcpStream, request: &PeerRequest) -> io::Result<PeerResponse> {
     write_frame(stream, request).await?;
     read_frame(stream).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-fn unexpected(response: Response) -> Failure {
-    Failure::Broken(io::Error::other(format!("not the answer to this request: {response:?}")))
+fn unexpected(response: PeerResponse) -> Failure {
+    Failure::Broken(io::Error::other(format!(
+        "the response does not match the request: {response:?}"
+    )))
 }
 
 impl RaftNetworkV2<Types> for Connection {
@@ -138,8 +147,8 @@ impl RaftNetworkV2<Types> for Connection {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        match self.call(&Request::AppendEntries(request), option.soft_ttl()).await? {
-            Response::AppendEntries(response) => Ok(response),
+        match self.call(&PeerRequest::AppendEntries(request), option.soft_ttl()).await? {
+            PeerResponse::AppendEntries(response) => Ok(response),
             other => Err(unexpected(other).into()),
         }
     }
@@ -149,8 +158,8 @@ impl RaftNetworkV2<Types> for Connection {
         request: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(&Request::Vote(request), option.soft_ttl()).await? {
-            Response::Vote(response) => Ok(response),
+        match self.call(&PeerRequest::Vote(request), option.soft_ttl()).await? {
+            PeerResponse::Vote(response) => Ok(response),
             other => Err(unexpected(other).into()),
         }
     }
@@ -162,11 +171,11 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let request = Request::Snapshot { vote, meta, keys };
+        let request = PeerRequest::Snapshot { vote, meta, keys };
         tokio::select! {
             closed = cancel => Err(closed.into()),
             response = self.call(&request, option.soft_ttl()) => match response? {
-                Response::Snapshot(response) => Ok(response),
+                PeerResponse::Snapshot(response) => Ok(response),
                 other => Err(unexpected(other).into()),
             },
         }
@@ -177,8 +186,8 @@ impl RaftNetworkV2<Types> for Connection {
         request: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        match self.call(&Request::TransferLeader(request), option.soft_ttl()).await? {
-            Response::TransferLeader(response) => Ok(response),
+        match self.call(&PeerRequest::TransferLeader(request), option.soft_ttl()).await? {
+            PeerResponse::TransferLeader(response) => Ok(response),
             other => Err(unexpected(other).into()),
         }
     }

@@ -1,4 +1,4 @@
-//! A snapshot in a file: whole and durable, or not there.
+//! A snapshot in a file, which is either complete and durable or absent.
 
 use std::{
     any::Any,
@@ -14,15 +14,16 @@ use crate::types::{LogId, SnapshotMeta};
 const NAME: &str = "snapshot";
 const UNFINISHED: &str = "snapshot.unfinished";
 
-/// The directory that the one snapshot of a node is in.
+/// The directory with the node's snapshot.
 ///
-/// It goes through the same trait as the log's files, so that the chaos test can cut the power of both.
-/// With `std::fs` the steps are the same.
+/// It uses the same storage trait as the log, so that the chaos test can cut the power of both.
+/// With `std::fs` the steps would be the same.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotFile {
     directory: Arc<dyn Storage>,
-    /// How far the snapshot in the file goes. Whoever saves holds it: one snapshot may be built while
-    /// another arrives from the leader, and the older of them must not replace the newer.
+    /// The last log ID in the file's snapshot. `save` holds the lock, because a snapshot from the
+    /// leader may arrive while another one is built, and the older one must not replace the newer
+    /// one.
     newest: Arc<Mutex<Option<LogId>>>,
     _lock: Arc<dyn Any + Send + Sync>,
 }
@@ -39,13 +40,17 @@ impl SnapshotFile {
             Locking::Held(lock) => {
                 Ok(SnapshotFile { directory, newest: Arc::default(), _lock: lock.into() })
             }
-            Locking::Busy { .. } => Err(io::Error::other("another node has these snapshots")),
+            Locking::Busy { .. } => {
+                Err(io::Error::other("another node uses this snapshot directory"))
+            }
         }
     }
 
-    /// Durable when it returns, it or a newer one: openraft removes entries from the log after that.
+    /// Saves a snapshot unless the file has a newer one.
     ///
-    /// The commit point is the renaming; a crash before it leaves the snapshot that there was.
+    /// The snapshot in the file is durable when this returns, because openraft then removes its
+    /// entries from the log. The commit point is the rename. A crash before it leaves the previous
+    /// snapshot.
     pub(crate) async fn save(&self, meta: SnapshotMeta, keys: Vec<u8>) -> io::Result<()> {
         let SnapshotFile { directory, newest, .. } = self.clone();
         blocking(move || {
@@ -110,7 +115,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_snapshot_survives_a_loss_of_power_and_an_unfinished_one_does_not() {
+    async fn power_cut_keeps_last_complete_snapshot() {
         let directory = tempfile::tempdir().unwrap();
         let files = || FileStorage::create(directory.path()).unwrap();
         let snapshots = SnapshotFile::open(Arc::new(WriteBack::new(files()))).unwrap();

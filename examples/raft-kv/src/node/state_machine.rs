@@ -1,7 +1,7 @@
-//! openraft's state machine: the keys in memory, their snapshots in a file.
+//! openraft's state machine: the keys in memory, and their snapshots in a file.
 //!
-//! Applying writes nothing. After a restart openraft installs the last snapshot and applies again what
-//! the log holds behind it, up to what the log knows as committed.
+//! Applying an entry writes nothing to the disk. After a restart openraft installs the last
+//! snapshot and applies the entries after it again, up to the commit index in the log.
 
 use std::{
     io,
@@ -16,22 +16,24 @@ use openraft::{
 
 use crate::{
     node::{keys::Keys, snapshot_file::SnapshotFile},
-    types::{Answer, LogId, Membership, Snapshot, SnapshotMeta, Types},
+    types::{CommandOutcome, LogId, Membership, Snapshot, SnapshotMeta, Types},
 };
 
-/// A cheap handle: the node reads through its own what openraft writes through another.
+pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
+
+/// A handle to the state, cheap to clone. openraft writes through one handle, and the node reads
+/// through another.
 #[derive(Clone, Debug)]
 pub(crate) struct StateMachine {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MachineState>>,
     file: SnapshotFile,
-    /// The mistake that the chaos test must find.
+    /// Applies repeated commands twice: a mistake on purpose, which the chaos test must find.
     applies_twice: bool,
 }
 
-/// These three change together: a snapshot has what was applied up to its own log id, no more and no
-/// less.
+/// The three fields change together, so that a snapshot has exactly the entries up to its log ID.
 #[derive(Clone, Debug, Default)]
-struct State {
+struct MachineState {
     keys: Keys,
     applied: Option<LogId>,
     membership: Membership,
@@ -42,7 +44,7 @@ impl StateMachine {
         StateMachine { state: Arc::default(), file, applies_twice }
     }
 
-    /// The value as far as this node has applied the log. Not linearizable by itself.
+    /// Returns the value in this node's state, which may be stale.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.state().keys.get(key).cloned()
     }
@@ -51,7 +53,7 @@ impl StateMachine {
         self.state().keys.len()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MachineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,8 +62,8 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        // The lock is held for the copy, not for the encoding or the disk.
-        let State { keys, applied, membership } = self.state().clone();
+        // Holds the lock only for the copy, not during encoding and disk I/O.
+        let MachineState { keys, applied, membership } = self.state().clone();
         let meta = SnapshotMeta { last_log_id: applied, last_membership: membership };
         let keys = postcard::to_stdvec(&keys).map_err(io::Error::other)?;
         self.file.save(meta.clone(), keys.clone()).await?;
@@ -83,26 +85,27 @@ impl RaftStateMachine<Types> for StateMachine {
         S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let answer = {
+            let outcome = {
                 let mut state = self.state();
                 state.applied = Some(entry.log_id);
                 match entry.payload {
                     EntryPayload::Normal(mut command) => {
                         if self.applies_twice {
-                            // Nobody's, so that it isn't known again.
+                            // A new session for each entry, so that a repeated command is not
+                            // recognized.
                             command.session = entry.log_id.index;
                         }
                         state.keys.apply(command)
                     }
                     EntryPayload::Membership(membership) => {
                         state.membership = StoredMembership::new(Some(entry.log_id), membership);
-                        Answer::Done
+                        CommandOutcome::Done
                     }
-                    EntryPayload::Blank => Answer::Done,
+                    EntryPayload::Blank => CommandOutcome::Done,
                 }
             };
             if let Some(responder) = responder {
-                responder.send(answer);
+                responder.send(outcome);
             }
         }
         Ok(())
@@ -112,12 +115,12 @@ impl RaftStateMachine<Types> for StateMachine {
         self.clone()
     }
 
-    /// Of the leader's, or of this node's own file when it starts.
+    /// Installs a snapshot of the leader, or this node's own snapshot at the start.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Vec<u8>) -> io::Result<()> {
         let keys = postcard::from_bytes(&data).map_err(io::Error::other)?;
         self.file.save(meta.clone(), data).await?;
         let (applied, membership) = (meta.last_log_id, meta.last_membership.clone());
-        *self.state() = State { keys, applied, membership };
+        *self.state() = MachineState { keys, applied, membership };
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What is used of RocksDB's C interface, from the system's library.
+//! A wrapper around the parts of RocksDB's C interface that the store needs.
 
 #![allow(unsafe_code, reason = "calls into a C library")]
 
@@ -56,14 +56,14 @@ unsafe extern "C" {
     fn rocksdb_iter_destroy(iterator: Pointer);
 }
 
-/// Calls what may leave an error's text behind.
+/// Makes a call that may return an error text.
 fn checked<T>(call: impl FnOnce(ErrorText) -> T) -> io::Result<T> {
     let mut error = null_mut();
     let value = call(&mut error);
     if error.is_null() {
         return Ok(value);
     }
-    // SAFETY: the library leaves a string that ends with 0, to be freed by its own means.
+    // SAFETY: the library returns a string that ends with 0, which `rocksdb_free` must free.
     let text = unsafe {
         let text = CStr::from_ptr(error).to_string_lossy().into_owned();
         rocksdb_free(error.cast());
@@ -72,14 +72,14 @@ fn checked<T>(call: impl FnOnce(ErrorText) -> T) -> io::Result<T> {
     Err(io::Error::other(text))
 }
 
-/// An open database. It is closed when the last of those who use it is gone.
+/// An open database, closed when the last reference is dropped.
 pub(super) struct Database {
     db: Pointer,
     write_options: Pointer,
     read_options: Pointer,
 }
 
-// SAFETY: a database and options that nobody changes may be used by many threads at once.
+// SAFETY: many threads may use a database, and options that do not change, at the same time.
 unsafe impl Send for Database {}
 // SAFETY: as above.
 unsafe impl Sync for Database {}
@@ -100,19 +100,19 @@ impl Database {
         }
     }
 
-    /// Writes a batch to the log, without a flush; it can be read then.
+    /// Writes a batch to the log without a flush. It is readable when this returns.
     pub(super) fn write(&self, batch: &Batch) -> io::Result<()> {
-        // SAFETY: all of them are alive.
+        // SAFETY: the database, the options and the batch are alive.
         checked(|error| unsafe { rocksdb_write(self.db, self.write_options, batch.0, error) })
     }
 
-    /// Flushes the log: what was written survives a loss of power when this returns.
+    /// Flushes the log. All earlier writes survive a power loss when this returns.
     pub(super) fn sync(&self) -> io::Result<()> {
         // SAFETY: the database is open.
         checked(|error| unsafe { rocksdb_flush_wal(self.db, 1, error) })
     }
 
-    /// Shows `each` the keys and values from a key on, until it wants no more.
+    /// Calls `each` with the keys and values from the key `from` on, until it returns `false`.
     pub(super) fn scan(
         &self,
         from: &[u8],
@@ -125,14 +125,14 @@ impl Database {
             if !each(key, value) {
                 return Ok(());
             }
-            // SAFETY: it is valid, and the row before is used no more.
+            // SAFETY: the iterator is valid, and the previous row is no longer used.
             unsafe { rocksdb_iter_next(rows.0) };
         }
         // SAFETY: the iterator is alive.
         checked(|error| unsafe { rocksdb_iter_get_error(rows.0, error) })
     }
 
-    /// The last key, with its value.
+    /// Returns the last key and its value.
     pub(super) fn last(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let rows = Rows::new(self);
         // SAFETY: the iterator is alive.
@@ -143,7 +143,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // SAFETY: nobody uses them any more, and iterators borrow the database.
+        // SAFETY: this is the last reference, and iterators borrow the database.
         unsafe {
             rocksdb_close(self.db);
             rocksdb_writeoptions_destroy(self.write_options);
@@ -161,9 +161,9 @@ impl<'a> Rows<'a> {
         Rows(unsafe { rocksdb_create_iterator(database.db, database.read_options) }, database)
     }
 
-    /// The row it stands at. To be used up before the iterator is moved.
+    /// Returns the current row. The caller must not use it after moving the iterator.
     fn row(&self) -> Option<(&[u8], &[u8])> {
-        // SAFETY: what a valid iterator points to stays until it moves.
+        // SAFETY: the row of a valid iterator stays valid until the iterator moves.
         unsafe {
             if rocksdb_iter_valid(self.0) == 0 {
                 return None;
@@ -180,15 +180,15 @@ impl<'a> Rows<'a> {
 
 impl Drop for Rows<'_> {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, used by nobody else.
+        // SAFETY: `new` created it, and only this value uses it.
         unsafe { rocksdb_iter_destroy(self.0) };
     }
 }
 
-/// Changes that are made together.
+/// Changes that are written as one unit.
 pub(super) struct Batch(Pointer);
 
-// SAFETY: it belongs to nobody's thread, and only its owner changes it.
+// SAFETY: a batch is not bound to a thread, and only its owner changes it.
 unsafe impl Send for Batch {}
 
 impl Batch {
@@ -198,15 +198,15 @@ impl Batch {
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
-        // SAFETY: the batch copies both.
+        // SAFETY: the batch copies the key and the value.
         unsafe {
             rocksdb_writebatch_put(self.0, key.as_ptr(), key.len(), value.as_ptr(), value.len());
         }
     }
 
-    /// Deletes the keys from `start` on, `end` not included.
+    /// Deletes the keys in `start..end`.
     pub(super) fn delete(&mut self, start: &[u8], end: &[u8]) {
-        // SAFETY: the batch copies both.
+        // SAFETY: the batch copies both keys.
         unsafe {
             let (start_at, end_at) = (start.as_ptr(), end.as_ptr());
             rocksdb_writebatch_delete_range(self.0, start_at, start.len(), end_at, end.len());
@@ -215,7 +215,7 @@ impl Batch {
 
     pub(super) fn bytes(&self) -> u64 {
         let mut bytes = 0;
-        // SAFETY: it is alive.
+        // SAFETY: the batch is alive.
         unsafe { rocksdb_writebatch_data(self.0, &mut bytes) };
         bytes as u64
     }
@@ -223,7 +223,7 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, used by nobody else.
+        // SAFETY: `new` created it, and only this value uses it.
         unsafe { rocksdb_writebatch_destroy(self.0) };
     }
 }

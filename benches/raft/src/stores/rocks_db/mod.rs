@@ -1,5 +1,7 @@
-//! RocksDB with its defaults, as its users embed it in openraft: an append is a batch in its log, and
-//! the callback waits for a flush of that log on the blocking pool.
+//! RocksDB with its defaults, embedded as its users do.
+//!
+//! An append writes a batch to RocksDB's log. The callback runs after a flush of that log on the
+//! blocking pool.
 
 mod library;
 
@@ -23,16 +25,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::spawn_blocking;
 
 use self::library::{Batch, Database};
-use crate::{
-    cluster::Types,
-    stores::{Medium, Written},
-};
+use crate::types::{Medium, Types, Written};
 
-// All of them stand before the entries' keys.
+// These keys sort before the keys of the entries.
 const PURGED: &[u8] = b"a purged";
 const VOTE: &[u8] = b"a vote";
 
-/// Keys that sort as the indexes do.
+/// Returns the key of an entry. Keys sort in the order of their indexes.
 fn key(index: u64) -> [u8; 9] {
     let mut key = [b'l'; 9];
     key[1..].copy_from_slice(&index.to_be_bytes());
@@ -40,9 +39,9 @@ fn key(index: u64) -> [u8; 9] {
 }
 
 #[derive(Clone)]
-pub(crate) struct Store(Arc<State>);
+pub(crate) struct RocksDbStore(Arc<RocksDbState>);
 
-struct State {
+struct RocksDbState {
     database: Arc<Database>,
     sync_count: AtomicU64,
     bytes: AtomicU64,
@@ -56,7 +55,7 @@ fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     postcard::from_bytes(bytes).map_err(io::Error::other)
 }
 
-impl State {
+impl RocksDbState {
     fn write(&self, batch: &Batch) -> io::Result<()> {
         self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
         self.database.write(batch)
@@ -77,32 +76,32 @@ impl State {
     }
 }
 
-pub(crate) struct RocksDbMedium(Store);
+pub(crate) struct RocksDbMedium(RocksDbStore);
 
 impl Medium for RocksDbMedium {
-    type Store = Store;
+    type Store = RocksDbStore;
     type Options = ();
 
     async fn open(at: &Path, (): &()) -> io::Result<Self> {
         std::fs::create_dir_all(at)?;
         let (sync_count, bytes) = Default::default();
         let database = Database::open(at)?;
-        Ok(RocksDbMedium(Store(Arc::new(State { database, sync_count, bytes }))))
+        Ok(RocksDbMedium(RocksDbStore(Arc::new(RocksDbState { database, sync_count, bytes }))))
     }
 
-    fn store(&self) -> Store {
+    fn store(&self) -> RocksDbStore {
         self.0.clone()
     }
 
     fn written(&self) -> Option<Written> {
-        let State { sync_count, bytes, .. } = &*self.0.0;
+        let RocksDbState { sync_count, bytes, .. } = &*self.0.0;
         let (sync_count, bytes) =
             (sync_count.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
         Some(Written { sync_count, bytes })
     }
 }
 
-impl RaftLogReader<Types> for Store {
+impl RaftLogReader<Types> for RocksDbStore {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<EntryOf<Types>>>
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -131,7 +130,7 @@ impl RaftLogReader<Types> for Store {
     }
 }
 
-impl RaftLogStorage<Types> for Store {
+impl RaftLogStorage<Types> for RocksDbStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {

@@ -1,15 +1,17 @@
-//! The main job on a real file: many tasks append its lines durably, then the log is opened again
-//! and its records are compared with the file, byte for byte.
+//! Writes the lines of a file to a log, and reads them back.
+//!
+//! 64 tasks append the lines durably. Then the example opens the log again, replays it, and
+//! compares the records with the file, byte by byte. To run it:
 //!
 //! ```text
-//! cargo run --release --example quickstart [FILE]
+//! cargo run --release -p quickstart -- [FILE]
 //! ```
 //!
-//! `FILE` is the `README.md` of the working directory if none is named. A small file is taken
-//! several times over, so that there is something to measure. The log is in a temporary directory
-//! and removed at the end. The exit code is not 0 if anything differs.
+//! The default `FILE` is the `README.md` of the working directory. A small file is repeated until
+//! it has 20,000 lines, so that the rates mean something. The log is in a temporary directory,
+//! which is removed at the end. The exit code is not 0 if a record differs from the file.
 
-#![allow(clippy::print_stdout, reason = "an example talks to a person")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +27,7 @@ use tokio::task::JoinSet;
 
 const TASK_COUNT: usize = 64;
 const LINE_COUNT_MIN: usize = 20_000;
-/// A record is the number of its line, little-endian, and then the line as it stands in the file.
+/// The bytes of the line number (little-endian) at the start of a record. The line follows.
 const NUMBER_BYTES: usize = 8;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -45,11 +47,11 @@ async fn main() -> Result<()> {
     let lines = read_log(directory.path()).await?;
     println!("replayed  {} records in {:.2?}", lines.len(), begun.elapsed());
     compare(&lines, &source, records.len())?;
-    println!("the same  {} bytes, every line exactly once", source.len());
+    println!("verified  {} bytes, every line exactly once", source.len());
     Ok(())
 }
 
-/// The log's one writer side: opens it, has every record committed durably, closes it.
+/// Opens the log, appends every record durably from many tasks, and closes the log.
 async fn write_log(directory: &Path, records: &Arc<Vec<Vec<u8>>>) -> Result<(Duration, Stats)> {
     let wal = Wal::open(directory).await?;
     println!("{}", wal.recovery());
@@ -60,7 +62,7 @@ async fn write_log(directory: &Path, records: &Arc<Vec<Vec<u8>>>) -> Result<(Dur
         let (wal, records) = (wal.clone(), Arc::clone(records));
         tasks.spawn(async move {
             for record in records.iter().skip(task).step_by(TASK_COUNT) {
-                // Resolves when the record is on stable storage. All tasks share the flushes.
+                // Returns when the record is on stable storage. All tasks share the flushes.
                 wal.append_and_sync(record).await?;
             }
             Ok::<_, highwater::Error>(())
@@ -75,7 +77,7 @@ async fn write_log(directory: &Path, records: &Arc<Vec<Vec<u8>>>) -> Result<(Dur
     Ok((elapsed, stats))
 }
 
-/// Opens the log again and replays it: the lines by their numbers.
+/// Opens the log again and replays it. Returns the lines by their numbers.
 async fn read_log(directory: &Path) -> Result<BTreeMap<u64, Bytes>> {
     let wal = Wal::open(directory).await?;
     println!("{}", wal.recovery());
@@ -88,19 +90,21 @@ async fn read_log(directory: &Path) -> Result<BTreeMap<u64, Bytes>> {
         };
         let number = u64::from_le_bytes(*number);
         if lines.insert(number, record.payload.split_off(NUMBER_BYTES)).is_some() {
-            return Err(
-                format!("line {number} is in the log twice, again at {}", record.lsn).into()
-            );
+            return Err(format!(
+                "line {number} is in the log twice, the second time at LSN {}",
+                record.lsn
+            )
+            .into());
         }
     }
     wal.close().await?;
     Ok(lines)
 }
 
-/// Compares what the log held with the file: the lines put together again are its bytes.
+/// Checks that the lines of the log, in order, are the bytes of the file.
 fn compare(lines: &BTreeMap<u64, Bytes>, source: &[u8], line_count: usize) -> Result<()> {
     if lines.len() != line_count {
-        return Err(format!("the log holds {} lines of {line_count}", lines.len()).into());
+        return Err(format!("the log has {} of {line_count} lines", lines.len()).into());
     }
     let mut rest = source;
     for (expected, (&number, line)) in (0..).zip(lines) {
@@ -117,14 +121,16 @@ fn compare(lines: &BTreeMap<u64, Bytes>, source: &[u8], line_count: usize) -> Re
     Ok(())
 }
 
-/// The file, as many times over as gives [`LINE_COUNT_MIN`] lines.
+/// Reads the file and repeats it until it has [`LINE_COUNT_MIN`] lines.
+///
+/// Returns the bytes and the number of copies.
 fn read_source(file: &Path) -> Result<(Vec<u8>, usize)> {
     let mut bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     if bytes.is_empty() {
         return Err(format!("{}: the file is empty", file.display()).into());
     }
     if !bytes.ends_with(b"\n") {
-        bytes.push(b'\n'); // else the last line and the next copy's first would be one
+        bytes.push(b'\n'); // otherwise the next copy would continue the last line
     }
     let copies = LINE_COUNT_MIN.div_ceil(lines_of(&bytes).count());
     Ok((bytes.repeat(copies), copies))
@@ -142,7 +148,7 @@ fn records_of(source: &[u8]) -> Result<Vec<Vec<u8>>> {
     numbered.collect()
 }
 
-#[allow(clippy::cast_precision_loss, reason = "rates for a person to read")]
+#[allow(clippy::cast_precision_loss, reason = "the rates are only printed")]
 fn print_rates(records: &[Vec<u8>], elapsed: Duration, stats: Stats) {
     let (count, seconds) = (records.len(), elapsed.as_secs_f64());
     let bytes: usize = records.iter().map(Vec::len).sum();

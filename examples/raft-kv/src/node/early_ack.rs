@@ -1,5 +1,6 @@
-//! A log store with one mistake, the most common one: it answers before it has synced. The chaos test
-//! must find it (`chaos --power-cuts --sabotage ack-early`), or it would find nothing.
+//! A log store with the most common mistake: it acknowledges entries before they are synced.
+//!
+//! `chaos --power-cuts --sabotage ack-early` must find it, which shows that the chaos test works.
 
 use std::{fmt::Debug, io, ops::RangeBounds, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
     types::{LogId, Types, Vote},
 };
 
-/// As many a database does by default: what was answered is synced a moment later.
+/// The interval of syncs. Many databases sync in the background like this by default.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) struct AcknowledgesEarly {
@@ -74,7 +75,7 @@ impl RaftLogStorage<Types> for AcknowledgesEarly {
         self.store.read_committed().await
     }
 
-    /// The mistake: the ticket is dropped, nobody asks for a sync.
+    /// The mistake: drops the ticket and acknowledges the entries without a sync.
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
     where
         I: IntoIterator<Item = EntryOf<Types>> + OptionalSend,
