@@ -15,6 +15,7 @@ pages! {
     Recovery: "recovery.md",
     Consumers: "consumers.md",
     Slots: "slots.md",
+    Retention: "retention.md",
     Operating: "operating.md",
     Stalls: "stalls.md",
     TestingYourStore: "testing-your-store.md",

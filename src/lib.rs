@@ -89,6 +89,7 @@ pub mod reader;
 mod record;
 mod recovery;
 mod replay;
+mod retention;
 #[cfg(feature = "__sabotage")]
 #[doc(hidden)]
 pub mod sabotage;
@@ -123,6 +124,7 @@ pub use reader::Reader;
 pub use record::Record;
 pub use recovery::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub use replay::Replay;
+pub use retention::{OnBudget, Retention};
 pub use stats::{Holder, Stats};
 pub use wal::{
     Appended, Copied, Durability, HealthWatch, Lease, LogSegment, Options, PeriodicSync, Recovered,

@@ -2,7 +2,10 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    retention::{Budget, Retention},
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -172,6 +175,9 @@ pub(crate) struct Config {
     /// An I/O call that has been in flight for this long is a stall.
     pub(crate) stall_after: Duration,
     pub(crate) on_stall: OnStall,
+    pub(crate) retention: Retention,
+    /// `None` for no limit.
+    pub(crate) budget: Option<Budget>,
 }
 
 impl Default for Config {
@@ -192,6 +198,8 @@ impl Default for Config {
             file_mode: FILE_MODE,
             stall_after: Duration::from_secs(1),
             on_stall: OnStall::default(),
+            retention: Retention::default(),
+            budget: None,
         }
     }
 }
@@ -246,7 +254,15 @@ impl Config {
         self.check_stalls()?;
         // A segment ends on a sector of 512 bytes.
         self.segment_bytes = self.segment_bytes.next_multiple_of(512);
-        Ok(self)
+        match self.budget {
+            Some(Budget { bytes, .. }) if bytes < 3 * self.segment_bytes => {
+                let (option, value) = ("budget", bytes);
+                // The newest segment, the one before it until its flush, and the next.
+                let reason = "at least three times segment_bytes";
+                Err(Error::InvalidOption { option, value, reason })
+            }
+            _ => Ok(self),
+        }
     }
 
     fn check_stalls(&self) -> Result<()> {
@@ -269,6 +285,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retention::OnBudget;
 
     #[test]
     fn config_check_passes_defaults_and_names_bad_options() {
@@ -292,6 +309,10 @@ mod tests {
                 ..Config::default()
             },
             Config { on_stall: OnStall::FailWaiters { after: Duration::MAX }, ..Config::default() },
+            Config {
+                budget: Some(Budget { bytes: 48 * MIB - 1, when_used_up: OnBudget::Wait }),
+                ..Config::default()
+            },
         ];
         for config in absurd {
             assert!(matches!(config.check(), Err(Error::InvalidOption { .. })), "{config:?}");

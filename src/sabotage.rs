@@ -77,6 +77,8 @@ pub enum Sabotage {
     AdvanceBeforeFlush,
     /// Truncations go up to a slot's position that is not durable yet.
     TruncatePastSlot,
+    /// The retention ignores slots and leases.
+    RetainPastSlot,
     /// A time mark repeats the clock, which may have jumped back.
     TimeGoesBack,
 }

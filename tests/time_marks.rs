@@ -8,76 +8,15 @@
 
 mod support;
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use highwater::{
     Lsn, Wal,
     inspect::{FrameKind, Role, Snapshot},
     sabotage::{self, Sabotage},
     simulation::{Disk, Random, Survival},
-    storage::{Locking, Storage, StorageFile},
 };
-use support::tiny;
-
-/// A disk with a clock that the test sets.
-#[derive(Clone, Debug)]
-struct Clocked {
-    disk: Disk,
-    unix_ms: Arc<AtomicU64>,
-}
-
-impl Clocked {
-    fn new(disk: Disk) -> Self {
-        Clocked { disk, unix_ms: Arc::new(AtomicU64::new(1_000_000)) }
-    }
-
-    fn set(&self, unix_ms: u64) {
-        self.unix_ms.store(unix_ms, Ordering::Relaxed);
-    }
-}
-
-impl Storage for Clocked {
-    fn location(&self) -> String {
-        self.disk.location()
-    }
-    fn is_nonblocking(&self) -> bool {
-        self.disk.is_nonblocking()
-    }
-    fn lock(&self) -> io::Result<Locking> {
-        self.disk.lock()
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.disk.create(name)
-    }
-    fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
-        self.disk.open(name)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.disk.sync_dir()
-    }
-    fn random(&self) -> io::Result<[u8; 16]> {
-        self.disk.random()
-    }
-    fn unix_ms(&self) -> u64 {
-        self.unix_ms.load(Ordering::Relaxed)
-    }
-}
+use support::{clocked::Clocked, tiny};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)

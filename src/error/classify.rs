@@ -43,6 +43,12 @@ impl Error {
         matches!(self, Error::Indeterminate { .. })
     }
 
+    /// Returns true if there is no space for the next segment: on the device, in the budget, or
+    /// among the positions.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Error::NoSpace { .. } | Error::OverBudget { .. } | Error::LsnLimit { .. })
+    }
+
     /// Returns true if a file does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -74,7 +80,7 @@ impl Error {
         use io::ErrorKind;
         match self {
             Error::Io { source, .. } => source.kind(),
-            Error::NoSpace { .. } => ErrorKind::StorageFull,
+            Error::NoSpace { .. } | Error::OverBudget { .. } => ErrorKind::StorageFull,
             Error::Corrupt { .. } => ErrorKind::InvalidData,
             Error::InvalidOption { .. }
             | Error::RecordTooLarge { .. }

@@ -48,6 +48,7 @@ impl Error {
             Error::Io { path, .. } if path == location => {}
             Error::Io { directory, .. }
             | Error::NoSpace { directory, .. }
+            | Error::OverBudget { directory, .. }
             | Error::Corrupt { directory, .. }
             | Error::Stalled { directory, .. }
             | Error::UnsupportedVersion { directory, .. }
@@ -71,6 +72,7 @@ impl Error {
         match &mut self {
             Error::Io { directory, .. }
             | Error::NoSpace { directory, .. }
+            | Error::OverBudget { directory, .. }
             | Error::Corrupt { directory, .. }
             | Error::Stalled { directory, .. }
             | Error::UnsupportedVersion { directory, .. }

@@ -5,7 +5,9 @@ use std::{io, sync::Arc, time::Duration};
 use crate::{
     error::{
         closed_by::ClosedBy,
-        text::{prefix, write_io, write_no_space, write_poisoned, write_stalled},
+        text::{
+            prefix, write_io, write_no_space, write_over_budget, write_poisoned, write_stalled,
+        },
     },
     lock_owner::LockOwner,
     lsn::Lsn,
@@ -233,6 +235,23 @@ pub enum Error {
         bytes: u64,
         /// The operating system's error.
         source: Arc<io::Error>,
+    },
+
+    /// The next segment would exceed the [`budget`](crate::Options::budget). Nothing was reserved.
+    ///
+    /// Truncate the log's beginning, move the holder on, or raise the budget, then append again.
+    #[error(fmt = write_over_budget)]
+    OverBudget {
+        /// The directory of the log.
+        directory: String,
+        /// The option.
+        budget_bytes: u64,
+        /// The bytes of the log's files.
+        used_bytes: u64,
+        /// The size of the next segment's file.
+        bytes: u64,
+        /// The slot or lease with the lowest position; empty if nothing holds segments.
+        holder: String,
     },
 
     /// The log has used all its positions: no segment may reach LSN 2^62.

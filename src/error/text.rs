@@ -70,6 +70,26 @@ pub(super) fn write_no_space(
     write_cause(source.as_ref(), f)
 }
 
+pub(super) fn write_over_budget(
+    directory: &str,
+    budget_bytes: &u64,
+    used_bytes: &u64,
+    bytes: &u64,
+    holder: &str,
+    f: Writer<'_, '_>,
+) -> Written {
+    let prefix = prefix(directory);
+    write!(
+        f,
+        "{prefix}the next segment of {bytes} bytes would exceed the budget, of which {used_bytes} of \
+         {budget_bytes} bytes are used; "
+    )?;
+    match holder {
+        "" => write!(f, "truncate the log's beginning, or raise the budget"),
+        holder => write!(f, "{holder} holds the oldest segment: move it on, or raise the budget"),
+    }
+}
+
 pub(super) fn write_poisoned(cause: &Arc<impl std::error::Error>, f: Writer<'_, '_>) -> Written {
     write!(f, "the log stopped after a failure; reopen it to see which records survived")?;
     write_cause(cause.as_ref(), f)

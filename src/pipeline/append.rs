@@ -12,10 +12,11 @@ use crate::{
     },
     lsn::Lsn,
     pipeline::{
+        budget::is_waited_for,
         core::Core,
         job::{request_spare, request_write},
         reservation::Reservation,
-        room::{acquire, has_place, wait_for_place},
+        room::{Patience, acquire, has_place, wait_for_place},
         state::{
             metrics::PayloadBytes,
             payload::Payload,
@@ -73,7 +74,7 @@ pub(crate) async fn place(core: &Arc<Core>, record: SingleRecord<'_>) -> Result<
         }
         // A waiting future holds nothing, because it may never be polled again.
         drop(permit);
-        wait_for_place(core, None).await?;
+        wait_for_place(core, None, Patience::Appends).await?;
     }
 }
 
@@ -91,7 +92,9 @@ pub(super) fn try_place(core: &Arc<Core>, payload: Payload<'_>) -> Result<Span> 
                 // If jobs run in place, the spare is prepared when this returns.
                 request_spare(core, 0);
                 if !space.has_room(core.tail()) {
-                    return Err(space.last_failure().unwrap_or(Error::Full));
+                    let failure = space.last_failure();
+                    let refused = failure.filter(|error| !is_waited_for(core, error, 0));
+                    return Err(refused.unwrap_or(Error::Full));
                 }
             }
             Ok(publish_record(core, permit, &record))
@@ -129,7 +132,7 @@ pub(crate) async fn room_for<'a>(core: &'a Arc<Core>, unit: &Unit<'_>) -> Result
         }
         // A waiting future holds nothing, because it may never be polled again.
         drop(permit);
-        wait_for_place(core, oversized).await?;
+        wait_for_place(core, oversized, Patience::Appends).await?;
     }
 }
 

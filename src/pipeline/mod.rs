@@ -6,12 +6,14 @@
 //! goes out as jobs through an [`Executor`](crate::executor::Executor), and tasks wait for marks.
 
 pub(crate) mod append;
+mod budget;
 mod claim;
 pub(crate) mod close;
 mod core;
 pub(crate) mod dispatch;
 #[allow(dead_code, unused_imports, reason = "only logs that are built above this one use it")]
 pub(crate) mod embed;
+mod first;
 mod flush;
 pub(crate) mod job;
 pub(crate) mod mark_frame;
@@ -23,6 +25,7 @@ pub(crate) mod recycle;
 mod regroup;
 pub(crate) mod removal;
 mod reservation;
+pub(crate) mod retention;
 mod room;
 mod rotate;
 pub(crate) mod slot_changes;

@@ -19,6 +19,7 @@ use crate::{
         core::Core,
         job::{PanicGuard, request_removal, request_spare},
         reservation::Reservation,
+        retention::apply_due,
         room::give_back,
         state::{
             permits::Permit,
@@ -36,6 +37,7 @@ const RECORDS_PER_FLUSH: u32 = 64;
 
 /// Places the notes that are due, with permits that are free now.
 pub(super) fn place_notes(core: &Arc<Core>) {
+    apply_due(core);
     place_time_mark(core);
     for _ in 0..RECORDS_PER_FLUSH {
         let Some(bytes) = core.slots().next_frame_bytes(u64::MAX) else { return };
@@ -185,6 +187,7 @@ pub(super) fn settle_notes(core: &Arc<Core>) {
         let settled = core.slots().settle(|| core.synced().get());
         let has_floor = settled.floor.is_some();
         core.beginning().settle_slots(settled);
+        core.retaining().note_change();
         if has_floor {
             request_removal(core);
         }

@@ -9,8 +9,10 @@ use crate::{
     error::{Error, Result},
     operation::Operation,
     pipeline::{
+        budget,
         core::Core,
         recycle::{discard, give_back_recycled, next_file},
+        retention::drop_oldest,
         state::{
             in_flight::Lane,
             space::{Spare, Wanted},
@@ -29,7 +31,7 @@ struct Prepared {
 
 /// Prepares a spare with room for a unit of `bytes`, as the claimed `attempt`. Returns whether
 /// there is a spare. If the attempt fails, appends that need the spare are refused.
-pub(super) fn run(core: &Core, bytes: u64, attempt: u64) -> bool {
+pub(super) fn run(core: &Arc<Core>, bytes: u64, attempt: u64) -> bool {
     if core.status().check().is_err() {
         return false;
     }
@@ -48,7 +50,13 @@ pub(super) fn run(core: &Core, bytes: u64, attempt: u64) -> bool {
             core.stop(error);
             false
         }
+        Some(error) if drops_for(core, &error, bytes) => {
+            core.supply.space.wake_all();
+            drop_oldest(core);
+            false
+        }
         Some(error) => {
+            core.retaining().end_dropping();
             tracing::warn!(
                 log,
                 error = format_args!("{error:#}"),
@@ -59,6 +67,7 @@ pub(super) fn run(core: &Core, bytes: u64, attempt: u64) -> bool {
             false
         }
         None => {
+            core.retaining().end_dropping();
             if had_failed {
                 tracing::info!(log, "the next segment can be prepared again: appends work again");
             }
@@ -113,7 +122,8 @@ fn prepare_timed(core: &Core, bytes: u64) -> Result<Option<Prepared>> {
     let underway = core.begin(Lane::Prepare, Operation::Prepare, wanted.sequence);
     let progress = || underway.progressed();
     let had_small = wanted.small.is_some();
-    let mut prepared = make_file(core, &mut wanted, &progress);
+    let mut prepared =
+        check_budget(core, wanted.bytes).and_then(|()| make_file(core, &mut wanted, &progress));
     let is_full = matches!(prepared, Err(Error::NoSpace { .. }));
     // No second try if a small spare was discarded, because only an attempt that begins without a
     // spare takes a sequence number.
@@ -131,6 +141,21 @@ fn prepare_timed(core: &Core, bytes: u64) -> Result<Option<Prepared>> {
             Err(error)
         }
     }
+}
+
+/// Checks the budget. Gives up files that are kept for reuse if that makes room.
+fn check_budget(core: &Core, bytes: u64) -> Result<()> {
+    let checked = budget::check(core, bytes);
+    if checked.is_err() && give_back_recycled(core) { budget::check(core, bytes) } else { checked }
+}
+
+/// Returns whether segments are dropped for a unit of `bytes` that the budget refused.
+fn drops_for(core: &Core, error: &Error, bytes: u64) -> bool {
+    let drops = core.retaining().drops_oldest() && budget::is_waited_for(core, error, bytes);
+    if drops {
+        core.retaining().begin_dropping(bytes);
+    }
+    drops
 }
 
 /// Makes the wanted file: a new one, or a small spare that grows.

@@ -9,7 +9,7 @@ use crate::{
     operation::Operation,
     pipeline::{
         core::{Core, Role},
-        job::{request_removal, start},
+        job::{request_removal, request_spare, start},
         recycle::recycle,
         state::{beginning::Removal, in_flight::Lane},
     },
@@ -44,6 +44,7 @@ pub(super) fn run(core: &Arc<Core>) {
             note_last_record(core, &info, end);
             if recycle(core, sequence, &underway) {
                 beginning.note_removed();
+                offer_room(core);
                 // Recycling one file takes as long as eight removals, or longer.
                 if core.executor().runs_in_place() {
                     continue;
@@ -58,6 +59,7 @@ pub(super) fn run(core: &Arc<Core>) {
             Ok(()) => {
                 tracing::debug!(log, segment, "removed: the log does not need it any more");
                 beginning.note_removed();
+                offer_room(core);
             }
             // The next opening removes a file that stays.
             Err(error) => {
@@ -71,6 +73,16 @@ pub(super) fn run(core: &Arc<Core>) {
         }
     }
     start(core, Role::Remove);
+}
+
+/// Has the next segment prepared if that has failed, because there is room again.
+fn offer_room(core: &Arc<Core>) {
+    if core.supply.space.refusal().is_some() {
+        request_spare(core, 0);
+    }
+    if core.retaining().budget().is_some() {
+        core.supply.space.wake_all();
+    }
 }
 
 /// Notes the last record of a segment before it is removed, so that a consumer that has seen this
@@ -122,6 +134,7 @@ pub(crate) fn release_durable(core: &Arc<Core>, first: Lsn, files_from: Lsn) {
 /// Releases a lease, and removes the segments that only this lease held.
 pub(crate) fn release_lease(core: &Arc<Core>, lsn: Lsn) {
     core.beginning().release_lease(lsn);
+    core.retaining().note_change();
     core.publish_metrics();
     if core.status().check().is_ok() {
         request_removal(core);

@@ -11,10 +11,12 @@ use std::{
 use crate::{
     error::Result,
     pipeline::{
+        budget::{is_waited_for, judge_next},
         core::Core,
         job::{request_spare, request_write},
         state::{
             permits::{Blocked, NoPermit, Permit},
+            retaining::Verdict,
             space::CONTROL_ROOM_BYTES,
         },
     },
@@ -31,6 +33,15 @@ const PAUSE: Duration = Duration::from_micros(100);
 /// Pauses of one stay, about 13 ms together. Then a new job continues, so that a shutdown is not
 /// delayed.
 const PAUSES: u32 = 7;
+
+/// Whether a call waits for a budget that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// An append: as the option `budget` says.
+    Appends,
+    /// A call that may free space never waits for space.
+    FreesSpace,
+}
 
 /// Waits for `bytes` bytes of the ring.
 pub(super) async fn acquire(core: &Arc<Core>, bytes: u64) -> Result<Permit<'_>> {
@@ -79,11 +90,15 @@ pub(super) fn has_place(core: &Core, oversized_bytes: Option<u64>) -> bool {
 ///
 /// # Errors
 ///
-/// `NoSpace` or `Io` if an attempt to prepare a segment failed that ended after this call began.
-/// Nothing was reserved, and the next call tries again.
-pub(super) async fn wait_for_place(core: &Arc<Core>, oversized_bytes: Option<u64>) -> Result<()> {
+/// `NoSpace`, `OverBudget` or `Io` if an attempt to prepare a segment failed that ended after this
+/// call began. Nothing was reserved, and the next call tries again.
+pub(super) async fn wait_for_place(
+    core: &Arc<Core>,
+    oversized_bytes: Option<u64>,
+    patience: Patience,
+) -> Result<()> {
     let bytes = oversized_bytes.map_or(0, |bytes| bytes.saturating_add(CONTROL_ROOM_BYTES));
-    wait_for_space(core, bytes, || has_place(core, oversized_bytes)).await
+    wait_for_space(core, bytes, patience, || has_place(core, oversized_bytes)).await
 }
 
 /// Waits until the next segment's file is prepared.
@@ -92,11 +107,16 @@ pub(super) async fn wait_for_place(core: &Arc<Core>, oversized_bytes: Option<u64
 ///
 /// As [`wait_for_place`].
 pub(super) async fn wait_for_spare(core: &Arc<Core>) -> Result<()> {
-    wait_for_space(core, 0, || core.supply.space.has_spare()).await
+    wait_for_space(core, 0, Patience::FreesSpace, || core.supply.space.has_spare()).await
 }
 
 /// Has a spare for a unit of `bytes` prepared, and waits until `is_there`.
-async fn wait_for_space(core: &Arc<Core>, bytes: u64, is_there: impl Fn() -> bool) -> Result<()> {
+async fn wait_for_space(
+    core: &Arc<Core>,
+    bytes: u64,
+    patience: Patience,
+    is_there: impl Fn() -> bool,
+) -> Result<()> {
     let space = &core.supply.space;
     let mut awaited = None;
     let mut wait = None;
@@ -111,11 +131,18 @@ async fn wait_for_space(core: &Arc<Core>, bytes: u64, is_there: impl Fn() -> boo
         if is_there() {
             return Ok(());
         }
+        let mut is_over_budget = false;
         if let Some(error) = awaited.and_then(|attempt| space.failure_since(attempt)) {
-            return Err(error);
+            if patience == Patience::FreesSpace || !is_waited_for(core, &error, bytes) {
+                return Err(error);
+            }
+            // A removal rings after the files are fewer, so it is seen here or it ends the wait.
+            is_over_budget = !matches!(judge_next(core, bytes), None | Some(Verdict::Fits));
+            awaited = awaited.filter(|_| is_over_budget);
         }
         check_stall(core)?;
-        match request_spare(core, bytes) {
+        let requested = if is_over_budget { None } else { request_spare(core, bytes) };
+        match requested {
             // If jobs run in place, the attempt may be over already.
             Some(attempt) if awaited.is_none() => awaited = Some(attempt),
             _ => {

@@ -60,13 +60,14 @@ pub(super) fn rotate(writing: &mut Writing, core: &Core, unit_bytes: u64) -> Res
     spare.file.write_at(&header.block(), 0)?;
     drop(underway);
     writing.claimed = writing.claimed.max(header.synced);
-    core.beginning().first_recorded(first);
+    core.beginning().first_recorded(first, base);
     core.supply.hint_recorded(header.hint);
     let (next, info) = begun(spare, &header);
     core.segments().push(info, Arc::clone(&next.file));
     core.beginning().note_end(writing.drainer.last_record(), base);
     core.slots().begin_segment(base, header.extension.slots);
     core.times().begin_segment();
+    core.retaining().note_change();
     core.supply.space.rotated(base, next.end());
     core.measures().counters.rotations.fetch_add(1, Ordering::Relaxed);
     let (sealed, segment) = (writing.active.file.name(), next.file.name());
@@ -109,7 +110,7 @@ pub(super) fn begin_epoch(writing: &mut Writing, core: &Core, cut: Lsn) -> Resul
     let old_end = writing.at();
     // Before the synced mark moves back, because a later flush must not count for a truncation
     // record of the old epoch.
-    core.beginning().first_recorded(first);
+    core.beginning().first_recorded(first, cut);
     core.supply.hint_recorded(header.hint);
     core.beginning().first_is_durable();
     let mut dropped = Vec::new();

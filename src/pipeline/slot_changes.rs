@@ -10,7 +10,7 @@ use crate::{
         core::Core,
         dispatch::sync,
         notes::{publish_slots, settle_notes},
-        room::{acquire, wait_for_place},
+        room::{Patience, acquire, wait_for_place},
         state::{epochs::Goal, slot_state::Order, slots::Progress, space::SLOTS_ROOM_BYTES},
     },
     sabotage::{self, Sabotage},
@@ -71,6 +71,7 @@ pub(crate) fn advance_slot(core: &Core, id: u32, position: Lsn) -> Result<()> {
 pub(crate) fn set_slot_cap(core: &Core, id: u32, cap_bytes: Option<u64>) {
     core.slots().set_cap(id, cap_bytes);
     core.beginning().change_holds(|holds| holds.set_cap(id, cap_bytes));
+    core.retaining().note_change();
 }
 
 /// Has a slot removed. If `is_passable`, truncations may pass it from now on; else once that is
@@ -79,6 +80,7 @@ pub(crate) fn remove_slot(core: &Core, id: u32, is_passable: bool) {
     core.slots().remove(id);
     if is_passable {
         core.beginning().change_holds(|holds| holds.remove_slot(id));
+        core.retaining().note_change();
     }
 }
 
@@ -113,7 +115,7 @@ pub(crate) async fn make_all_durable(core: &Arc<Core>) -> Result<()> {
         let epoch = core.epoch();
         let end = match place_due(core, u64::MAX).await {
             Ok(end) => end,
-            Err(Error::NoSpace { .. } | Error::LsnLimit { .. }) => place_in_reserve(core).await?,
+            Err(error) if error.is_no_space() => place_in_reserve(core).await?,
             Err(error) => return Err(error),
         };
         match end {
@@ -152,19 +154,21 @@ async fn place_due(core: &Arc<Core>, bytes_max: u64) -> Result<Option<Lsn>> {
         }
         // A waiting future holds nothing, because it may never be polled again.
         drop(permit);
-        wait_for_place(core, None).await?;
+        wait_for_place(core, None, Patience::FreesSpace).await?;
     }
     Ok(None)
 }
 
 /// Publishes one record in the space that is kept for control records. That space is used once,
-/// until the log has space again. Returns `None` if it is used. The record may not have room for
+/// until the log has space again, or continues in another segment. Returns `None` if it is used. The record may not have room for
 /// all slots, so it takes those first that hold back the most of the log.
 async fn place_in_reserve(core: &Arc<Core>) -> Result<Option<Lsn>> {
     let permit = acquire(core, SLOTS_ROOM_BYTES).await?;
     core.status().check_new()?;
-    if !core.supply.space.use_slots_room() {
+    if !core.supply.space.claim_slots_room() {
         return Ok(None);
     }
-    Ok(publish_slots(core, permit, SLOTS_ROOM_BYTES, Order::LowestFirst))
+    let end = publish_slots(core, permit, SLOTS_ROOM_BYTES, Order::LowestFirst);
+    core.supply.space.use_slots_room(end);
+    Ok(end)
 }

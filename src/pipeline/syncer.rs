@@ -18,6 +18,7 @@ use crate::{
         notes::{place_notes, settle_notes},
         regroup::regroup,
         removal::apply_truncations,
+        retention::drop_oldest,
         state::{in_flight::Lane, mark::Woken, measures::FlushReport},
         writer::{Drained, write_once},
     },
@@ -74,7 +75,7 @@ pub(super) fn sync_step(core: &Arc<Core>) -> Option<Woken> {
 /// Drains the ring, flushes, and raises the synced mark to the end that the flush covers. Returns
 /// the waiters that it woke.
 pub(super) fn sync_once(core: &Arc<Core>) -> Result<Woken> {
-    if core.slots().is_due() || core.times().is_on() {
+    if core.slots().is_due() || core.times().is_on() || core.retaining().is_on() {
         place_notes(core);
     }
     let ring = &core.intake.ring;
@@ -100,6 +101,9 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Woken> {
     core.run_completions();
     apply_truncations(core, || core.synced().get());
     settle_notes(core);
+    if core.retaining().drops_oldest() {
+        drop_oldest(core);
+    }
     core.publish_marks();
     core.publish_flow();
     Ok(woken)

@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::{control::Control, frame::FIRST_FRAME_BYTES},
+    format::frame::FIRST_FRAME_BYTES,
     lsn::Lsn,
     pipeline::{
         core::Core,
         dispatch::sync,
-        job::PanicGuard,
-        removal::apply_truncations,
-        reservation::Reservation,
-        room::{acquire, wait_for_place},
-        state::{beginning::Moved, epochs::Goal, permits::Permit},
+        first::publish_first,
+        room::{Patience, acquire, wait_for_place},
+        state::{beginning::Passing, epochs::Goal},
     },
-    sabotage::{self, Sabotage},
 };
 
 /// Moves the beginning of the log to `lsn`. Resolves when that is durable. In `epoch`, `lsn` was a
@@ -34,57 +31,20 @@ pub(crate) async fn truncate_start(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Re
         core.epochs().check(Goal { end: lsn, epoch })?;
         let has_room = core.supply.space.has_room(core.tail());
         if has_room || full.is_some() {
-            let published = publish_first(core, permit, lsn, full.filter(|_| !has_room))?;
+            let published =
+                publish_first(core, permit, (lsn, Passing::NoSlot), full.filter(|_| !has_room))?;
             let Some(goal) = published else { return Ok(false) };
             return wait_recorded(core, goal).await.map(|()| true);
         }
         // A waiting future holds nothing, because it may never be polled again.
         drop(permit);
-        full = wait_for_place(core, None).await.err();
+        full = wait_for_place(core, None, Patience::FreesSpace).await.err();
         // A log that can't get its next segment can still be truncated; a stopped one can't.
         core.status().check()?;
     }
     // Another call has moved the beginning. The record of that call may not be durable yet.
     let goal = core.goal(|| core.beginning().last_ordered_end().unwrap_or(Lsn::ZERO));
     wait_recorded(core, goal).await.map(|()| true)
-}
-
-/// Reserves and publishes the record of the beginning. Never waits. A log that is `full` can be
-/// truncated once, in the space kept for control records. Returns `None` if a slot is in the way.
-fn publish_first(
-    core: &Arc<Core>,
-    permit: Permit<'_>,
-    lsn: Lsn,
-    full: Option<Error>,
-) -> Result<Option<Goal>> {
-    let reserve = || {
-        permit.forget();
-        let reserved = core.intake.ring.reserve(FIRST_FRAME_BYTES);
-        let end = reserved.end();
-        (reserved, end)
-    };
-    let epoch = core.epochs().current();
-    // The guard is outside of the closure, because the log must not be stopped under the lock of
-    // the beginning.
-    let guard = PanicGuard { core };
-    let moved = core.beginning().move_first(lsn, full, core.synced().get(), reserve);
-    std::mem::forget(guard);
-    let reserved = match moved? {
-        Moved::Now(reserved) => reserved,
-        Moved::Before => {
-            let end = core.beginning().last_ordered_end().unwrap_or(Lsn::ZERO);
-            return Ok(Some(Goal { end, epoch }));
-        }
-        Moved::Held => return Ok(None),
-    };
-    let reservation = Reservation::of(core, reserved);
-    let end = reservation.end();
-    reservation.publish_control(Control::First(lsn));
-    if sabotage::is_on(Sabotage::RemoveBeforeFlush) {
-        apply_truncations(core, || end);
-    }
-    core.publish_marks();
-    Ok(Some(Goal { end, epoch }))
 }
 
 /// Waits until a record of the beginning is durable. If that record was truncated, the header of

@@ -65,7 +65,7 @@ impl RaftOptions {
     ///   [`Corrupt`](LogError::Corrupt): the log never opens as a shorter one.
     /// - [`Error::OtherCodec`], and [`Error::BadRecord`] if it is not a Raft log.
     /// - [`InvalidOption`](LogError::InvalidOption) if the options of the log underneath allow it
-    ///   to be truncated at damage.
+    ///   to be truncated at damage, or to drop records by itself.
     ///
     /// # Cancel safety
     ///
@@ -91,10 +91,11 @@ impl RaftOptions {
         restore(wal, &self).await
     }
 
-    /// Rejects [`OnDamage::TruncateAtDamage`](crate::OnDamage::TruncateAtDamage).
+    /// Rejects [`OnDamage::TruncateAtDamage`](crate::OnDamage::TruncateAtDamage), a
+    /// [`Retention`](crate::Retention), and [`OnBudget::DropOldest`](crate::OnBudget::DropOldest).
     ///
     /// A node that forgets a vote may vote twice, and one that forgets entries may elect a leader
-    /// that lacks committed ones. So a Raft log is never truncated at damage.
+    /// that lacks committed ones. So a Raft log drops only what its groups have purged.
     fn check(&self) -> Result<()> {
         if self.wal.cuts_damage() {
             return Err(Error::Log(LogError::InvalidOption {
@@ -102,6 +103,14 @@ impl RaftOptions {
                 value: 1,
                 reason: "a Raft log is never truncated at damage: open it strictly, and let a \
                          damaged node rejoin",
+            }));
+        }
+        if self.wal.drops_by_itself() {
+            return Err(Error::Log(LogError::InvalidOption {
+                option: "retention",
+                value: 1,
+                reason: "a Raft log drops nothing by itself: it is purged by its groups, and a \
+                         budget may only refuse or wait",
             }));
         }
         Ok(())

@@ -10,6 +10,7 @@ use crate::{
     options::{Compression, Config, OnDamage, OnStall, Preallocation},
     pipeline::LogName,
     recovery::Opening,
+    retention::{Budget, OnBudget, Retention},
     storage::{FileStorage, Storage},
     wal::{handle::Wal, pool::pool, recover::Recovery},
 };
@@ -303,6 +304,70 @@ impl Options {
     pub fn on_stall(mut self, on_stall: OnStall) -> Self {
         self.config.on_stall = on_stall;
         self
+    }
+
+    /// Sets how much of the log is kept. By default, everything is, until
+    /// [`Wal::truncate_before`](crate::Wal::truncate_before) drops it.
+    ///
+    /// The log decides with a flush after a segment was begun, and for
+    /// [`Retention::age`](crate::Retention::age) with the first flush that comes late enough. So
+    /// an idle log drops nothing: call [`Wal::apply_retention`](crate::Wal::apply_retention) by a
+    /// timer if it must. Files are removed in the background.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// use highwater::{Retention, Wal, storage::MemoryStorage};
+    ///
+    /// let options = Wal::options().segment_bytes(8 << 10);
+    /// let options = options.retention(Retention::default().bytes(16 << 10));
+    /// let wal = options.open_with(MemoryStorage::new()).await?;
+    /// for _ in 0..1000 {
+    ///     wal.append_and_sync(&[0; 100]).await?;
+    /// }
+    /// assert!(wal.watermarks().first.as_u64() > 0, "the oldest segments are dropped");
+    /// # wal.close().await }
+    /// ```
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.config.retention = retention;
+        self
+    }
+
+    /// Sets the most bytes that the files of the log take, and what happens to an append that
+    /// needs more. By default there is no limit but the disk.
+    ///
+    /// At least three times [`segment_bytes`](Options::segment_bytes). All segments count in full,
+    /// also the newest and the prepared one, and the files that
+    /// [`recycle_segments`](Options::recycle_segments) keeps. Other files in the directory do not
+    /// count, such as those that a repair set aside.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// use highwater::{Error, OnBudget, Wal, storage::MemoryStorage};
+    ///
+    /// let options = Wal::options().segment_bytes(8 << 10);
+    /// let options = options.budget(24 << 10, OnBudget::Refuse);
+    /// let wal = options.open_with(MemoryStorage::new()).await?;
+    /// let refused = loop {
+    ///     if let Err(error) = wal.append_and_sync(&[0; 100]).await {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert!(matches!(refused, Error::OverBudget { .. }));
+    ///
+    /// wal.truncate_before(wal.watermarks().synced).await?;
+    /// wal.append_and_sync(&[0; 100]).await?;
+    /// # wal.close().await }
+    /// ```
+    pub fn budget(mut self, bytes: u64, when_used_up: OnBudget) -> Self {
+        self.config.budget = Some(Budget { bytes, when_used_up });
+        self
+    }
+
+    /// Returns whether the log may drop records without a call.
+    #[cfg(feature = "raft")]
+    pub(crate) fn drops_by_itself(&self) -> bool {
+        let budget = self.config.budget.map(|budget| budget.when_used_up);
+        !self.config.retention.is_off() || budget == Some(OnBudget::DropOldest)
     }
 
     /// Returns whether opening may cut durable data.

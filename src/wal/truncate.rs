@@ -8,8 +8,9 @@ use crate::{
     format::frame::is_aligned,
     lsn::Lsn,
     pipeline::{
-        Goal, OpenLog, job::request_write, slot_changes::make_all_durable,
-        truncate_end::truncate_end, truncate_start::truncate_start, wait::reach_written,
+        Goal, OpenLog, job::request_write, retention::retained_from,
+        slot_changes::make_all_durable, truncate_end::truncate_end, truncate_start::truncate_start,
+        wait::reach_written,
     },
     replay::{end_of_unit, is_boundary},
     sabotage::{self, Sabotage},
@@ -104,6 +105,45 @@ impl Wal {
             if to < lsn && to > core.beginning().first() {
                 check_boundary(core, to, epoch).await?;
             }
+            if truncate_start(core, to, epoch).await? {
+                return Ok(core.beginning().first());
+            }
+        }
+    }
+
+    /// Applies the option [`retention`](crate::Options::retention) now, and resolves when that is
+    /// durable. Returns the position at which the log begins then.
+    ///
+    /// A log in use applies it by itself. Call this by a timer for a log that may be idle.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`truncate_before`](Wal::truncate_before).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`truncate_before`](Wal::truncate_before).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// use std::time::Duration;
+    /// use highwater::{Retention, Wal, storage::MemoryStorage};
+    ///
+    /// let day = Retention::default().age(Duration::from_secs(24 * 60 * 60));
+    /// let wal = Wal::options().retention(day).open_with(MemoryStorage::new()).await?;
+    /// let first = wal.apply_retention().await?;
+    /// assert_eq!(first, wal.watermarks().first, "nothing is older than a day");
+    /// # wal.close().await }
+    /// ```
+    pub async fn apply_retention(&self) -> Result<Lsn> {
+        let core = self.core();
+        core.status().check_new()?;
+        make_all_durable(core).await?;
+        loop {
+            let epoch = core.epoch();
+            let Some(to) = retained_from(core) else { return Ok(core.beginning().first()) };
             if truncate_start(core, to, epoch).await? {
                 return Ok(core.beginning().first());
             }

@@ -20,6 +20,7 @@ const RANKS: [&[&str]; 12] = [
     &[
         "error",
         "health",
+        "retention",
         "lock_owner",
         "lsn",
         "operation",

@@ -7,6 +7,8 @@
     reason = "each test binary uses its own part, and a mistake in a test must stop it"
 )]
 
+pub(crate) mod clocked;
+
 use std::{
     future::Future,
     pin::pin,

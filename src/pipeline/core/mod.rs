@@ -36,6 +36,7 @@ use crate::{
         measures::Measures,
         metrics::Instruments,
         recycled::Recycled,
+        retaining::Retaining,
         ring::Ring,
         slots::{RecoveredSlots, Slots},
         space::{CONTROL_ROOM_BYTES, Space},
@@ -71,6 +72,7 @@ pub(crate) struct Core {
     vitals: Arc<Vitals>,
     slots: Slots,
     times: Times,
+    retaining: Retaining,
     /// Does the work of a role.
     pub(in crate::pipeline) perform: fn(&Arc<Core>, Role),
 }
@@ -117,7 +119,8 @@ impl Core {
         segments.note_user(&start.active.file);
         // An earlier process may have used the space kept for control records.
         let has_used_reserve = start.active.end().since(start.end) < CONTROL_ROOM_BYTES;
-        let beginning = Beginning::new(start.first, start.known_first, has_used_reserve);
+        let reserve_used_at = has_used_reserve.then_some(start.end);
+        let beginning = Beginning::new(start.first, start.known_first, reserve_used_at);
         beginning.change_holds(|holds| {
             holds.set_floor(start.slots.floor);
             for (id, slot) in &start.slots.table.slots {
@@ -144,6 +147,7 @@ impl Core {
             vitals,
             slots,
             times: Times::new(start.config.time_marks_ms, start.times),
+            retaining: Retaining::new(&start.config),
             perform,
             config: start.config,
         }
@@ -183,6 +187,10 @@ impl Core {
 
     pub(in crate::pipeline) fn times(&self) -> &Times {
         &self.times
+    }
+
+    pub(in crate::pipeline) fn retaining(&self) -> &Retaining {
+        &self.retaining
     }
 
     pub(crate) fn written(&self) -> &Mark {

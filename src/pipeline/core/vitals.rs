@@ -145,7 +145,9 @@ impl Vitals {
             (Condition::Stalled(Stall { operation, sequence, time }), _) => {
                 Health::Stalled { operation, file: sequence.file_name(), time }
             }
-            (_, Some(error @ Error::NoSpace { .. })) => Health::Full { error },
+            (_, Some(error @ (Error::NoSpace { .. } | Error::OverBudget { .. }))) => {
+                Health::Full { error }
+            }
             (_, Some(error)) => Health::Refusing { error },
             (Condition::Slow, None) => Health::Slow,
             (Condition::Good, None) => Health::Good,

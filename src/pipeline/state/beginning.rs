@@ -41,9 +41,9 @@ struct BeginningState {
     /// Segments that a truncation of the end took out of the log.
     dropped: VecDeque<Sequence>,
     is_removing: bool,
-    /// True if a truncation has used the space kept for control records. Reset by the next
-    /// truncation that finds space.
-    has_used_reserve: bool,
+    /// The end of the truncation that used the space kept for control records. `None` again once a
+    /// truncation finds space, or the log continues in another segment.
+    reserve_used_at: Option<Lsn>,
 }
 
 impl BeginningState {
@@ -68,6 +68,15 @@ pub(crate) enum Removal {
     Oldest(SegmentInfo, Lsn),
 }
 
+/// Whether a truncation passes slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passing {
+    /// Only those that give way because they are too far behind.
+    NoSlot,
+    /// Any slot: it is lost.
+    Slots,
+}
+
 /// The result of moving `first`.
 pub(crate) enum Moved<R> {
     Now(R),
@@ -79,11 +88,11 @@ pub(crate) enum Moved<R> {
 
 impl Beginning {
     /// Returns the beginning of a log at `first`. `recorded_first` is the value in its latest
-    /// header. `has_used_reserve` is true if an earlier process used the space kept for control
-    /// records.
-    pub(crate) fn new(first: Lsn, recorded_first: Lsn, has_used_reserve: bool) -> Self {
+    /// header. `reserve_used_at` is the log's end if an earlier process used the space kept for
+    /// control records.
+    pub(crate) fn new(first: Lsn, recorded_first: Lsn, reserve_used_at: Option<Lsn>) -> Self {
         let state =
-            BeginningState { durable_first: first, has_used_reserve, ..BeginningState::default() };
+            BeginningState { durable_first: first, reserve_used_at, ..BeginningState::default() };
         Beginning {
             first: AtomicLsn::new(first),
             recorded_first: AtomicLsn::new(recorded_first),
@@ -161,9 +170,12 @@ impl Beginning {
         self.first() > self.recorded_first.load(Ordering::Acquire)
     }
 
-    /// Notes that a header with `first` was written.
-    pub(crate) fn first_recorded(&self, first: Lsn) {
+    /// Notes that the header of a segment at `base` was written, with `first`.
+    pub(crate) fn first_recorded(&self, first: Lsn, base: Lsn) {
         self.recorded_first.store(first, Ordering::Release);
+        let mut state = self.state();
+        // The new segment has such space of its own.
+        state.reserve_used_at = state.reserve_used_at.filter(|end| *end > base);
     }
 
     /// Notes that a durable header names `first`, so that no earlier truncation is awaited.
@@ -171,6 +183,8 @@ impl Beginning {
         let mut state = self.state();
         state.ordered.clear();
         state.durable_first = self.first();
+        // The header is that of a segment without any other record.
+        state.reserve_used_at = None;
         self.publish_awaited(&state);
     }
 
@@ -186,7 +200,7 @@ impl Beginning {
     /// control records since. That space is enough for one truncation.
     pub(crate) fn move_first<R>(
         &self,
-        lsn: Lsn,
+        (lsn, passing): (Lsn, Passing),
         full: Option<Error>,
         synced: Lsn,
         reserve: impl FnOnce() -> (R, Lsn),
@@ -195,14 +209,16 @@ impl Beginning {
         if lsn <= self.first() {
             return Ok(Moved::Before);
         }
-        if state.holds.oldest_slot(self.first(), synced).is_some_and(|(_, held)| held < lsn) {
+        let slot = || state.holds.oldest_slot(self.first(), synced);
+        if passing == Passing::NoSlot && slot().is_some_and(|(_, held)| held < lsn) {
             return Ok(Moved::Held);
         }
-        match full {
-            Some(full) if state.has_used_reserve => return Err(full),
-            full => state.has_used_reserve = full.is_some(),
-        }
+        let is_full = match full {
+            Some(full) if state.reserve_used_at.is_some() => return Err(full),
+            full => full.is_some(),
+        };
         let (reserved, end) = reserve();
+        state.reserve_used_at = is_full.then_some(end);
         // Before the record can be written, and so before the synced mark passes it.
         self.first.fetch_max(lsn, Ordering::AcqRel);
         state.ordered.push_back((end, lsn));
@@ -356,6 +372,13 @@ impl Beginning {
                 holds.set_floor(floor);
             }
         });
+    }
+
+    /// Returns the lowest position of a lease, or of a slot that truncations must not pass.
+    pub(crate) fn lowest_hold(&self, synced: Lsn) -> Option<Lsn> {
+        let state = self.state();
+        let slot = state.holds.oldest_slot(self.first(), synced).map(|(_, position)| position);
+        [slot, state.holds.oldest_lease()].into_iter().flatten().min()
     }
 
     /// Returns the lowest slot that truncations must not pass.

@@ -22,6 +22,7 @@ pub(super) mod orders;
 pub(super) mod payload;
 pub(super) mod permits;
 pub(super) mod recycled;
+pub(super) mod retaining;
 pub(super) mod ring;
 pub(super) mod scheduled;
 pub(super) mod slot_state;

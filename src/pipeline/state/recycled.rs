@@ -69,6 +69,11 @@ impl Recycled {
         taken
     }
 
+    /// Returns how many files wait.
+    pub(crate) fn count(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     /// Accepts no further file.
     pub(crate) fn close(&self) {
         self.state().is_closed = true;

@@ -27,7 +27,7 @@ use crate::{
     lsn::{AtomicLsn, AtomicOptionLsn, Lsn},
     pipeline::state::wakers::Bell,
     segments::{SegmentFile, Sequence},
-    sync::{AtomicBool, LockAlways, Mutex, MutexGuard, Ordering},
+    sync::{LockAlways, Mutex, MutexGuard, Ordering},
 };
 
 /// The spare is prepared when 1 / `PREPARE_AT_PART` of the active segment is used. That is late
@@ -53,8 +53,6 @@ pub(crate) struct Space {
     pub(crate) preparing: Mutex<()>,
     pub(crate) changed: Bell,
     ring_bytes: u64,
-    /// True if a slots record has used the space that is kept for one.
-    has_used_slots_room: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -67,6 +65,18 @@ struct SpaceState {
     attempt: u64,
     is_scheduled: bool,
     failure: Option<(u64, Error)>,
+    slots_room: SlotsRoom,
+}
+
+/// The space that is kept for one slots record in each segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum SlotsRoom {
+    #[default]
+    Free,
+    /// A record is about to use it.
+    Claimed,
+    /// The end of the record that used it.
+    Used(Lsn),
 }
 
 /// The next segment's file, prepared.
@@ -103,6 +113,12 @@ pub(crate) enum SpareRequest {
     Claimed(u64),
 }
 
+/// Returns the size of a segment's file with room for a unit of `bytes`, which is at least
+/// `segment_bytes`.
+pub(crate) fn file_bytes_for(bytes: u64, segment_bytes: u64) -> u64 {
+    bytes.saturating_add(SEGMENT_HEADER_BYTES).next_multiple_of(512).max(segment_bytes)
+}
+
 impl Space {
     pub(crate) fn new(ring_bytes: u64, next_sequence: Sequence) -> Self {
         let state = SpaceState {
@@ -112,6 +128,7 @@ impl Space {
             attempt: 0,
             is_scheduled: false,
             failure: None,
+            slots_room: SlotsRoom::default(),
         };
         Space {
             limit: AtomicLsn::new(Lsn::ZERO),
@@ -120,7 +137,6 @@ impl Space {
             preparing: Mutex::new(()),
             changed: Bell::default(),
             ring_bytes,
-            has_used_slots_room: AtomicBool::new(false),
         }
     }
 
@@ -143,6 +159,10 @@ impl Space {
     pub(crate) fn rotated(&self, base: Lsn, end: Lsn) {
         let mut state = self.state();
         state.active_end = end;
+        // The new segment has such space of its own.
+        if matches!(state.slots_room, SlotsRoom::Used(end) if end <= base) {
+            state.slots_room = SlotsRoom::Free;
+        }
         let at = base.plus(end.since(base) / PREPARE_AT_PART);
         self.prepare_at.store(Some(at), Ordering::Release);
         self.publish_limit(&state);
@@ -165,18 +185,33 @@ impl Space {
         self.state().next_sequence
     }
 
-    /// Uses the space that is kept for a slots record. Returns `false` if it is used already.
-    pub(crate) fn use_slots_room(&self) -> bool {
-        !self.has_used_slots_room.swap(true, Ordering::AcqRel)
+    /// Claims the space that is kept for a slots record. Returns `false` if it is used already.
+    /// The caller then calls [`use_slots_room`](Space::use_slots_room).
+    pub(crate) fn claim_slots_room(&self) -> bool {
+        let mut state = self.state();
+        let is_free = state.slots_room == SlotsRoom::Free;
+        if is_free {
+            state.slots_room = SlotsRoom::Claimed;
+        }
+        is_free
+    }
+
+    /// Notes the end of the record that uses the claimed space; `None` if there is no record.
+    pub(crate) fn use_slots_room(&self, end: Option<Lsn>) {
+        self.state().slots_room = end.map_or(SlotsRoom::Free, SlotsRoom::Used);
     }
 
     /// Notes that the log has space again.
     pub(crate) fn note_room(&self) {
-        self.has_used_slots_room.store(false, Ordering::Release);
+        self.state().slots_room = SlotsRoom::Free;
     }
 
     pub(crate) fn has_spare(&self) -> bool {
         self.state().spare.is_some()
+    }
+
+    pub(crate) fn has_spare_for(&self, bytes: u64) -> bool {
+        self.state().spare.as_ref().is_some_and(|spare| spare.capacity() >= bytes)
     }
 
     /// Takes the spare, if it has room for a unit of `bytes`.
@@ -245,8 +280,7 @@ impl Space {
     ///
     /// `LsnLimit` if the log has no positions left for it.
     pub(crate) fn begin_spare(&self, bytes: u64, segment_bytes: u64) -> Result<Option<Wanted>> {
-        let needed = bytes.saturating_add(SEGMENT_HEADER_BYTES).next_multiple_of(512);
-        let file_bytes = needed.max(segment_bytes);
+        let file_bytes = file_bytes_for(bytes, segment_bytes);
         let mut state = self.state();
         if state.spare.as_ref().is_some_and(|spare| spare.capacity() >= bytes) {
             return Ok(None);

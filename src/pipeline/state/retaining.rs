@@ -1,0 +1,142 @@
+//! When the log decides what to drop by itself, and the pure decisions.
+
+use crate::{
+    lsn::Lsn,
+    options::Config,
+    retention::{Budget, OnBudget, Retention},
+    segments::SegmentInfo,
+    sync::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// No unit of an append has this size.
+const NONE: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Retaining {
+    retention: Retention,
+    budget: Option<Budget>,
+    /// True if a segment was begun, or a holder has moved, since the last decision.
+    is_due: AtomicBool,
+    /// The time from which on the age of a segment makes a decision due.
+    due_ms: AtomicU64,
+    /// The size of the unit for which segments are to be dropped, because its segment does not fit
+    /// into the budget; `NONE` if no unit waits for that.
+    dropping_for: AtomicU64,
+}
+
+/// A decision about the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The next segment fits.
+    Fits,
+    /// It fits once the segments below this position are removed.
+    FitsFrom(Lsn),
+    /// It would not fit beside the newest segment alone.
+    TooLarge,
+}
+
+impl Retaining {
+    pub(crate) fn new(config: &Config) -> Self {
+        Retaining {
+            retention: config.retention,
+            budget: config.budget,
+            is_due: AtomicBool::new(!config.retention.is_off()),
+            due_ms: AtomicU64::new(u64::MAX),
+            dropping_for: AtomicU64::new(NONE),
+        }
+    }
+
+    /// Returns whether the log drops anything by itself.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        !self.retention.is_off() || self.drops_oldest()
+    }
+
+    pub(crate) fn has_age(&self) -> bool {
+        self.retention.age.is_some()
+    }
+
+    pub(crate) fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
+    pub(crate) fn drops_oldest(&self) -> bool {
+        self.budget.is_some_and(|budget| budget.when_used_up == OnBudget::DropOldest)
+    }
+
+    /// Makes a decision due: a segment was begun, or a holder has moved.
+    pub(crate) fn note_change(&self) {
+        if !self.retention.is_off() {
+            self.is_due.store(true, Ordering::Release);
+        }
+    }
+
+    /// Returns whether a decision is due. The caller decides then.
+    pub(crate) fn take_due(&self, now_ms: impl FnOnce() -> u64) -> bool {
+        if self.is_due.load(Ordering::Acquire) {
+            return self.is_due.swap(false, Ordering::AcqRel);
+        }
+        self.has_age() && now_ms() >= self.due_ms.load(Ordering::Acquire)
+    }
+
+    /// Returns the base of the oldest segment that the retention keeps, and notes when the age of
+    /// a segment makes the next decision due. `end` is the synced mark.
+    pub(crate) fn kept_from(&self, segments: &[SegmentInfo], end: Lsn, now_ms: u64) -> Option<Lsn> {
+        let bases = segments.iter().map(|segment| segment.base);
+        let first = bases.clone().next()?;
+        let by_bytes = self.retention.bytes.and_then(|bytes| {
+            bases.take_while(|base| *base <= end && end.since(*base) >= bytes).last()
+        });
+        let Some(age) = self.retention.age else { return by_bytes };
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        // The successor of a segment was begun after its last record.
+        let begun = segments.iter().skip(1);
+        let is_old = |begun_ms: u64| begun_ms.saturating_add(age_ms) <= now_ms;
+        let by_age = begun.clone().take_while(|next| is_old(next.created_unix_ms)).last();
+        let next = begun.map(|next| next.created_unix_ms).find(|begun_ms| !is_old(*begun_ms));
+        let due_ms = next.map_or(u64::MAX, |begun_ms| begun_ms.saturating_add(age_ms));
+        self.due_ms.store(due_ms, Ordering::Release);
+        by_bytes.max(by_age.map(|next| next.base)).or(Some(first))
+    }
+
+    // The budget.
+
+    /// Returns whether a segment of `bytes` fits into the budget beside `segments` and
+    /// `other_bytes` of other files.
+    pub(crate) fn judge(&self, segments: &[SegmentInfo], other_bytes: u64, bytes: u64) -> Verdict {
+        let Some(budget) = self.budget else { return Verdict::Fits };
+        let sum: u64 = segments.iter().map(|segment| segment.file_bytes).sum();
+        let mut needed = sum.saturating_add(other_bytes).saturating_add(bytes);
+        if needed <= budget.bytes {
+            return Verdict::Fits;
+        }
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            needed -= segment.file_bytes;
+            if needed <= budget.bytes {
+                return Verdict::FitsFrom(next.base);
+            }
+        }
+        Verdict::TooLarge
+    }
+
+    /// Has segments dropped until the segment of a unit of `unit_bytes` fits.
+    pub(crate) fn begin_dropping(&self, unit_bytes: u64) {
+        self.dropping_for.store(unit_bytes, Ordering::Release);
+    }
+
+    pub(crate) fn end_dropping(&self) {
+        self.dropping_for.store(NONE, Ordering::Release);
+    }
+
+    /// Returns the size of the unit for which segments are to be dropped.
+    #[inline]
+    pub(crate) fn dropping_for(&self) -> Option<u64> {
+        Some(self.dropping_for.load(Ordering::Acquire)).filter(|bytes| *bytes != NONE)
+    }
+}
+
+/// Returns the base of the segment that holds `lsn`, or of the oldest one.
+pub(crate) fn base_of(segments: &[SegmentInfo], lsn: Lsn) -> Option<Lsn> {
+    let holding = segments.iter().rev().find(|segment| segment.base <= lsn);
+    holding.or(segments.first()).map(|segment| segment.base)
+}
