@@ -15,8 +15,11 @@ pages! {
     Recovery: "recovery.md",
     Consumers: "consumers.md",
     Slots: "slots.md",
+    Stores: "stores.md",
     Operating: "operating.md",
+    Deploying: "deploying.md",
     Stalls: "stalls.md",
     TestingYourStore: "testing-your-store.md",
+    CrashTests: "crash_tests.md",
     WhatHappensIf: "what-happens-if.md",
 }
