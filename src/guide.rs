@@ -16,8 +16,11 @@ pages! {
     Consumers: "consumers.md",
     Slots: "slots.md",
     Retention: "retention.md",
+    Stores: "stores.md",
     Operating: "operating.md",
+    Deploying: "deploying.md",
     Stalls: "stalls.md",
     TestingYourStore: "testing-your-store.md",
+    CrashTests: "crash_tests.md",
     WhatHappensIf: "what-happens-if.md",
 }

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use highwater::{Error, Health, simulation::Op};
+use highwater::{Error, Health, Wal, simulation::Op};
 
 use crate::{simulated, support::small};
 
@@ -24,6 +24,25 @@ fn full_disk_is_reported_until_space_is_back() {
         disk.faults().heal();
         wal.append(vec![1; 900]).await.unwrap();
         assert!(health.wait_for(Health::is_good).await.is_ok());
+    });
+}
+
+/// The next file is prepared when an eighth of the segment is used. So an operator has the rest of
+/// the segment to free space.
+#[test]
+fn full_disk_is_reported_before_appends_fail() {
+    let options = Wal::options().segment_bytes(64 << 10).ring_bytes(1 << 10);
+    simulated(&options, async |wal, disk| {
+        disk.faults().on(Op::Create).fail(ErrorKind::StorageFull);
+        let mut accepted_count = 0;
+        while !matches!(wal.health().get(), Health::Full { .. }) {
+            wal.append(vec![1; 900]).await.unwrap();
+            accepted_count += 1;
+        }
+        assert!(accepted_count < 20, "{accepted_count} of 900 bytes");
+        for _ in 0..20 {
+            wal.append(vec![1; 900]).await.unwrap();
+        }
     });
 }
 

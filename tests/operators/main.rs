@@ -13,6 +13,8 @@
 mod support;
 
 mod claims;
+#[cfg(target_os = "linux")]
+mod handles;
 mod headers;
 mod last_close;
 mod leftovers;
