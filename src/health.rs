@@ -44,8 +44,8 @@ pub enum Health {
     },
     /// There is no space for the next segment.
     ///
-    /// Appends that need it get [`Error::NoSpace`] or [`Error::OverBudget`], or wait, as the
-    /// [`budget`](crate::Options::budget) says. The next such append tries again.
+    /// Appends that need it get [`Error::NoSpace`] or [`Error::OverBudget`], or wait, by the choice
+    /// of the [`budget`](crate::Options::budget). The next such append tries again.
     #[non_exhaustive]
     Full {
         /// The error that appends get.

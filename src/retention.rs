@@ -1,4 +1,4 @@
-//! What a log drops by itself: [`Retention`], and [`OnBudget`].
+//! The limits by which a log drops records itself: [`Retention`] and [`OnBudget`].
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Retention {
     }
 }
 
-/// What happens to an append that needs a segment beyond the [`budget`](crate::Options::budget).
+/// The reaction to an append that needs a segment beyond the [`budget`](crate::Options::budget).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnBudget {

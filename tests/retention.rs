@@ -45,7 +45,7 @@ fn first(wal: &Wal) -> Lsn {
     wal.watermarks().first
 }
 
-/// Waits until the removal job has removed what it can.
+/// Waits for the removal job.
 async fn segment_count_is(wal: &Wal, wanted: impl Fn(u64) -> bool) -> u64 {
     let until = async {
         loop {
@@ -97,7 +97,7 @@ async fn segments_beyond_retention_are_dropped() {
 }
 
 #[tokio::test]
-async fn segments_of_old_records_are_dropped_also_when_clock_jumps_back() {
+async fn old_segments_are_dropped_by_the_clock_of_the_log() {
     let clocked = Clocked::new(Disk::new(1));
     let options = tiny().retention(Retention::default().age(Duration::from_secs(60)));
     let wal = options.open_with(clocked.clone()).await.unwrap();
@@ -333,7 +333,7 @@ async fn log_above_its_budget_opens_and_refuses() {
 }
 
 #[tokio::test]
-async fn budget_has_a_least_size_and_a_raft_log_drops_nothing() {
+async fn small_budget_and_raft_log_are_refused() {
     let opened = tiny().budget(3 * FILE_BYTES - 1, OnBudget::Wait).open_with(Disk::new(1)).await;
     assert!(matches!(opened, Err(Error::InvalidOption { option: "budget", .. })));
     let retention = tiny().retention(Retention::default().bytes(0));
@@ -375,7 +375,7 @@ async fn wait_for_slot(directory: &Path) {
         }
     })
     .await;
-    // A dropped wait takes nothing along, and a call that never waits says so.
+    // A dropped wait leaves nothing behind. A call that never waits is refused.
     let wait = Duration::from_millis(20);
     while let Ok(appended) = tokio::time::timeout(wait, wal.append(vec![1; 900])).await {
         // The newest segment has room for a few more.
@@ -383,7 +383,7 @@ async fn wait_for_slot(directory: &Path) {
     }
     assert!(matches!(wal.try_enqueue(vec![1; 900]), Err(Error::Full)));
     assert!(wal.stats().room_wait_count > 0);
-    // The consumer follows, and the log goes on without a lost wake-up.
+    // The consumer follows, and no wake-up of the append is lost.
     let deadline = Instant::now() + Duration::from_secs(20);
     while !appender.is_finished() {
         assert!(Instant::now() < deadline, "the append hangs, though the slot has moved on");

@@ -37,7 +37,7 @@ const PAUSES: u32 = 7;
 /// Whether a call waits for a budget that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// An append: as the option `budget` says.
+    /// An append: by the choice of the option `budget`.
     Appends,
     /// A call that may free space never waits for space.
     FreesSpace,

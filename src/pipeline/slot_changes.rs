@@ -160,8 +160,9 @@ async fn place_due(core: &Arc<Core>, bytes_max: u64) -> Result<Option<Lsn>> {
 }
 
 /// Publishes one record in the space that is kept for control records. That space is used once,
-/// until the log has space again, or continues in another segment. Returns `None` if it is used. The record may not have room for
-/// all slots, so it takes those first that hold back the most of the log.
+/// until the log has space again, or continues in another segment. Returns `None` if it is used.
+/// The record may not have room for all slots, so it takes those first that hold back the most of
+/// the log.
 async fn place_in_reserve(core: &Arc<Core>) -> Result<Option<Lsn>> {
     let permit = acquire(core, SLOTS_ROOM_BYTES).await?;
     core.status().check_new()?;

@@ -1,10 +1,10 @@
 //! The number of file handles that an open log holds.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use crate::{
     block_on,
-    support::{filled, records, tiny},
+    support::{filled, records, tiny, within},
 };
 
 /// The directory, its lock and `LOCK`; 16 segments for reading; those of the writer: the active
@@ -31,6 +31,12 @@ fn handles_do_not_grow_with_the_log() {
         assert!((16..=HANDLE_COUNT_MAX).contains(&count), "{count} handles");
         wal.close().await.unwrap();
         drop(wal);
-        assert_eq!(handle_count(&path), 0, "a closed log has none");
+        // The job that closed the log may hold it for a moment after its answer.
+        within("a closed log without handles", async {
+            while handle_count(&path) > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     });
 }

@@ -71,7 +71,7 @@ pub(crate) enum Removal {
 /// Whether a truncation passes slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passing {
-    /// Only those that give way because they are too far behind.
+    /// Only a slot that gives way because it is too far behind.
     NoSlot,
     /// Any slot: it is lost.
     Slots,
@@ -174,7 +174,7 @@ impl Beginning {
     pub(crate) fn first_recorded(&self, first: Lsn, base: Lsn) {
         self.recorded_first.store(first, Ordering::Release);
         let mut state = self.state();
-        // The new segment has such space of its own.
+        // The new segment keeps such space again.
         state.reserve_used_at = state.reserve_used_at.filter(|end| *end > base);
     }
 

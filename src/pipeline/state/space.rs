@@ -159,7 +159,7 @@ impl Space {
     pub(crate) fn rotated(&self, base: Lsn, end: Lsn) {
         let mut state = self.state();
         state.active_end = end;
-        // The new segment has such space of its own.
+        // The new segment keeps such space again.
         if matches!(state.slots_room, SlotsRoom::Used(end) if end <= base) {
             state.slots_room = SlotsRoom::Free;
         }
