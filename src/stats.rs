@@ -93,6 +93,11 @@ pub struct Stats {
     pub stall_count: u64,
     /// The total time of these stalls. A running stall counts up to the last check.
     pub stalled_time: Duration,
+    /// The number of failed attempts to prepare the next segment, for lack of space or budget or
+    /// for another reason.
+    ///
+    /// Appends that needed it were refused, or waited. The next such append tried again.
+    pub refusal_count: u64,
 }
 
 /// A holder of segments on the disk.
@@ -138,7 +143,7 @@ impl Stats {
             leased_bytes: lease.map_or(0, |(oldest, first)| core.leased_bytes(oldest, first)),
             slot_count: core.slots().list().len() as u64,
             held_bytes: oldest_holder.as_ref().map_or(0, |holder| match holder {
-                Holder::Lease { lsn } | Holder::Slot { lsn, .. } => held_bytes(core, *lsn),
+                Holder::Lease { lsn } | Holder::Slot { lsn, .. } => core.held_bytes(*lsn),
             }),
             oldest_holder,
             sync_time: measured.sync_time,
@@ -150,6 +155,7 @@ impl Stats {
             room_wait_time: measured.room_wait_time,
             stall_count,
             stalled_time,
+            refusal_count: counters.refusals.load(Ordering::Relaxed),
         }
     }
 }
@@ -160,10 +166,4 @@ fn oldest_holder(core: &Core, lease: Option<Lsn>) -> Option<Holder> {
     let named = slot
         .and_then(|(id, lsn)| Some(Holder::Slot { name: core.slots().name(id)?.to_string(), lsn }));
     named.or(lease.map(|lsn| Holder::Lease { lsn }))
-}
-
-/// Returns the bytes from the segment that holds `lsn` up to the synced mark.
-pub(crate) fn held_bytes(core: &Core, lsn: Lsn) -> u64 {
-    let base = core.segments().find(lsn).map_or(lsn, |(info, _)| info.base);
-    core.synced().get().since(base.min(core.synced().get()))
 }

@@ -19,6 +19,7 @@ use crate::{
         },
     },
     segments::SegmentFile,
+    sync::Ordering,
     turn::lock_over_io,
 };
 
@@ -43,6 +44,9 @@ pub(super) fn run(core: &Arc<Core>, bytes: u64, attempt: u64) -> bool {
     let had_stopped = core.status().check().is_err();
     let failure = prepared.err().map(|error| refusal(core, error));
     let had_failed = core.supply.space.end_attempt(attempt, failure.clone());
+    if failure.is_some() {
+        core.measures().counters.refusals.fetch_add(1, Ordering::Relaxed);
+    }
     match failure {
         Some(_) if had_stopped => false,
         // Reports the error and wakes the waiters, now that the lock is free.

@@ -13,7 +13,6 @@ use crate::{
             advance_slot, forget_slot, make_durable, open_slot, remove_slot, set_slot_cap,
         },
     },
-    stats::held_bytes,
     wal::{handle::Wal, truncate::check_boundary},
 };
 
@@ -163,7 +162,7 @@ impl Wal {
                 position: slot.position,
                 durable: slot.durable,
                 lag_bytes: synced.since(from.min(synced)),
-                held_bytes: held_bytes(core, from),
+                held_bytes: core.held_bytes(from),
                 keep_bytes_max: slot.cap_bytes,
                 is_open: slot.is_open,
                 is_lost: slot.position < first,

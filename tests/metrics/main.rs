@@ -47,10 +47,19 @@ struct Metric {
 impl Recorded {
     /// Returns the metrics of the log `log` by name. All metrics begin at zero again.
     fn take(&self, log: &str) -> BTreeMap<String, Metric> {
+        self.take_labelled(&[("log", log)])
+    }
+
+    /// Returns the metrics of a slot by name.
+    fn take_slot(&self, log: &str, slot: &str) -> BTreeMap<String, Metric> {
+        self.take_labelled(&[("log", log), ("slot", slot)])
+    }
+
+    fn take_labelled(&self, wanted: &[(&str, &str)]) -> BTreeMap<String, Metric> {
         let metrics = self.0.snapshot().into_vec().into_iter();
         let of_log = metrics.filter(|(key, ..)| {
             let labels: Vec<_> = key.key().labels().map(|it| (it.key(), it.value())).collect();
-            labels == [("log", log)]
+            labels == wanted
         });
         let named = of_log.map(|(key, unit, description, value)| {
             let value = match value {

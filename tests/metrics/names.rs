@@ -14,8 +14,11 @@ pub(crate) type Named = (String, String, String);
 pub(crate) fn registered() -> BTreeSet<Named> {
     with_recorder(async |recorded| {
         let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
+        let _slot = wal.slot("consumer").await.unwrap();
+        wal.publish_metrics();
+        let of_slot = recorded.take_slot("memory", "consumer");
         wal.close().await.unwrap();
-        let metrics = recorded.take("memory").into_iter();
+        let metrics = recorded.take("memory").into_iter().chain(of_slot);
         let named = metrics.map(|(name, metric)| {
             let kind = match metric.kind {
                 MetricKind::Counter => "counter",

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use highwater::{
-    Durability, OnStall, Wal,
+    Durability, OnBudget, OnStall, Wal,
     simulation::{self, Disk, Faults, Op, Simulation, pass_time},
     storage::MemoryStorage,
 };
@@ -288,4 +288,34 @@ async fn label_is_the_directory_as_it_was_opened() {
     let metrics = recorded.take(path.to_str().unwrap());
     assert_eq!(counter(&metrics, "highwater_records_total"), 1);
     wal.close().await.unwrap();
+}
+
+#[test]
+fn slots_and_refusals_are_published() {
+    with_recorder(async |recorded| {
+        let options = tiny().metrics_label("orders").budget(24 << 10, OnBudget::Refuse);
+        let wal = options.open_with(MemoryStorage::new()).await.unwrap();
+        let slot = wal.slot("indexer").await.unwrap();
+        let lsn = wal.append_and_sync(b"12345").await.unwrap();
+        let end = wal.append_and_sync(b"12345").await.unwrap();
+        slot.advance_and_sync(end).await.unwrap();
+        wal.publish_metrics();
+        let metrics = recorded.take_slot("orders", "indexer");
+        let info = wal.slots().remove(0);
+        assert!(info.lag_bytes > 0 && lsn < end, "{info:?}");
+        assert_eq!(gauge(&metrics, "highwater_slot_lag_bytes"), info.lag_bytes);
+        assert_eq!(gauge(&metrics, "highwater_slot_held_bytes"), info.held_bytes);
+        slot.remove().await.unwrap();
+        wal.publish_metrics();
+        let metrics = recorded.take_slot("orders", "indexer");
+        assert_eq!(gauge(&metrics, "highwater_slot_lag_bytes"), 0);
+        assert_eq!(gauge(&metrics, "highwater_slot_held_bytes"), 0);
+
+        assert_eq!(wal.stats().refusal_count, 0);
+        while wal.append_and_sync(&[1; 200]).await.is_ok() {}
+        wal.publish_metrics();
+        let refused = counter(&recorded.take("orders"), "highwater_refusals_total");
+        assert!(refused > 0);
+        assert_eq!(refused, wal.stats().refusal_count);
+    });
 }

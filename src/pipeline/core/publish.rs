@@ -1,10 +1,10 @@
-//! Publishes the log's counters and gauges. Nothing is compiled without the feature `metrics`.
+//! Publishes the log's counters and gauges. Nothing is published without the feature `metrics`.
 
 use super::Core;
 use crate::{
     health::Health,
     lsn::Lsn,
-    pipeline::state::metrics::{Flow, Holdings},
+    pipeline::state::metrics::{Flow, Holdings, SlotValues},
     sync::Ordering,
 };
 
@@ -20,6 +20,21 @@ impl Core {
     pub(crate) fn publish_metrics(&self) {
         self.publish_flow();
         self.measures().instruments.publish_holdings(|| self.holdings());
+    }
+
+    /// Publishes the gauges of all slots. Separate, because a log may have thousands. Call it
+    /// without any lock held.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only a user's call does it"))]
+    pub(crate) fn publish_slots(&self) {
+        self.measures().instruments.publish_slots(|| {
+            let synced = self.synced().get();
+            let values = self.slots().list().into_iter().map(|slot| {
+                let from = slot.durable.unwrap_or(slot.position);
+                let lag_bytes = synced.since(from.min(synced));
+                SlotValues { name: slot.name, lag_bytes, held_bytes: self.held_bytes(from) }
+            });
+            values.collect()
+        });
     }
 
     fn flow(&self) -> Flow {
@@ -47,6 +62,7 @@ impl Core {
             removed_count: self.beginning().removed_count(),
             recycled_count: self.recycled_count(),
             stall_count,
+            refusal_count: self.measures().counters.refusals.load(Ordering::Relaxed),
             segment_count: self.segments().count() as u64,
             disk_bytes: self.segments().file_bytes(),
             ring_bytes: self.ring_bytes(),
@@ -62,6 +78,12 @@ impl Core {
             Some(error) => Health::Stopped { error },
             None => watched.newest().0,
         }
+    }
+
+    /// Returns the bytes from the segment that holds `lsn` up to the synced mark.
+    pub(crate) fn held_bytes(&self, lsn: Lsn) -> u64 {
+        let base = self.segments().find(lsn).map_or(lsn, |(info, _)| info.base);
+        self.synced().get().since(base.min(self.synced().get()))
     }
 
     /// Returns the bytes of the segments that a lease from `oldest` on keeps, below `first`.

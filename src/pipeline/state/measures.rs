@@ -101,6 +101,8 @@ pub(crate) struct Counters {
     pub(crate) writes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) rotations: AtomicU64,
+    /// The failed attempts to prepare the next segment.
+    pub(crate) refusals: AtomicU64,
 }
 
 impl Counters {

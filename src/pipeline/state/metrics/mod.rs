@@ -17,6 +17,8 @@ pub(crate) use off::{Instruments, LogName, PayloadBytes, PayloadTotal};
 #[cfg(feature = "metrics")]
 pub(crate) use on::{Instruments, LogName, PayloadBytes, PayloadTotal};
 
+use std::sync::Arc;
+
 use crate::{health::Health, watermarks::Watermarks};
 
 /// The values that change with each flush.
@@ -31,6 +33,14 @@ pub(crate) struct Flow {
     pub(crate) ring_used_bytes: u64,
 }
 
+/// The values of one slot.
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "no metric reads them"))]
+pub(crate) struct SlotValues {
+    pub(crate) name: Arc<str>,
+    pub(crate) lag_bytes: u64,
+    pub(crate) held_bytes: u64,
+}
+
 /// The values that change with a segment, a lease or the health.
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "no metric reads them"))]
 pub(crate) struct Holdings {
@@ -38,6 +48,7 @@ pub(crate) struct Holdings {
     pub(crate) removed_count: u64,
     pub(crate) recycled_count: u64,
     pub(crate) stall_count: u64,
+    pub(crate) refusal_count: u64,
     pub(crate) segment_count: u64,
     pub(crate) disk_bytes: u64,
     pub(crate) ring_bytes: u64,

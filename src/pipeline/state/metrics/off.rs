@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Flow, Holdings};
+use super::{Flow, Holdings, SlotValues};
 
 /// The name of the log in its metrics.
 #[derive(Clone, Debug, Default)]
@@ -79,4 +79,8 @@ impl Instruments {
 
     #[inline]
     pub(crate) fn publish_holdings(&self, _: impl FnOnce() -> Holdings) {}
+
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "only a user's call does it"))]
+    #[inline]
+    pub(crate) fn publish_slots(&self, _: impl FnOnce() -> Vec<SlotValues>) {}
 }

@@ -5,6 +5,7 @@
 //! the same name continues the counter.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,10 +14,10 @@ use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
 };
 
-use super::{Flow, Holdings};
+use super::{Flow, Holdings, SlotValues};
 use crate::{
     health::Health,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU64, LockAlways, Mutex, Ordering},
 };
 
 /// The name of the log in its metrics: the value of the label `log`.
@@ -106,6 +107,7 @@ pub(crate) struct Instruments {
     removed_segments: Total,
     recycled_segments: Total,
     stalls: Total,
+    refusals: Total,
     first: Gauge,
     synced: Gauge,
     written: Gauge,
@@ -117,10 +119,42 @@ pub(crate) struct Instruments {
     leases: Gauge,
     leased_bytes: Gauge,
     health: Gauge,
+    histograms: Histograms,
+    log: String,
+    /// The gauges of each slot that was published: its lag, and the bytes that it holds.
+    slots: Mutex<BTreeMap<Arc<str>, [Gauge; 2]>>,
+}
+
+#[derive(Debug)]
+struct Histograms {
     flush_seconds: Histogram,
     commit_seconds: Histogram,
     group_records: Histogram,
     room_wait_seconds: Histogram,
+}
+
+impl Histograms {
+    fn at(at: &Registration<'_>) -> Self {
+        let (count, seconds) = (Unit::Count, Unit::Seconds);
+        Histograms {
+            flush_seconds: at.histogram("highwater_flush_seconds", seconds, "Time of a flush"),
+            commit_seconds: at.histogram(
+                "highwater_commit_seconds",
+                seconds,
+                "Time that a caller waited until its records were durable",
+            ),
+            group_records: at.histogram(
+                "highwater_group_records",
+                count,
+                "Records that one sync made durable",
+            ),
+            room_wait_seconds: at.histogram(
+                "highwater_room_wait_seconds",
+                seconds,
+                "Time that an append waited for room",
+            ),
+        }
+    }
 }
 
 impl Default for Instruments {
@@ -142,7 +176,7 @@ impl Instruments {
 
     fn in_recorder(recorder: &dyn Recorder, log: &str) -> Self {
         let at = Registration { recorder, labels: vec![Label::new("log", log.to_owned())] };
-        let (count, bytes, seconds) = (Unit::Count, Unit::Bytes, Unit::Seconds);
+        let (count, bytes) = (Unit::Count, Unit::Bytes);
         Instruments {
             records: at.total("highwater_records_total", count, "Records written"),
             payload_bytes: at.total(
@@ -169,6 +203,11 @@ impl Instruments {
                 "Segments prepared in the file of a removed one",
             ),
             stalls: at.total("highwater_stalls_total", count, "Stalls of an I/O call"),
+            refusals: at.total(
+                "highwater_refusals_total",
+                count,
+                "Failed attempts to prepare the next segment",
+            ),
             first: at.gauge("highwater_first_lsn_bytes", bytes, "The first LSN of the log"),
             synced: at.gauge("highwater_synced_lsn_bytes", bytes, "All below is durable"),
             written: at.gauge("highwater_written_lsn_bytes", bytes, "All below is written"),
@@ -192,41 +231,28 @@ impl Instruments {
                 count,
                 "0 good, 1 slow, 2 refusing, 3 full, 4 stalled, 5 closed, 6 failed",
             ),
-            flush_seconds: at.histogram("highwater_flush_seconds", seconds, "Time of a flush"),
-            commit_seconds: at.histogram(
-                "highwater_commit_seconds",
-                seconds,
-                "Time that a caller waited until its records were durable",
-            ),
-            group_records: at.histogram(
-                "highwater_group_records",
-                count,
-                "Records that one sync made durable",
-            ),
-            room_wait_seconds: at.histogram(
-                "highwater_room_wait_seconds",
-                seconds,
-                "Time that an append waited for room",
-            ),
+            histograms: Histograms::at(&at),
+            log: log.to_owned(),
+            slots: Mutex::default(),
         }
     }
 
     #[inline]
     pub(crate) fn commit(&self) -> Commit<'_> {
-        Commit { began: Instant::now(), histogram: &self.commit_seconds }
+        Commit { began: Instant::now(), histogram: &self.histograms.commit_seconds }
     }
 
     pub(crate) fn flushed(&self, time: Duration) {
-        self.flush_seconds.record(time);
+        self.histograms.flush_seconds.record(time);
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a group has far fewer than 2^53 records")]
     pub(crate) fn group(&self, record_count: u64) {
-        self.group_records.record(record_count as f64);
+        self.histograms.group_records.record(record_count as f64);
     }
 
     pub(crate) fn room_waited(&self, time: Duration) {
-        self.room_wait_seconds.record(time);
+        self.histograms.room_wait_seconds.record(time);
     }
 
     pub(crate) fn publish_flow(&self, look: impl FnOnce() -> Flow) {
@@ -249,12 +275,47 @@ impl Instruments {
         self.removed_segments.raise_to(holdings.removed_count);
         self.recycled_segments.raise_to(holdings.recycled_count);
         self.stalls.raise_to(holdings.stall_count);
+        self.refusals.raise_to(holdings.refusal_count);
         set(&self.segments, holdings.segment_count);
         set(&self.disk_bytes, holdings.disk_bytes);
         set(&self.ring_bytes, holdings.ring_bytes);
         set(&self.leases, holdings.lease_count);
         set(&self.leased_bytes, holdings.leased_bytes);
         set(&self.health, health_number(&holdings.health));
+    }
+}
+
+impl Instruments {
+    /// Publishes the slots, and zero for slots that are gone. A new slot's gauges are registered at
+    /// the recorder of this thread or, usually, of the process.
+    pub(crate) fn publish_slots(&self, look: impl FnOnce() -> Vec<SlotValues>) {
+        let values = look();
+        // The recorder is called without the lock.
+        let mut known = self.slots.lock_always().clone();
+        let added = values.iter().filter(|slot| !known.contains_key(&slot.name));
+        let added: Vec<_> = added.map(|slot| (slot.name.clone(), self.slot_gauges(slot))).collect();
+        known.extend(added);
+        for (name, [lag, held]) in &known {
+            let slot = values.iter().find(|slot| slot.name == *name);
+            set(lag, slot.map_or(0, |slot| slot.lag_bytes));
+            set(held, slot.map_or(0, |slot| slot.held_bytes));
+        }
+        known.retain(|name, _| values.iter().any(|slot| slot.name == *name));
+        *self.slots.lock_always() = known;
+    }
+
+    fn slot_gauges(&self, slot: &SlotValues) -> [Gauge; 2] {
+        let label = |name: &'static str, value: &str| Label::new(name, value.to_owned());
+        let labels = vec![label("log", &self.log), label("slot", &slot.name)];
+        metrics::with_recorder(|recorder| {
+            let at = Registration { recorder, labels };
+            let lag = "Bytes of durable records that the consumer has not passed";
+            let held = "Bytes from the segment that the slot needs up to the durable end";
+            [
+                at.gauge("highwater_slot_lag_bytes", Unit::Bytes, lag),
+                at.gauge("highwater_slot_held_bytes", Unit::Bytes, held),
+            ]
+        })
     }
 }
 
