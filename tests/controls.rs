@@ -15,7 +15,7 @@ use contract::{
         FULL, Tally, fail_syncs_of, sweep_simulated_with_thread_settings,
         sweep_with_thread_settings,
     },
-    with_failing_waiters,
+    with_failing_waiters, with_retention,
     workload::{Running, random_script, slots_script, stalled_script},
 };
 use highwater::sabotage::{self, Sabotage};
@@ -124,6 +124,11 @@ fn moving_slots(seed: u64, tally: &mut Tally) -> Result<(), String> {
 #[test]
 fn advancing_slot_before_flush_is_caught() {
     assert_caught(Sabotage::AdvanceBeforeFlush, 20, moving_slots);
+}
+
+#[test]
+fn retaining_past_slot_is_caught() {
+    with_retention(|| assert_caught(Sabotage::RetainPastSlot, 20, moving_slots));
 }
 
 #[test]

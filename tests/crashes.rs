@@ -26,7 +26,7 @@ use contract::{
         Depth, FULL, Tally, fail_syncs, fail_syncs_of, fill_disk, sweep, sweep_simulated,
         sweep_simulated_with_thread_settings,
     },
-    with_compression, with_failing_waiters,
+    with_compression, with_failing_waiters, with_retention,
     workload::{
         Action, Running, Script, displaced_script, random_script, slots_script, stalled_script,
     },
@@ -63,6 +63,18 @@ fn moving_slots_survive_power_cuts() {
     sweep_seeds(12, (4_000, 3_000), |seed, tally| sweep(seed, &slots_script(seed), FULL, tally));
     sweep_seeds(12, (4_000, 3_000), |seed, tally| {
         sweep_simulated_with_thread_settings(seed, &slots_script(seed), FULL, tally)
+    });
+}
+
+/// The log drops its oldest segments by itself, beside the truncations of the script.
+#[test]
+fn retention_drops_no_record_that_it_keeps() {
+    with_retention(|| {
+        sweep_seeds(3, (1_500, 1_000), |seed, tally| sweep(seed, &slots_script(seed), FULL, tally));
+        sweep_seeds(4, (1_500, 1_000), |seed, tally| {
+            sweep_simulated_with_thread_settings(seed, &slots_script(seed), FULL, tally)
+        });
+        sweep_seeds(8, (1_500, 1_000), |seed, tally| sweep_simulated(seed, FULL, tally));
     });
 }
 

@@ -20,7 +20,7 @@ pub(crate) mod workload;
 use std::{cell::Cell, time::Duration};
 
 use futures::TryStreamExt;
-use highwater::{Compression, Lsn, OnStall, Preallocation, Wal, storage::Storage};
+use highwater::{Compression, Lsn, OnStall, Preallocation, Retention, Wal, storage::Storage};
 
 pub(crate) type Found = Vec<(Lsn, Vec<u8>)>;
 
@@ -37,6 +37,8 @@ thread_local! {
     static ON_STALL: Cell<OnStall> = const { Cell::new(OnStall::Report) };
     /// The number of calls that got `Indeterminate` or `Stalled`.
     pub(crate) static STALLED_COUNT: Cell<u64> = const { Cell::new(0) };
+    /// The retention of the logs that this thread opens.
+    static RETENTION: Cell<Option<u64>> = const { Cell::new(None) };
     /// Counts the opens while compression is on; `None` if it is off.
     static COMPRESSED: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -52,6 +54,19 @@ pub(crate) fn with_failing_waiters<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let done = work();
     ON_STALL.set(OnStall::Report);
     (done, STALLED_COUNT.get())
+}
+
+/// Runs `work` with a retention of a segment and a half.
+pub(crate) fn with_retention<T>(work: impl FnOnce() -> T) -> T {
+    RETENTION.set(Some(6 << 10));
+    let done = work();
+    RETENTION.set(None);
+    done
+}
+
+/// Returns how many bytes the log keeps at least, if it drops older ones by itself.
+pub(crate) fn retained_bytes() -> Option<u64> {
+    RETENTION.get()
 }
 
 /// Runs `work` with compression. Every third open has it off.
@@ -99,6 +114,10 @@ pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = options.inline_syncs(in_place::inline_syncs());
     let reserved = if RESERVED.get() { Preallocation::Reserve } else { Preallocation::Adaptive };
     let options = options.preallocation(reserved).on_stall(ON_STALL.get());
+    let options = options.retention(match RETENTION.get() {
+        Some(bytes) => Retention::default().bytes(bytes),
+        None => Retention::default(),
+    });
     options.compression(compression()).compression_bytes_min(0).open_with(disk).await
 }
 

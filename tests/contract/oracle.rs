@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::Lsn;
 
-use super::{Found, copies::Copy, frame_bytes_min, slots::SlotNotes};
+use super::{Found, copies::Copy, frame_bytes_min, retained_bytes, slots::SlotNotes};
 
 /// The time of a note: the number of disk operations, and of notes, by then.
 #[derive(Clone, Copy, Debug, Default)]
@@ -307,12 +307,12 @@ impl Oracle {
         still.map(|it| it.end).max().unwrap_or(Lsn::ZERO)
     }
 
-    /// Checks whether `found`, a log that ends at `end`, may be left after operation `at`: by a
+    /// Checks whether `found`, a log from `first` to `end`, may be left after operation `at`: by a
     /// power cut, or only by the end of the process.
     pub(crate) fn check(
         &self,
         found: &Found,
-        end: Lsn,
+        (begins_at, end): (Lsn, Lsn),
         at: u64,
         process_only: bool,
     ) -> Result<(), String> {
@@ -332,12 +332,32 @@ impl Oracle {
         }
         // Beyond the last record, recovery may have written marks where lost records were.
         let whole_below = found.last().map_or(acknowledged, |(lsn, _)| acknowledged.max(*lsn));
-        match self.first_missing(found, whole_below, at) {
+        let dropped_to = self.check_retention(begins_at, end, at)?;
+        match self.first_missing(found, (dropped_to, whole_below), at) {
             Some(gone) => Err(format!(
                 "{gone} is missing: the log ends at {end}, acknowledged up to {acknowledged}"
             )),
             None => self.check_batches(found),
         }
+    }
+
+    /// Checks that the log has not dropped more by itself than its retention permits. Returns the
+    /// position below which it may have dropped records.
+    fn check_retention(&self, begins_at: Lsn, end: Lsn, at: u64) -> Result<Lsn, String> {
+        let Some(bytes) = retained_bytes() else { return Ok(Lsn::ZERO) };
+        let is_cut = self.cuts.iter().any(|cut| !cut.is_refused);
+        let kept = end.as_u64() - begins_at.as_u64();
+        if begins_at > self.requested_first(at) && kept < bytes && !is_cut {
+            return Err(format!("only {kept} bytes are kept, from {begins_at} to {end}"));
+        }
+        Ok(begins_at)
+    }
+
+    /// Returns the highest position to which a truncation was requested by operation `at`.
+    fn requested_first(&self, at: u64) -> Lsn {
+        let requested =
+            self.firsts.iter().filter(|it| !it.is_refused && it.requested.operation <= at);
+        requested.map(|it| it.to).max().unwrap_or(Lsn::ZERO)
     }
 
     /// Returns the first record below `end` that a copy begun at `began` must have but lacks.
@@ -350,25 +370,24 @@ impl Oracle {
         // Records truncated since may be in the copy; records appended after the truncation are
         // not.
         let is_older = |placed: &Placed| placed.began.note < began.note;
-        self.first_missing_of(found, end, u64::MAX, is_older)
+        self.first_missing_of(found, (Lsn::ZERO, end), u64::MAX, is_older)
     }
 
-    /// Returns the first record below `end` that must be there after operation `at` but is not.
-    fn first_missing(&self, found: &Found, end: Lsn, at: u64) -> Option<Lsn> {
-        self.first_missing_of(found, end, at, |_| true)
+    /// Returns the first record from `first` to `end` that must be there after operation `at`, but
+    /// is missing.
+    fn first_missing(&self, found: &Found, between: (Lsn, Lsn), at: u64) -> Option<Lsn> {
+        self.first_missing_of(found, between, at, |_| true)
     }
 
     fn first_missing_of(
         &self,
         found: &Found,
-        end: Lsn,
+        (first, end): (Lsn, Lsn),
         at: u64,
         counts: impl Fn(&Placed) -> bool,
     ) -> Option<Lsn> {
         let lsns: BTreeSet<Lsn> = found.iter().map(|(lsn, _)| *lsn).collect();
-        let requested =
-            self.firsts.iter().filter(|it| !it.is_refused && it.requested.operation <= at);
-        let first = requested.map(|it| it.to).max().unwrap_or(Lsn::ZERO);
+        let first = first.max(self.requested_first(at));
         let expected = self.at.range(first.min(end)..end).flat_map(|(_, there)| there);
         let mut expected = expected.map(|&index| &self.placed[index]).filter(|placed| {
             placed.began.operation <= at
@@ -383,7 +402,7 @@ impl Oracle {
     /// A lying disk cannot promise more.
     pub(crate) fn check_genuine(&self, found: &Found, committed: Lsn) -> Result<(), String> {
         self.check_records(found, u64::MAX)?;
-        match self.first_missing(found, committed, u64::MAX) {
+        match self.first_missing(found, (Lsn::ZERO, committed), u64::MAX) {
             Some(gone) => {
                 Err(format!("{gone} is lost without an error, committed up to {committed}"))
             }

@@ -104,7 +104,7 @@ pub(crate) async fn open_checked(
     let found = read_all(&wal).await?;
     let end = wal.recovery().end;
     oracle
-        .check(&found, end, at, process_only)
+        .check(&found, (marks.first, end), at, process_only)
         .map_err(|what| format!("{what}; {}", wal.recovery()))?;
     oracle.check_claims(wal.recovery().committed, at)?;
     check_copies(disk, oracle, at).await?;
@@ -113,6 +113,8 @@ pub(crate) async fn open_checked(
         .check_slots(&slots, marks.first, at)
         .map_err(|what| format!("{what}; {}", wal.recovery()))?;
     let mut recovered = Oracle::recovered(found, marks.synced);
+    let began = recovered.begin_truncate_before(marks.first, 0);
+    recovered.end_truncate_before(began, Some(marks.first), 0);
     recovered.slots = SlotNotes::recovered(&slots);
     Ok((wal, recovered))
 }
