@@ -94,7 +94,8 @@ impl Wal {
     ///
     /// # Errors
     ///
-    /// - [`Error::RecordTooLarge`], [`Error::NoSpace`], [`Error::LsnLimit`]: nothing was appended.
+    /// - [`Error::RecordTooLarge`], [`Error::NoSpace`], [`Error::OverBudget`],
+    ///   [`Error::LsnLimit`]: nothing was appended.
     /// - [`Error::Io`] if the next segment's file cannot be prepared: nothing was appended, and the
     ///   next append tries again.
     /// - While the I/O stalls, with [`OnStall::FailWaiters`](crate::OnStall::FailWaiters):

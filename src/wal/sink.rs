@@ -33,8 +33,8 @@ use crate::{
 /// Those of [`Wal::append`], and these:
 ///
 /// - [`Error::RecordTooLarge`] when the record is sent. That record is not in the log.
-/// - [`Error::NoSpace`] or [`Error::Io`] at the next call of any kind, if the record had to wait.
-///   That record is not in the log.
+/// - [`Error::NoSpace`], [`Error::OverBudget`] or [`Error::Io`] at the next call of any kind, if
+///   the record had to wait. That record is not in the log.
 /// - [`Error::Full`] if a record is sent before the sink is ready. Nothing was appended.
 /// - [`Error::Truncated`] at a flush, once, if a sent record was dropped by
 ///   [`Wal::truncate_after`].

@@ -88,7 +88,7 @@ impl Wal {
     ///
     /// - [`Error::SlotInUse`] if the slot has a handle.
     /// - [`Error::SlotName`] for an empty or too long name.
-    /// - [`Error::TooManySlots`], [`Error::NoSpace`]: the slot was not made.
+    /// - [`Error::TooManySlots`], [`Error::NoSpace`], [`Error::OverBudget`]: the slot was not made.
     /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     ///
     /// # Cancel safety
@@ -212,8 +212,9 @@ impl Slot {
     ///
     /// # Errors
     ///
-    /// Those of [`advance`](Slot::advance), and [`Error::NoSpace`] or [`Error::Io`] if the log has
-    /// no room for the record now. The slot has moved, and a later flush makes that durable.
+    /// Those of [`advance`](Slot::advance), and [`Error::NoSpace`], [`Error::OverBudget`] or
+    /// [`Error::Io`] if the log has no room for the record now. The slot has moved, and a later
+    /// flush makes that durable.
     ///
     /// # Cancel safety
     ///
@@ -253,8 +254,8 @@ impl Slot {
     ///
     /// # Errors
     ///
-    /// - [`Error::NoSpace`], [`Error::Io`]: a later flush removes the slot, and truncations pass it
-    ///   from now on.
+    /// - [`Error::NoSpace`], [`Error::OverBudget`], [`Error::Io`]: a later flush removes the slot,
+    ///   and truncations pass it from now on.
     /// - [`Error::Poisoned`], [`Error::Closed`].
     ///
     /// # Cancel safety

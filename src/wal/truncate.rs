@@ -70,7 +70,8 @@ impl Wal {
     /// - [`Error::AboveEnd`] if `lsn` is above the end: nothing is changed.
     /// - [`Error::NotABoundary`] if no record or batch begins at `lsn`, or at the position of a
     ///   lower slot: nothing is changed.
-    /// - [`Error::NoSpace`] if the truncation before this one freed no space.
+    /// - [`Error::NoSpace`], [`Error::OverBudget`] if the truncation before this one freed no
+    ///   space.
     /// - [`Error::Truncated`] if the end of the log was truncated below `lsn` during the call.
     /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     ///
@@ -200,7 +201,8 @@ impl Wal {
     /// - [`Error::BelowFirst`], [`Error::AboveEnd`] if `last` is not within the log.
     /// - [`Error::NotABoundary`] if no record begins at `last`, or the record is in a batch and not
     ///   its last one. A batch is dropped or kept as a whole.
-    /// - [`Error::NoSpace`] if there is no space for the segment that begins at the new end.
+    /// - [`Error::NoSpace`], [`Error::OverBudget`] if there is no space for the segment that begins
+    ///   at the new end.
     ///   Nothing is changed.
     /// - [`Error::Truncated`] if another truncation has dropped `last`. Nothing is changed.
     /// - [`Error::Corrupt`], [`Error::Io`] if the record at `last` cannot be read.
