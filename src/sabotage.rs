@@ -77,6 +77,8 @@ pub enum Sabotage {
     AdvanceBeforeFlush,
     /// Truncations go up to a slot's position that is not durable yet.
     TruncatePastSlot,
+    /// A closed log whose last slots records can't be read is opened without slots.
+    ForgetDamagedSlots,
     /// A time mark repeats the clock, which may have jumped back.
     TimeGoesBack,
 }
