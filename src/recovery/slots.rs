@@ -159,7 +159,12 @@ fn unclosed(storage: &dyn Storage, judged: &Judged, on_damage: OnDamage) -> Resu
     // A header's position counts if all that was synced then is there. Only a cut at damage ends
     // the log before that.
     let header = judged.chain.members.iter().rfind(|member| member.header.synced <= judged.end);
-    let Some(header) = header.map(|member| &member.header) else { return Ok(Found::default()) };
+    let Some(header) = header.map(|member| &member.header) else {
+        // A cut has set aside every header that leads to slots.
+        let is_cut = judged.damage_cut.is_some();
+        let warning = is_cut.then_some(Warning::SlotsIncomplete { lsn: judged.end });
+        return Ok(Found { warning, ..Found::default() });
+    };
     let walk = SlotsWalk::from_header(header, judged.walk_start.min(judged.end));
     let seen = judged.slots_seen.iter().filter(|it| it.lsn >= walk.start && it.end <= judged.end);
     walk.fold(storage, judged, on_damage, seen.cloned())
