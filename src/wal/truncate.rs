@@ -11,7 +11,7 @@ use crate::{
         Goal, OpenLog, job::request_write, slot_changes::make_all_durable,
         truncate_end::truncate_end, truncate_start::truncate_start, wait::reach_written,
     },
-    replay::{end_of_unit, is_boundary},
+    replay::{end_of_unit, is_boundary, start_of_unit},
     sabotage::{self, Sabotage},
     wal::{handle::Wal, lease::Lease},
 };
@@ -45,6 +45,26 @@ pub(super) async fn check_boundary(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) ->
     }
 }
 
+/// Returns the position up to which a truncation may go for a slot at `lsn`: the beginning of the
+/// record or batch that holds it.
+///
+/// A consumer may move its slot to a record within a batch, and nothing checks the position when it
+/// does. Neither may keep the log from being truncated.
+async fn unit_of_slot(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) -> Result<Lsn> {
+    match check_boundary(core, lsn, epoch).await {
+        Ok(()) => return Ok(lsn),
+        Err(Error::NotABoundary { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let live = Arc::clone(core);
+    let found = start(core.executor().as_ref(), move || start_of_unit(&live, lsn, epoch));
+    match found.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })? {
+        // A concurrent truncation went further.
+        Err(Error::BelowFirst { .. }) if lsn <= core.beginning().first() => Ok(lsn),
+        unit => unit,
+    }
+}
+
 impl Wal {
     /// Drops the records before `lsn`, and resolves when the truncation is durable.
     ///
@@ -54,7 +74,8 @@ impl Wal {
     ///
     /// Returns the position at which the log begins then. That is below `lsn` if a [`Slot`] is: a
     /// truncation passes no slot, except one that is too far behind
-    /// ([`Slot::keep_at_most`]). Slots that have advanced are made durable first.
+    /// ([`Slot::keep_at_most`]). It keeps the whole batch that holds a slot. Slots that have
+    /// advanced are made durable first.
     ///
     /// [`Slot`]: crate::Slot
     /// [`Slot::keep_at_most`]: crate::Slot::keep_at_most
@@ -67,8 +88,7 @@ impl Wal {
     /// # Errors
     ///
     /// - [`Error::AboveEnd`] if `lsn` is above the end: nothing is changed.
-    /// - [`Error::NotABoundary`] if no record or batch begins at `lsn`, or at the position of a
-    ///   lower slot: nothing is changed.
+    /// - [`Error::NotABoundary`] if no record or batch begins at `lsn`: nothing is changed.
     /// - [`Error::NoSpace`] if the truncation before this one freed no space.
     /// - [`Error::Truncated`] if the end of the log was truncated below `lsn` during the call.
     /// - [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
@@ -100,9 +120,9 @@ impl Wal {
         }
         loop {
             let held = core.beginning().oldest_slot(core.synced().get());
-            let to = held.map_or(lsn, |(_, position)| position.min(lsn));
+            let mut to = held.map_or(lsn, |(_, position)| position.min(lsn));
             if to < lsn && to > core.beginning().first() {
-                check_boundary(core, to, epoch).await?;
+                to = unit_of_slot(core, to, epoch).await?;
             }
             if truncate_start(core, to, epoch).await? {
                 return Ok(core.beginning().first());

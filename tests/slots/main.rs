@@ -149,6 +149,48 @@ async fn truncation_stops_at_the_lowest_slot() {
     drop(lease);
 }
 
+/// A consumer advances after each record of a batch. A truncation then keeps the batch.
+#[tokio::test]
+async fn slot_within_batch_keeps_the_batch() {
+    let disk = Disk::new(1);
+    let wal = tiny().open_with(disk.clone()).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    filled(&wal, 30).await;
+    let batch = wal.append_batch(["one", "two", "three"]).await.unwrap();
+    filled(&wal, 30).await;
+    let mut follow = slot.follow().unwrap();
+    while follow.try_next().await.unwrap().unwrap().payload != "one" {}
+    slot.advance(follow.position()).unwrap();
+    assert!(batch.contains(&slot.position()) && slot.position() > batch.start);
+    let end = wal.watermarks().synced;
+    assert_eq!(wal.truncate_before(end).await.unwrap(), batch.start);
+    assert_eq!(wal.truncate_before(end).await.unwrap(), batch.start);
+    drop((follow, slot, wal));
+    let wal = tiny().open_with(disk).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    let mut follow = slot.follow().unwrap();
+    assert_eq!(follow.try_next().await.unwrap().unwrap().payload, "two");
+    slot.advance(batch.end).unwrap();
+    assert_eq!(wal.truncate_before(end).await.unwrap(), batch.end);
+}
+
+/// `advance` does not read the log. A wrong position shows when the slot is followed, and keeps no
+/// truncation from the records before it.
+#[tokio::test]
+async fn slot_within_record_is_no_start_of_a_stream() {
+    let wal = tiny().open_with(MemoryStorage::new()).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    let lsns = filled(&wal, 60).await;
+    let within_record = Lsn::new(lsns[40].as_u64() + 24);
+    slot.advance_and_sync(within_record).await.unwrap();
+    let refused = slot.follow().unwrap().try_next().await.unwrap_err();
+    assert!(matches!(refused, Error::NotABoundary { lsn } if lsn == within_record), "{refused}");
+    assert_eq!(wal.truncate_before(lsns[50]).await.unwrap(), lsns[40]);
+    slot.advance(lsns[41]).unwrap();
+    assert_eq!(slot.follow().unwrap().try_next().await.unwrap().unwrap().lsn, lsns[41]);
+    assert_eq!(wal.truncate_before(lsns[50]).await.unwrap(), lsns[41]);
+}
+
 #[tokio::test]
 async fn slot_beyond_its_limit_is_lost_and_made_anew() {
     let disk = Disk::new(1);
