@@ -6,12 +6,12 @@ use crate::{
     error::{ClosedBy, Error, Result},
     executor::start,
     format::frame::is_aligned,
-    lsn::Lsn,
+    lsn::{Lsn, Start},
     pipeline::{
-        Goal, OpenLog, job::request_write, slot_changes::make_all_durable,
+        Goal, OpenLog, dispatch, job::request_write, slot_changes::make_all_durable,
         truncate_end::truncate_end, truncate_start::truncate_start, wait::reach_written,
     },
-    replay::{end_of_unit, is_boundary, start_of_unit},
+    replay::{end_of_unit, is_boundary, no_record_between, start_of_unit},
     sabotage::{self, Sabotage},
     wal::{handle::Wal, lease::Lease},
 };
@@ -63,6 +63,22 @@ async fn unit_of_slot(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) -> Result<Lsn> 
         Err(Error::BelowFirst { .. }) if lsn <= core.beginning().first() => Ok(lsn),
         unit => unit,
     }
+}
+
+/// Returns whether only control records follow `end`, or the beginning of the log if that is `None`.
+///
+/// Returns false if a frame can't be read, because a truncation may be meant to drop it.
+async fn no_record_follows(core: &Arc<OpenLog>, end: Option<Lsn>, epoch: u64) -> bool {
+    let goal = Goal { end: core.tail(), epoch };
+    // The frames up to the tail may belong to futures that are not polled.
+    request_write(core);
+    if reach_written(core, goal).await.is_err() {
+        return false;
+    }
+    let (live, end) = (Arc::clone(core), end.unwrap_or_else(|| core.beginning().first()));
+    let read =
+        start(core.executor().as_ref(), move || no_record_between(&live, Start::At(end), goal));
+    matches!(read.await, Ok(Ok(true)))
 }
 
 impl Wal {
@@ -163,8 +179,8 @@ impl Wal {
     /// Drops the records after the record at `last`, or all records if `last` is `None`.
     ///
     /// Resolves when the truncation is durable. Returns the new end, which is the LSN of the next
-    /// record; if the log has slots, notes of the log may come before that. If no record follows
-    /// `last`, nothing is changed. Positions of slots above the new end move back to it.
+    /// record; control records of the log may come before that. If no record follows `last`,
+    /// nothing is changed. Otherwise positions of slots above the new end move back to it.
     ///
     /// Appends, syncs and reads may run at the same time. Appends wait for one small write and one
     /// flush, whatever the size of the log. The files of the dropped records are removed in the
@@ -209,6 +225,10 @@ impl Wal {
         core.status().check_new()?;
         let epoch = core.epoch();
         let Some(lsn) = last.into() else {
+            let first = core.beginning().first();
+            if no_record_follows(core, None, epoch).await {
+                return Ok(first);
+            }
             return truncate_end(core, None, epoch).await;
         };
         let (first, end) = (core.beginning().first(), core.records_end());
@@ -226,6 +246,11 @@ impl Wal {
         let live = Arc::clone(core);
         let looked = start(core.executor().as_ref(), move || end_of_unit(&live, lsn, epoch));
         let cut = looked.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
+        // A cut of control records alone would cost a segment, and an epoch.
+        if no_record_follows(core, Some(cut), epoch).await {
+            dispatch::sync(core, Goal { end: cut, epoch }.into()).await?;
+            return Ok(cut);
+        }
         truncate_end(core, Some(cut), epoch).await
     }
 }
