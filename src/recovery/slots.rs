@@ -125,9 +125,10 @@ fn before_control(
     Ok(if value.is_some() { (at, value) } else { (lsn, None) })
 }
 
-/// Returns the slots that the last frame of a closed log shows, which precedes the close, its time
-/// mark and its record of the beginning: a slots record, or any other if the log has no slot. `None`
-/// if the frame, or a record to which it leads, can't be read.
+/// Returns the slots that the last frame of a closed log shows. That frame precedes the close, its
+/// time mark and its record of the beginning. If it is no slots record, the log has no slot.
+///
+/// `None` if the frame, or a record to which it leads, can't be read.
 fn shown_at_end(storage: &dyn Storage, judged: &Judged, walk: &SlotsWalk) -> Result<Option<Found>> {
     let before_end = Lsn::new(walk.until.as_u64().saturating_sub(1));
     let Some(reader) = reader_at(storage, judged, before_end)? else { return Ok(None) };

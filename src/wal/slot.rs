@@ -195,9 +195,9 @@ impl Slot {
     /// move is durable after the next flush, and at the latest when the log is closed. Truncations
     /// see it then.
     ///
-    /// Because the call reads nothing, it does not check that a record begins at `to`. If none does,
-    /// [`follow`](Slot::follow) yields [`Error::NotABoundary`], and truncations keep the record that
-    /// holds `to`. Advance the slot to a later record to continue.
+    /// Because the call reads nothing, it does not check that a record begins at `to`. If none
+    /// does, [`follow`](Slot::follow) yields [`Error::NotABoundary`], and truncations keep the
+    /// record that holds `to`. Advance the slot to a later record to continue.
     ///
     /// # Errors
     ///

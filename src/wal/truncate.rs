@@ -65,7 +65,8 @@ async fn unit_of_slot(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) -> Result<Lsn> 
     }
 }
 
-/// Returns whether only control records follow `end`, or the beginning of the log if that is `None`.
+/// Returns whether only control records follow `end`, which is the beginning of the log if it is
+/// `None`.
 ///
 /// Returns false if a frame can't be read, because a truncation may be meant to drop it.
 async fn no_record_follows(core: &Arc<OpenLog>, end: Option<Lsn>, epoch: u64) -> bool {

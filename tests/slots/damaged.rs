@@ -181,7 +181,7 @@ async fn large_last_record_hides_no_slot() {
 /// The slots records of a log are below its beginning and damaged. The policy that cuts does not
 /// drop the whole log. It reports the loss, and a close makes the log whole.
 #[tokio::test]
-async fn damaged_slots_below_first_warn_with_the_cutting_policy() {
+async fn damaged_slots_below_first_warn_if_cutting() {
     let disk = Disk::new(1);
     let wal = tiny().open_with(disk.clone()).await.unwrap();
     let slot = wal.slot("s").await.unwrap();
