@@ -79,6 +79,8 @@ pub enum Sabotage {
     TruncatePastSlot,
     /// The retention ignores slots and leases.
     RetainPastSlot,
+    /// A closed log whose last slots records can't be read is opened without slots.
+    ForgetDamagedSlots,
     /// A time mark repeats the clock, which may have jumped back.
     TimeGoesBack,
 }

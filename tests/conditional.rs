@@ -15,8 +15,8 @@ use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
 use highwater::{
     Error, Lsn, Record, Result, Wal,
     sabotage::{Sabotage, with},
-    simulation::{Disk, Simulation, Survival},
-    storage::MemoryStorage,
+    simulation::{Disk, Faults, Op, Simulation, Survival},
+    storage::{MemoryStorage, Storage},
 };
 use support::{poll_and_drop, small, tiny};
 
@@ -98,6 +98,53 @@ async fn control_records_are_no_growth() {
         assert!(refused.is_some_and(|now| now >= end), "{round}: {refused:?}");
     }
     assert!(wal.segments()[0].start > Lsn::ZERO, "the log has rotated");
+}
+
+/// Control records follow the last record, and one of them can't be read. It may be a record, so
+/// the append fails with the place, and not with `Conflict`.
+#[tokio::test]
+async fn unreadable_frame_is_no_conflict() {
+    for (damages, reads) in [(false, true), (true, true), (false, false)] {
+        let faults = Faults::new();
+        let storage = MemoryStorage::new();
+        let wal = small().open_with(faults.over(storage.clone())).await.unwrap();
+        let end = wal.enqueue("the last record").await.unwrap().end();
+        wal.truncate_before(end).await.unwrap();
+        let control_end = wal.watermarks().reserved;
+        assert!(control_end > end);
+        if damages {
+            let file = storage.open("00000000000000000001.wal").unwrap();
+            let at = 4096 + end.as_u64();
+            file.write_at(&[0xff], at + 3).unwrap();
+        }
+        if !reads {
+            faults.on(Op::Read).fail(std::io::ErrorKind::Other);
+        }
+        let refused = wal.append_if(end, "next").await;
+        match (damages, reads) {
+            (false, true) => assert!(refused.unwrap() >= control_end),
+            (true, _) => match refused.unwrap_err() {
+                Error::Corrupt { directory, segment, offset, lsn, .. } => {
+                    assert_eq!((segment.as_str(), lsn), ("00000000000000000001.wal", end));
+                    assert_eq!((directory.is_empty(), offset), (false, 4096 + end.as_u64()));
+                }
+                error => panic!("{error}"),
+            },
+            (false, false) => match refused.unwrap_err() {
+                Error::Io { path, offset, .. } => {
+                    assert_eq!(
+                        (path.as_str(), offset.is_some()),
+                        ("00000000000000000001.wal", true)
+                    );
+                }
+                error => panic!("{error}"),
+            },
+        }
+        faults.heal();
+        if !damages {
+            assert_eq!(all(&wal).await.len(), usize::from(reads), "a refused append left a record");
+        }
+    }
 }
 
 #[tokio::test]

@@ -174,11 +174,6 @@ pub(crate) fn parse(payload: &[u8]) -> Option<(Vec<Entry>, Lsn)> {
     Some((entries, from))
 }
 
-/// Returns `from`, if `tail` is the end of a slots record.
-pub(crate) fn from_in_tail(tail: &[u8]) -> Option<Lsn> {
-    split_from(tail).map(|(_, from)| from)
-}
-
 fn split_from(payload: &[u8]) -> Option<(&[u8], Lsn)> {
     let (rest, last) = payload.split_last_chunk::<CONTROL_PAYLOAD_BYTES>()?;
     let (front, from) = rest.split_last_chunk::<8>()?;
@@ -262,8 +257,6 @@ mod tests {
             assert_eq!(payload.len() as u64, bytes + TAIL_BYTES);
             assert_eq!(parse(&payload), Some((entries, Lsn::new(4096))));
             assert_eq!(Control::parse(&payload), Some(Control::Slots));
-            let tail = &payload[payload.len() - 16..];
-            assert_eq!(from_in_tail(tail), Some(Lsn::new(4096)));
         }
     }
 

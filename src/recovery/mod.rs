@@ -12,12 +12,14 @@ mod damage_cut;
 mod gap;
 mod headless;
 mod judged;
+mod last_frame;
 mod leftovers;
 mod rebuild;
 mod report;
 mod resume;
 mod scan;
 mod slots;
+mod slots_read;
 mod survey;
 
 use std::{any::Any, sync::Arc, time::Duration};
@@ -211,7 +213,7 @@ fn assess_in(storage: &dyn Storage, config: &Config) -> Result<Assessment> {
         report.cut = judged.cut.clone();
         report.warnings.extend(judged.warnings.iter().cloned());
         report.warnings.extend(unexpected_lengths(&survey, &judged.chain));
-        let recovered = recover_slots(storage, &judged)?;
+        let recovered = recover_slots(storage, &judged, config.on_damage)?;
         report.warnings.extend(recovered.warning);
         report.scanned_bytes += recovered.read_bytes;
         judged.slots = recovered.slots;

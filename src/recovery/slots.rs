@@ -4,30 +4,34 @@
 //! A header names the first record of a round that was durable when the segment began. So the
 //! records from there on give the state of every slot, and opening reads a bounded part of the log.
 //! In a closed log the last record before the close names that position, too.
-
-use std::sync::Arc;
+//!
+//! A slot that is lost without a word lets a truncation remove records that its consumer needs. So
+//! damage that may hide a slot is refused, or at least reported.
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::{
         control::Control,
         extension::TimeMark,
-        frame::{CONTROL_FRAME_BYTES, FIRST_FRAME_BYTES, Seed},
+        frame::{CONTROL_FRAME_BYTES, FIRST_FRAME_BYTES},
+        header::SegmentHeader,
         judge::Verdict,
-        scan::{Stop, WalkBounds},
-        slots::{SlotTable, TAIL_BYTES, from_in_tail},
+        scan::Stop,
+        slots::{SlotTable, parse},
     },
     lsn::Lsn,
-    options::RECORD_BYTES_LIMIT,
+    options::OnDamage,
     pipeline::{RecoveredSlots, RecoveredTimes},
     recovery::{
-        chain::Member,
         judged::Judged,
+        last_frame::frame_before,
         report::Warning,
-        scan::{CHUNK_BYTES, SlotsAt, slots_in, time_in},
+        scan::SlotsAt,
+        slots_read::{read_records, reader_at, records_past},
     },
     replay::damage,
-    segments::{SegmentFile, SegmentReader},
+    sabotage::{self, Sabotage},
+    segments::SegmentReader,
     storage::Storage,
 };
 
@@ -57,11 +61,16 @@ fn times(judged: &Judged, seen: Option<TimeMark>) -> RecoveredTimes {
 ///
 /// # Errors
 ///
-/// [`Error::Corrupt`](crate::Error::Corrupt) if a header leads to slots records that can't be read.
-pub(super) fn recover_slots(storage: &dyn Storage, judged: &Judged) -> Result<Found> {
+/// [`Error::Corrupt`] if slots records can't be read. With [`OnDamage::TruncateAtDamage`] this is a
+/// warning, because a cut there would drop all records of the log.
+pub(super) fn recover_slots(
+    storage: &dyn Storage,
+    judged: &Judged,
+    on_damage: OnDamage,
+) -> Result<Found> {
     let mut found = match judged.verdict {
-        Verdict::CleanClose => closed(storage, judged)?,
-        _ => unclosed(storage, judged)?,
+        Verdict::CleanClose => closed(storage, judged, on_damage)?,
+        _ => unclosed(storage, judged, on_damage)?,
     };
     // Damage may have cut records below a position.
     found.slots.table.clamp(judged.end);
@@ -80,9 +89,8 @@ fn fold(records: impl IntoIterator<Item = SlotsAt>) -> (SlotTable, Option<Lsn>) 
     (table, from)
 }
 
-/// The slots of a log that was closed: a slots record precedes the close, or the record of the
-/// beginning before it.
-fn closed(storage: &dyn Storage, judged: &Judged) -> Result<Found> {
+/// The slots of a log that was closed.
+fn closed(storage: &dyn Storage, judged: &Judged, on_damage: OnDamage) -> Result<Found> {
     let Some(newest) = judged.chain.members.last() else { return Ok(Found::default()) };
     let close = Lsn::new(judged.end.as_u64().saturating_sub(CONTROL_FRAME_BYTES));
     let (end, _) = before_control(storage, judged, close, |control| {
@@ -93,26 +101,13 @@ fn closed(storage: &dyn Storage, judged: &Judged) -> Result<Found> {
         _ => None,
     })?;
     let time = unix_ms.map(|unix_ms| TimeMark { unix_ms, lsn: at });
-    let none = |read_bytes| Found { time, read_bytes, ..Found::default() };
-    let end = at;
-    let tail = Lsn::new(end.as_u64().saturating_sub(TAIL_BYTES));
-    let Some(reader) = reader_at(storage, judged, tail)? else { return Ok(none(0)) };
-    let mut bytes = [0; 16];
-    let read = reader.file.read_at(&mut bytes, reader.offset(tail))?;
-    let lowest = newest.header.extension.slots.unwrap_or(newest.header.base);
-    let named = from_in_tail(bytes.get(..read).unwrap_or_default());
-    let Some(from) = named.filter(|from| *from >= lowest && *from <= tail) else {
-        return Ok(none(0));
+    let walk = SlotsWalk::from_header(&newest.header, at);
+    let found = match shown_at_end(storage, judged, &walk)? {
+        Some(found) => found,
+        None if sabotage::is_on(Sabotage::ForgetDamagedSlots) => Found::default(),
+        None => walk.fold(storage, judged, on_damage, [])?,
     };
-    // A user's record may end with the same bytes, so only an intact slots record counts.
-    let records = read_records(storage, judged, from, end)?;
-    if records.stop.is_some() || records.found.last().is_none_or(|last| last.end != end) {
-        return Ok(none(records.read_bytes));
-    }
-    let floor = newest.header.extension.slots;
-    let (table, _) = fold(records.found);
-    let slots = RecoveredSlots { table, from: Some(from), floor };
-    Ok(Found { slots, ..none(records.read_bytes) })
+    Ok(Found { time, ..found })
 }
 
 /// Returns the beginning and the value of a control record that ends at `lsn`, if `value` knows it;
@@ -130,91 +125,106 @@ fn before_control(
     Ok(if value.is_some() { (at, value) } else { (lsn, None) })
 }
 
-/// The slots of a log that was not closed: the records from the position that a header names up to
-/// the end.
-fn unclosed(storage: &dyn Storage, judged: &Judged) -> Result<Found> {
-    let members = &judged.chain.members;
-    // A header's position counts if all that was synced then is there. Only a cut at damage ends
-    // the log before that.
-    let header = members.iter().rfind(|member| member.header.synced <= judged.end);
-    let Some(header) = header.map(|member| &member.header) else { return Ok(Found::default()) };
-    let named = header.extension.slots;
-    let start = named.unwrap_or(header.base);
-    let oldest = members.first().map_or(Lsn::ZERO, |member| member.header.base);
-    let walk_start = judged.walk_start.min(judged.end);
-    let before = read_records(storage, judged, start.max(oldest), walk_start)?;
-    if let (Some((reader, lsn, stop)), Some(_)) = (&before.stop, named) {
-        return Err(damage(reader, *lsn, *stop, judged.commitment));
+/// Returns the slots that the last frame of a closed log shows. That frame precedes the close, its
+/// time mark and its record of the beginning. If it is no slots record, the log has no slot.
+///
+/// `None` if the frame, or a record to which it leads, can't be read.
+fn shown_at_end(storage: &dyn Storage, judged: &Judged, walk: &SlotsWalk) -> Result<Option<Found>> {
+    let before_end = Lsn::new(walk.until.as_u64().saturating_sub(1));
+    let Some(reader) = reader_at(storage, judged, before_end)? else { return Ok(None) };
+    let Some((frame, bytes)) = frame_before(&reader, walk.until)? else { return Ok(None) };
+    match frame.control {
+        Some(Control::Slots) => {}
+        // A later release may write more between the slots and the close.
+        Some(Control::Skipped) => return Ok(None),
+        _ => return Ok(Some(Found::default())),
     }
-    let seen = judged.slots_seen.iter().filter(|it| it.lsn >= start && it.end <= judged.end);
-    let (table, first) = fold(before.found.into_iter().chain(seen.cloned()));
-    let is_missing = start < oldest && named.is_some();
-    let is_damaged = before.stop.is_some() && !table.slots.is_empty();
-    let warning = (is_missing || is_damaged).then_some(Warning::SlotsIncomplete { lsn: start });
-    let from = named.filter(|named| *named < judged.end).or(first);
-    let slots = RecoveredSlots { table, from, floor: named };
-    let times = RecoveredTimes::default();
-    Ok(Found { slots, times, warning, read_bytes: before.read_bytes, time: before.time })
-}
-
-/// The records of a part of the log.
-#[derive(Default)]
-struct Records {
-    found: Vec<SlotsAt>,
-    /// The place and the reason of an early end of the walk.
-    stop: Option<(SegmentReader, Lsn, Stop)>,
-    read_bytes: u64,
-    /// The newest time mark.
-    time: Option<TimeMark>,
-}
-
-/// Reads the slots records of `from..until`.
-fn read_records(storage: &dyn Storage, judged: &Judged, from: Lsn, until: Lsn) -> Result<Records> {
-    let mut records = Records::default();
-    let mut at = from;
-    while at < until {
-        let Some(reader) = reader_at(storage, judged, at)? else { break };
-        let end = reader.place.end.min(until);
-        if at >= end {
-            // The file has lost its end, so the rest of its records is missing.
-            records.stop = Some((reader, at, Stop::SegmentEnd));
-            return Ok(records);
-        }
-        while at < end {
-            let chunk = reader.read_chunk(at, end, CHUNK_BYTES)?;
-            records.found.extend(slots_in(&chunk));
-            records.time = time_in(&chunk).or(records.time);
-            records.read_bytes += chunk.next.since(at);
-            if chunk.next == at {
-                let stop = chunk.stop.unwrap_or(Stop::BadHeader);
-                records.stop = Some((reader, at, stop));
-                return Ok(records);
-            }
-            at = chunk.next;
-        }
-    }
-    Ok(records)
-}
-
-/// Returns a reader of the segment that holds `lsn`.
-fn reader_at(storage: &dyn Storage, judged: &Judged, lsn: Lsn) -> Result<Option<SegmentReader>> {
-    let members = &judged.chain.members;
-    let after = members.partition_point(|member| member.header.base <= lsn);
-    let Some(member) = after.checked_sub(1).and_then(|at| members.get(at)) else {
+    let payload_end = frame.payload_start + frame.payload_bytes;
+    let parsed = bytes.get(frame.payload_start..payload_end).and_then(parse);
+    let from = parsed.map(|(_, from)| from);
+    let Some(from) = from.filter(|from| (walk.start..=frame.lsn).contains(from)) else {
         return Ok(None);
     };
-    let next = members.get(after).map(|next| next.header.base);
-    reader(storage, member, next).map(Some)
+    let records = read_records(storage, judged, from, walk.until)?;
+    if records.stop.is_some() || records.found.last().is_none_or(|last| last.end != walk.until) {
+        return Ok(None);
+    }
+    let (table, _) = fold(records.found);
+    let slots = RecoveredSlots { table, from: Some(from), floor: walk.named };
+    Ok(Some(Found { slots, read_bytes: records.read_bytes, ..Found::default() }))
 }
 
-fn reader(storage: &dyn Storage, member: &Member, next: Option<Lsn>) -> Result<SegmentReader> {
-    let file_end = member.file_end();
-    let place = WalkBounds {
-        seed: Seed::new(member.header.log_id, member.header.epoch),
-        end: next.map_or(file_end, |next| next.min(file_end)),
-        // A record above the limit of this opening is no reason to lose a slot.
-        record_bytes_max: RECORD_BYTES_LIMIT,
+/// The slots of a log that was not closed: the records from the position that a header names up to
+/// the end.
+fn unclosed(storage: &dyn Storage, judged: &Judged, on_damage: OnDamage) -> Result<Found> {
+    // A header's position counts if all that was synced then is there. Only a cut at damage ends
+    // the log before that.
+    let header = judged.chain.members.iter().rfind(|member| member.header.synced <= judged.end);
+    let Some(header) = header.map(|member| &member.header) else {
+        // A cut has set aside every header that leads to slots.
+        let is_cut = judged.damage_cut.is_some();
+        let warning = is_cut.then_some(Warning::SlotsIncomplete { lsn: judged.end });
+        return Ok(Found { warning, ..Found::default() });
     };
-    let file = Arc::new(SegmentFile::open(storage, member.sequence)?);
-    Ok(SegmentReader { file, base: member.header.base, place })
+    let walk = SlotsWalk::from_header(header, judged.walk_start.min(judged.end));
+    let seen = judged.slots_seen.iter().filter(|it| it.lsn >= walk.start && it.end <= judged.end);
+    walk.fold(storage, judged, on_damage, seen.cloned())
+}
+
+/// The part of the log that gives the state of all slots.
+struct SlotsWalk {
+    /// The position that a header names.
+    named: Option<Lsn>,
+    /// That position, or the beginning of the segment. Before that the log had no slot.
+    start: Lsn,
+    until: Lsn,
+}
+
+impl SlotsWalk {
+    fn from_header(header: &SegmentHeader, until: Lsn) -> Self {
+        let named = header.extension.slots;
+        SlotsWalk { named, start: named.unwrap_or(header.base), until }
+    }
+
+    /// Reads the part, and builds the slots from it and from the records that were `seen` after it.
+    fn fold(
+        &self,
+        storage: &dyn Storage,
+        judged: &Judged,
+        on_damage: OnDamage,
+        seen: impl IntoIterator<Item = SlotsAt>,
+    ) -> Result<Found> {
+        let oldest = judged.chain.members.first().map_or(Lsn::ZERO, |member| member.header.base);
+        let read = read_records(storage, judged, self.start.max(oldest), self.until)?;
+        let mut records = read.found;
+        if let Some((_, lsn, _)) = &read.stop {
+            records.extend(records_past(storage, judged, *lsn, self.until)?);
+        }
+        records.extend(seen);
+        if let Some((reader, lsn, stop)) = &read.stop {
+            let has_slots = self.named.is_some() || !records.is_empty();
+            if has_slots && on_damage == OnDamage::Strict {
+                return Err(slots_damage(reader, *lsn, *stop, judged.commitment));
+            }
+        }
+        let missing = (self.start < oldest).then_some(self.start);
+        let damaged = read.stop.map(|(_, lsn, _)| lsn);
+        let warning = missing.or(damaged).map(|lsn| Warning::SlotsIncomplete { lsn });
+        let (table, first) = fold(records);
+        let from = self.named.filter(|named| *named < judged.end).or(first);
+        let slots = RecoveredSlots { table, from, floor: self.named };
+        let times = RecoveredTimes::default();
+        Ok(Found { slots, times, warning, read_bytes: read.read_bytes, time: read.time })
+    }
+}
+
+/// Returns the error for damage to the records that give the state of the slots.
+fn slots_damage(reader: &SegmentReader, lsn: Lsn, stop: Stop, synced: Lsn) -> Error {
+    match damage(reader, lsn, stop, synced) {
+        Error::Corrupt { directory, lsn, segment, offset, synced, reason } => {
+            let reason = format!("{reason}, in the part that shows the log's slots");
+            Error::Corrupt { directory, lsn, segment, offset, synced, reason }
+        }
+        error => error,
+    }
 }

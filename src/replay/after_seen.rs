@@ -15,11 +15,18 @@ use tokio::sync::oneshot;
 use crate::{
     error::{Error, Result},
     executor::{Executor, start},
-    format::{frame::Kind, scan::WalkBounds},
+    format::{
+        frame::Kind,
+        scan::{Stop, WalkBounds},
+    },
     lsn::{Lsn, Start},
     pipeline::{Core, Goal},
-    replay::{ahead::runtime_gone, live::GUESS_BYTES, source::CHUNK_BYTES},
-    segments::SegmentReader,
+    replay::{
+        ahead::runtime_gone,
+        live::{GUESS_BYTES, LiveSource},
+        source::{CHUNK_BYTES, ChunkSource, read_chunk},
+    },
+    segments::{Buffers, Chunk, SegmentReader},
 };
 
 type FindPosition = Box<dyn FnOnce() -> Result<Lsn> + Send>;
@@ -84,29 +91,55 @@ pub(crate) fn position_after_seen(core: &Core, start: Start) -> Result<Lsn> {
 }
 
 /// Returns whether no record is between what a consumer has seen and the end of `goal`, which is
-/// written. Blocking.
+/// written. A position within a record counts as followed by a record. Blocking.
 ///
 /// # Errors
 ///
-/// `Truncated` if the end of the log was truncated below that; those of reading.
-pub(crate) fn no_record_between(core: &Core, start: Start, goal: Goal) -> Result<bool> {
-    core.status().check_read()?;
-    let from = match position_after_seen(core, start) {
-        Ok(from) => from,
-        Err(Error::BelowFirst { .. }) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let record_bytes_max = core.config().record_bytes_max;
-    let reader_at = |lsn| {
-        let (info, successor) = core.segments().find(lsn)?;
-        let file = core.segments().open(info.sequence).ok()?;
-        let place =
-            WalkBounds { seed: info.seed, end: successor.unwrap_or(goal.end), record_bytes_max };
-        Some(SegmentReader { file, base: info.base, place })
-    };
-    let is_free = holds_no_record(from, goal.end, reader_at);
-    core.epochs().check(goal)?;
-    Ok(is_free)
+/// `Truncated` if the end of the log was truncated below that. `Corrupt` or `Io` with the place if
+/// a frame in between can't be read: it may be a record, or not.
+pub(crate) fn no_record_between(core: &Arc<Core>, start: Start, goal: Goal) -> Result<bool> {
+    loop {
+        core.status().check_read()?;
+        let from = match position_after_seen(core, start) {
+            Ok(from) => from,
+            Err(Error::BelowFirst { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match live_holds_no_record(core, from, goal) {
+            Ok(is_free) => {
+                core.epochs().check(goal)?;
+                return Ok(is_free);
+            }
+            Err(Error::NotABoundary { .. }) => return Ok(false),
+            // The beginning of the log has passed the position meanwhile.
+            Err(Error::BelowFirst { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Returns whether no record is between `from` and the end of `goal`.
+fn live_holds_no_record(core: &Arc<Core>, from: Lsn, goal: Goal) -> Result<bool> {
+    let source = LiveSource::new(core, from, goal.epoch);
+    let mut at = from;
+    while at < goal.end {
+        let chunk = read_chunk(&source, at, goal.end, Buffers::default())?;
+        if has_record(&chunk, goal.end) {
+            return Ok(false);
+        }
+        if chunk.next == at {
+            let stop = chunk.stop.unwrap_or(Stop::SegmentEnd);
+            return Err(source.explain(&chunk.reader, at, goal.end, stop));
+        }
+        at = chunk.next;
+    }
+    Ok(at == goal.end)
+}
+
+/// Returns whether a record of the chunk begins below `until`.
+fn has_record(chunk: &Chunk, until: Lsn) -> bool {
+    let mut frames = chunk.frames.iter();
+    frames.any(|frame| frame.lsn < until && frame.kind != Kind::Control)
 }
 
 /// Returns whether no record is between what a consumer has seen and `first`, as the files show.
@@ -144,8 +177,7 @@ fn holds_no_record(
     while at < until {
         let chunk = reader_at(at).and_then(|reader| reader.read_chunk(at, until, CHUNK_BYTES).ok());
         let Some(chunk) = chunk.filter(|chunk| chunk.next > at) else { return false };
-        let is_record = |kind| kind != Kind::Control;
-        if chunk.frames.iter().any(|frame| frame.lsn < until && is_record(frame.kind)) {
+        if has_record(&chunk, until) {
             return false;
         }
         at = chunk.next;

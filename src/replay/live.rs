@@ -156,6 +156,32 @@ pub(crate) fn is_boundary(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<bool
     }
 }
 
+/// Returns the beginning of the unit that holds `lsn`, which is below the written mark. Blocking.
+pub(crate) fn start_of_unit(core: &Arc<Core>, lsn: Lsn, epoch: u64) -> Result<Lsn> {
+    let source = LiveSource::new(core, lsn, epoch);
+    let until = core.written().get();
+    let first = core.beginning().first();
+    let reader = source.segment_at(lsn, until)?;
+    let mut at = reader.base.max(first.min(lsn));
+    while at < lsn {
+        let chunk = reader.read_chunk(at, until, CHUNK_BYTES)?;
+        if chunk.next > lsn {
+            let (mut unit, mut continues) = (at, false);
+            for frame in chunk.frames.iter().take_while(|frame| frame.lsn <= lsn) {
+                unit = if continues { unit } else { frame.lsn };
+                continues = frame.kind == Kind::BatchPart;
+            }
+            return Ok(unit);
+        }
+        if chunk.next == at {
+            let stop = chunk.stop.unwrap_or(Stop::SegmentEnd);
+            return Err(damage(&reader, at, stop, core.synced().get()));
+        }
+        at = chunk.next;
+    }
+    Ok(at)
+}
+
 /// Returns whether the frame at `lsn` does not continue a batch.
 fn starts_a_unit(chunk: &Chunk, lsn: Lsn) -> bool {
     let before = chunk.frames.iter().take_while(|frame| frame.lsn < lsn).last();

@@ -36,6 +36,8 @@ impl Wal {
     /// - [`Error::Conflict`] with the end of the log if another record is at or behind
     ///   `expected_end`, or if the log ends before it. Nothing was appended. Read the records from
     ///   `expected_end` on, decide again, and append with the new end.
+    /// - [`Error::Corrupt`] or [`Error::Io`] with the place if a control record behind
+    ///   `expected_end` can't be read. It may be a record, so nothing was appended.
     /// - Those of [`Wal::append`].
     ///
     /// # Cancel safety

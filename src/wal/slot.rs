@@ -190,13 +190,18 @@ impl Slot {
     /// Moves the slot to `to`: everything below is done. Never moves it back.
     ///
     /// `to` is the position at which the consumer continues: a [`Follow::position`], the LSN of the
-    /// next record, or a mark. The call neither waits nor does I/O. The move is durable after the
-    /// next flush, and at the latest when the log is closed. Truncations see it then.
+    /// next record, or a mark. It may be within a batch. The call neither waits nor does I/O. The
+    /// move is durable after the next flush, and at the latest when the log is closed. Truncations
+    /// see it then.
+    ///
+    /// Because the call reads nothing, it does not check that a record begins at `to`. If none
+    /// does, [`follow`](Slot::follow) yields [`Error::NotABoundary`], and truncations keep the
+    /// record that holds `to`. Advance the slot to a later record to continue.
     ///
     /// # Errors
     ///
     /// - [`Error::SlotAhead`] if `to` is above the synced mark.
-    /// - [`Error::NotABoundary`] if `to` is not a multiple of 8.
+    /// - [`Error::NotABoundary`] if `to` is not a multiple of 8, as every position is.
     /// - [`Error::SlotLost`] if the log was truncated past the slot.
     /// - [`Error::Poisoned`], [`Error::Closed`].
     pub fn advance(&self, to: Lsn) -> Result<()> {
@@ -225,6 +230,9 @@ impl Slot {
     }
 
     /// Streams the durable records from the slot's position on, as [`Wal::follow`].
+    ///
+    /// The stream yields [`Error::NotABoundary`] if the slot was advanced to a position at which no
+    /// record begins.
     ///
     /// # Errors
     ///

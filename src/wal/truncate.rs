@@ -6,13 +6,13 @@ use crate::{
     error::{ClosedBy, Error, Result},
     executor::start,
     format::frame::is_aligned,
-    lsn::Lsn,
+    lsn::{Lsn, Start},
     pipeline::{
-        Goal, OpenLog, job::request_write, retention::retained_from,
+        Goal, OpenLog, dispatch, job::request_write, retention::retained_from,
         slot_changes::make_all_durable, truncate_end::truncate_end, truncate_start::truncate_start,
         wait::reach_written,
     },
-    replay::{end_of_unit, is_boundary},
+    replay::{end_of_unit, is_boundary, no_record_between, start_of_unit},
     sabotage::{self, Sabotage},
     wal::{handle::Wal, lease::Lease},
 };
@@ -46,6 +46,43 @@ pub(super) async fn check_boundary(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) ->
     }
 }
 
+/// Returns the position up to which a truncation may go for a slot at `lsn`: the beginning of the
+/// record or batch that holds it.
+///
+/// A consumer may move its slot to a record within a batch, and nothing checks the position when it
+/// does. Neither may keep the log from being truncated.
+async fn unit_of_slot(core: &Arc<OpenLog>, lsn: Lsn, epoch: u64) -> Result<Lsn> {
+    match check_boundary(core, lsn, epoch).await {
+        Ok(()) => return Ok(lsn),
+        Err(Error::NotABoundary { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let live = Arc::clone(core);
+    let found = start(core.executor().as_ref(), move || start_of_unit(&live, lsn, epoch));
+    match found.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })? {
+        // A concurrent truncation went further.
+        Err(Error::BelowFirst { .. }) if lsn <= core.beginning().first() => Ok(lsn),
+        unit => unit,
+    }
+}
+
+/// Returns whether only control records follow `end`, which is the beginning of the log if it is
+/// `None`.
+///
+/// Returns false if a frame can't be read, because a truncation may be meant to drop it.
+async fn no_record_follows(core: &Arc<OpenLog>, end: Option<Lsn>, epoch: u64) -> bool {
+    let goal = Goal { end: core.tail(), epoch };
+    // The frames up to the tail may belong to futures that are not polled.
+    request_write(core);
+    if reach_written(core, goal).await.is_err() {
+        return false;
+    }
+    let (live, end) = (Arc::clone(core), end.unwrap_or_else(|| core.beginning().first()));
+    let read =
+        start(core.executor().as_ref(), move || no_record_between(&live, Start::At(end), goal));
+    matches!(read.await, Ok(Ok(true)))
+}
+
 impl Wal {
     /// Drops the records before `lsn`, and resolves when the truncation is durable.
     ///
@@ -55,7 +92,8 @@ impl Wal {
     ///
     /// Returns the position at which the log begins then. That is below `lsn` if a [`Slot`] is: a
     /// truncation passes no slot, except one that is too far behind
-    /// ([`Slot::keep_at_most`]). Slots that have advanced are made durable first.
+    /// ([`Slot::keep_at_most`]). It keeps the whole batch that holds a slot. Slots that have
+    /// advanced are made durable first.
     ///
     /// [`Slot`]: crate::Slot
     /// [`Slot::keep_at_most`]: crate::Slot::keep_at_most
@@ -68,8 +106,7 @@ impl Wal {
     /// # Errors
     ///
     /// - [`Error::AboveEnd`] if `lsn` is above the end: nothing is changed.
-    /// - [`Error::NotABoundary`] if no record or batch begins at `lsn`, or at the position of a
-    ///   lower slot: nothing is changed.
+    /// - [`Error::NotABoundary`] if no record or batch begins at `lsn`: nothing is changed.
     /// - [`Error::NoSpace`], [`Error::OverBudget`] if the truncation before this one freed no
     ///   space.
     /// - [`Error::Truncated`] if the end of the log was truncated below `lsn` during the call.
@@ -102,9 +139,9 @@ impl Wal {
         }
         loop {
             let held = core.beginning().oldest_slot(core.synced().get());
-            let to = held.map_or(lsn, |(_, position)| position.min(lsn));
+            let mut to = held.map_or(lsn, |(_, position)| position.min(lsn));
             if to < lsn && to > core.beginning().first() {
-                check_boundary(core, to, epoch).await?;
+                to = unit_of_slot(core, to, epoch).await?;
             }
             if truncate_start(core, to, epoch).await? {
                 return Ok(core.beginning().first());
@@ -184,8 +221,8 @@ impl Wal {
     /// Drops the records after the record at `last`, or all records if `last` is `None`.
     ///
     /// Resolves when the truncation is durable. Returns the new end, which is the LSN of the next
-    /// record; if the log has slots, notes of the log may come before that. If no record follows
-    /// `last`, nothing is changed. Positions of slots above the new end move back to it.
+    /// record; control records of the log may come before that. If no record follows `last`,
+    /// nothing is changed. Otherwise positions of slots above the new end move back to it.
     ///
     /// Appends, syncs and reads may run at the same time. Appends wait for one small write and one
     /// flush, whatever the size of the log. The files of the dropped records are removed in the
@@ -231,6 +268,10 @@ impl Wal {
         core.status().check_new()?;
         let epoch = core.epoch();
         let Some(lsn) = last.into() else {
+            let first = core.beginning().first();
+            if no_record_follows(core, None, epoch).await {
+                return Ok(first);
+            }
             return truncate_end(core, None, epoch).await;
         };
         let (first, end) = (core.beginning().first(), core.records_end());
@@ -248,6 +289,11 @@ impl Wal {
         let live = Arc::clone(core);
         let looked = start(core.executor().as_ref(), move || end_of_unit(&live, lsn, epoch));
         let cut = looked.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })??;
+        // A cut of control records alone would cost a segment, and an epoch.
+        if no_record_follows(core, Some(cut), epoch).await {
+            dispatch::sync(core, Goal { end: cut, epoch }.into()).await?;
+            return Ok(cut);
+        }
         truncate_end(core, Some(cut), epoch).await
     }
 }

@@ -14,6 +14,7 @@ use super::{
     bytes::word,
     invariant::{Outcome, outcome},
     log::{Frame, HEADER, Log, block_on},
+    slots::{Slots, check_slots, is_incomplete, slots_of},
 };
 
 const PART: u8 = 2;
@@ -22,6 +23,7 @@ const PART: u8 = 2;
 struct Cut {
     found: BTreeMap<Lsn, Vec<u8>>,
     report: RecoveryReport,
+    slots: Slots,
     after: Image,
 }
 
@@ -37,7 +39,8 @@ fn open_cutting(damaged: &Image) -> Result<Cut, Error> {
             let record = item?;
             found.insert(record.lsn, record.payload.to_vec());
         }
-        Ok(Cut { found, report: wal.recovery().clone(), after: disk.image() })
+        let (report, slots) = (wal.recovery().clone(), slots_of(&wal));
+        Ok(Cut { found, report, slots, after: disk.image() })
     })
 }
 
@@ -70,7 +73,8 @@ pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
         Err(Error::UnsupportedFrame { .. } | Error::UnsupportedVersion { .. }) => return Ok(()),
         Err(error) => return Err(format!("refused: {error}")),
     };
-    let Cut { found, report, after } = &cut;
+    let Cut { found, report, slots, after } = &cut;
+    check_slots(log, slots, report)?;
     for (lsn, payload) in found {
         if log.records.get(lsn) != Some(payload) {
             return Err(format!("{lsn} was never appended like this; {report}"));
@@ -87,13 +91,22 @@ pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
     } else if let Outcome::Refused(error) | Outcome::Opened { error: Some(error), .. } =
         outcome(damaged)
     {
-        return Err(format!(
-            "no durable cut is reported, but without the policy: {error}; {report}"
-        ));
+        // Damage below the beginning of the log cuts nothing. It may hide slots.
+        if !is_incomplete(report) {
+            return Err(format!(
+                "no durable cut is reported, but without the policy: {error}; {report}"
+            ));
+        }
     }
     check_copies(log, damaged, &cut).map_err(|what| format!("{what}; {report}"))?;
     match outcome(after) {
-        Outcome::Opened { found: again, error: None, .. } if again == *found => Ok(()),
+        // A close would make the slots whole.
+        Outcome::Refused(Error::Corrupt { .. }) if is_incomplete(report) => Ok(()),
+        Outcome::Opened { found: again, error: None, slots: same, .. }
+            if again == *found && same == *slots =>
+        {
+            Ok(())
+        }
         Outcome::Opened { found: again, error, .. } => Err(format!(
             "reopened: {} of {} records, {error:?}; {report}",
             again.len(),

@@ -11,6 +11,7 @@ use highwater::{
 use super::{
     cutting,
     log::{Log, block_on, open},
+    slots::{Slots, check_slots, slots_of},
 };
 
 /// A prime number, so that it does not match a period of the damages.
@@ -26,6 +27,7 @@ pub(crate) enum Outcome {
         found: BTreeMap<Lsn, Vec<u8>>,
         error: Option<Error>,
         report: Box<RecoveryReport>,
+        slots: Slots,
         after: Image,
     },
 }
@@ -49,6 +51,7 @@ pub(crate) fn outcome(damaged: &Image) -> Outcome {
             found,
             error,
             report: Box::new(wal.recovery().clone()),
+            slots: slots_of(&wal),
             after: disk.image(),
         }
     })
@@ -62,14 +65,17 @@ pub(crate) fn is_honest(error: &Error) -> bool {
 }
 
 /// Checks the invariant: all records covered by surviving commitments are there, or there is an
-/// error. Bytes cut above them are reported and kept.
+/// error. Bytes cut above them are reported and kept. The slots are those at the end of the log.
 pub(crate) fn check(log: &Log, damaged: &Image) -> Result<(), String> {
     let synced = log.surviving_commitment(damaged);
-    let (found, error, report, after) = match outcome(damaged) {
+    let (found, error, report, slots, after) = match outcome(damaged) {
         Outcome::Refused(error) if is_honest(&error) => return Ok(()),
         Outcome::Refused(error) => return Err(format!("refused with another error: {error}")),
-        Outcome::Opened { found, error, report, after } => (found, error, report, after),
+        Outcome::Opened { found, error, report, slots, after } => {
+            (found, error, report, slots, after)
+        }
     };
+    check_slots(log, &slots, &report)?;
     for (lsn, payload) in &found {
         if log.records.get(lsn) != Some(payload) {
             return Err(format!("{lsn} was never appended like this; {report}"));

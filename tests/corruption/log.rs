@@ -7,7 +7,10 @@ use highwater::{
     simulation::{Disk, Image, Survival},
 };
 
-use super::bytes::word;
+use super::{
+    bytes::word,
+    slots::{SlotsChange, slots_log},
+};
 
 pub(crate) const HEADER: usize = 4096;
 
@@ -38,6 +41,8 @@ pub(crate) struct Log {
     pub(crate) history: Vec<Image>,
     pub(crate) records: BTreeMap<Lsn, Vec<u8>>,
     pub(crate) frames: Vec<Frame>,
+    /// The changes of slots, oldest first.
+    pub(crate) changes: Vec<SlotsChange>,
 }
 
 impl Log {
@@ -75,7 +80,7 @@ impl Log {
         assert!(frames.len() >= records.len() && !records.is_empty());
         let cuts = disk.power_cuts(0).filter(|cut| cut.survival == Survival::Everything);
         let history = cuts.map(|cut| cut.image()).collect();
-        Log { name, image, history, records, frames }
+        Log { name, image, history, records, frames, changes: Vec::new() }
     }
 
     pub(crate) fn segments(&self) -> Vec<String> {
@@ -195,5 +200,8 @@ pub(crate) fn logs() -> Vec<Log> {
         recovered_log("recovered, unclosed", 0, false),
         recovered_log("recovered, closed", 0, true),
         recovered_log("recovered twice", 2, false),
+        slots_log("slots, closed", true, false),
+        slots_log("slots, unclosed", false, false),
+        slots_log("slots, truncated", false, true),
     ]
 }

@@ -20,6 +20,7 @@ mod hostile;
 mod invariant;
 mod limits;
 mod log;
+mod slots;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -81,15 +81,20 @@ fn recorder_may_call_the_log() {
     let wal: Arc<Mutex<Option<Wal>>> = Arc::default();
     let calls = Arc::new(AtomicU64::new(0));
     let (of_recorder, counted) = (Arc::clone(&wal), Arc::clone(&calls));
+    // The number of further calls that append.
+    let appending = Arc::new(AtomicU64::new(100));
+    let left = Arc::clone(&appending);
     let recorder = Calling(Arc::new(move || {
         let wal = of_recorder.lock().unwrap().clone();
         let Some(wal) = wal.filter(|_| !IS_CALLING.replace(true)) else { return };
-        let call = counted.fetch_add(1, Ordering::Relaxed);
+        counted.fetch_add(1, Ordering::Relaxed);
         let _ = (wal.stats(), wal.watermarks(), wal.health().get(), wal.segments());
         let lease = wal.retain(wal.watermarks().first);
         // Not forever, because each append leads to more calls. Polled once, because the job that
         // calls may be the one that would flush.
-        if call < 100 {
+        let order = Ordering::Relaxed;
+        if left.fetch_update(order, order, |left| left.checked_sub(1)).is_ok() {
+            let _ = wal.sync().now_or_never();
             let _ = wal.append(b"of the recorder").now_or_never();
             let _ = wal.append_and_sync(b"of the recorder").now_or_never();
         }
@@ -109,6 +114,7 @@ fn recorder_may_call_the_log() {
                 drop(opened.retain(lsn).unwrap());
                 opened.truncate_before(lsn).await.unwrap();
             }
+            appending.store(20, Ordering::Relaxed);
             opened.truncate_after(opened.watermarks().first).await.unwrap();
             assert!(opened.stats().rotation_count > 0 && opened.stats().removed_count > 0);
             faults.on(Op::Sync).fail(std::io::ErrorKind::Other);

@@ -18,6 +18,7 @@
 
 mod disk;
 mod load;
+mod slots;
 
 use disk::{Disk, Op};
 use futures::StreamExt;
@@ -52,8 +53,14 @@ impl Drop for Seed {
 
 /// Runs `test` under random schedules, and under PCT, which switches rarely.
 fn check(test: fn()) {
+    check_one_in(1, test);
+}
+
+/// As [`check`], with one in `divisor` of its schedules.
+fn check_one_in(divisor: usize, test: fn()) {
     let count = std::env::var("HIGHWATER_SCHEDULES")
         .map_or(SCHEDULES, |count| count.parse().expect("HIGHWATER_SCHEDULES is a number"));
+    let count = count / divisor;
     let mut config = Config::new();
     config.stack_size = 256 << 10;
     config.silence_warnings = true;

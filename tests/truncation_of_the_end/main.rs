@@ -72,6 +72,37 @@ async fn append_continues_at_cut_after_each_reopen() {
     }
 }
 
+/// Only control records follow the last record: of a slot, of the beginning, of a close. They stay,
+/// and no segment and no epoch begins.
+#[tokio::test]
+async fn truncation_that_drops_no_record_changes_nothing() {
+    let disk = Disk::new(1);
+    let wal = tiny().open_with(disk.clone()).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    let lsns = filled(&wal, 10).await;
+    slot.advance_and_sync(lsns[5]).await.unwrap();
+    assert_eq!(wal.truncate_before(lsns[5]).await.unwrap(), lsns[5]);
+    drop(slot);
+    wal.close().await.unwrap();
+    let wal = tiny().open_with(disk.clone()).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    slot.advance_and_sync(lsns[7]).await.unwrap();
+    let end = wal.read(lsns[9]).await.unwrap().end;
+    let (names, reserved) = (disk.image().names(), wal.watermarks().reserved);
+    assert!(reserved > end);
+    assert_eq!(wal.truncate_after(lsns[9]).await.unwrap(), end);
+    assert_eq!(disk.image().names(), names);
+    assert!(wal.watermarks().reserved >= reserved);
+    assert_eq!(slot.position(), lsns[7]);
+    // All records are dropped, and then none is left to be dropped.
+    wal.truncate_after(None).await.unwrap();
+    let (emptied, reserved) = (disk.image().names(), wal.watermarks().reserved);
+    assert_ne!(emptied, names);
+    wal.truncate_after(None).await.unwrap();
+    assert_eq!((disk.image().names(), records(&wal).await), (emptied, vec![]));
+    assert!(wal.watermarks().reserved >= reserved);
+}
+
 #[tokio::test]
 async fn truncate_after_none_empties_log() {
     let disk = Disk::new(1);

@@ -71,8 +71,18 @@ impl Frame {
             && self.commitment == Some(self.lsn)
     }
 
+    /// Returns whether this is a control record that this release knows nothing about and skips.
+    pub fn is_skipped(&self) -> bool {
+        let known = self.payload.last().is_none_or(|&code| match code {
+            0x81 => true,
+            0x82 => self.payload.len() == 16,
+            code => code & 0x80 == 0,
+        });
+        self.kind == CONTROL && !known
+    }
+
     /// Returns the position in a control record for the log's beginning.
-    fn first_in_control(&self) -> Option<u64> {
+    pub fn first_in_control(&self) -> Option<u64> {
         let (position, code) = self.payload.split_first_chunk()?;
         (self.kind == CONTROL && self.flags == 0 && code == [3, 0, 0, 0, 0, 0, 0, 3])
             .then(|| u64::from_le_bytes(*position))
@@ -132,6 +142,12 @@ impl Region<'_> {
             payload: payload.to_vec(),
             end: lsn + whole.len() as u64,
         })
+    }
+
+    /// Returns the valid frame at `lsn`, if this release can read it.
+    pub fn known_frame_at(&self, lsn: u64) -> Option<Frame> {
+        let frame = self.frame_at(lsn)?;
+        (frame.is_known() && frame.payload.len() as u64 <= frame.limit(1 << 30)).then_some(frame)
     }
 
     fn content_at(&self, lsn: u64, record_bytes_max: u64) -> Seen {

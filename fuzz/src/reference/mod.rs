@@ -98,6 +98,8 @@ fn opens(directory: &Directory, record_bytes_max: u64) -> Result<Opens, Outcome>
     chain.begin_at(reading.first);
     if !reading.was_closed || reading.is_used_past_end {
         slots::check(&members, &reading, chain.first)?;
+    } else {
+        slots::check_closed(&members, &reading)?;
     }
     let (records, is_damaged) = records(&chain, &reading);
     Ok(Opens {

@@ -7,6 +7,8 @@
     reason = "a mistake in a test must stop it"
 )]
 
+mod damaged;
+#[path = "../support/mod.rs"]
 mod support;
 
 use futures::{FutureExt, TryStreamExt};
@@ -145,6 +147,48 @@ async fn truncation_stops_at_the_lowest_slot() {
     let lease = wal.retain(lsns[160]).unwrap();
     assert_eq!(wal.stats().oldest_holder, Some(Holder::Lease { lsn: lsns[160] }));
     drop(lease);
+}
+
+/// A consumer advances after each record of a batch. A truncation then keeps the batch.
+#[tokio::test]
+async fn slot_within_batch_keeps_the_batch() {
+    let disk = Disk::new(1);
+    let wal = tiny().open_with(disk.clone()).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    filled(&wal, 30).await;
+    let batch = wal.append_batch(["one", "two", "three"]).await.unwrap();
+    filled(&wal, 30).await;
+    let mut follow = slot.follow().unwrap();
+    while follow.try_next().await.unwrap().unwrap().payload != "one" {}
+    slot.advance(follow.position()).unwrap();
+    assert!(batch.contains(&slot.position()) && slot.position() > batch.start);
+    let end = wal.watermarks().synced;
+    assert_eq!(wal.truncate_before(end).await.unwrap(), batch.start);
+    assert_eq!(wal.truncate_before(end).await.unwrap(), batch.start);
+    drop((follow, slot, wal));
+    let wal = tiny().open_with(disk).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    let mut follow = slot.follow().unwrap();
+    assert_eq!(follow.try_next().await.unwrap().unwrap().payload, "two");
+    slot.advance(batch.end).unwrap();
+    assert_eq!(wal.truncate_before(end).await.unwrap(), batch.end);
+}
+
+/// `advance` does not read the log. A wrong position shows when the slot is followed, and keeps no
+/// truncation from the records before it.
+#[tokio::test]
+async fn slot_within_record_is_no_start_of_a_stream() {
+    let wal = tiny().open_with(MemoryStorage::new()).await.unwrap();
+    let slot = wal.slot("s").await.unwrap();
+    let lsns = filled(&wal, 60).await;
+    let within_record = Lsn::new(lsns[40].as_u64() + 24);
+    slot.advance_and_sync(within_record).await.unwrap();
+    let refused = slot.follow().unwrap().try_next().await.unwrap_err();
+    assert!(matches!(refused, Error::NotABoundary { lsn } if lsn == within_record), "{refused}");
+    assert_eq!(wal.truncate_before(lsns[50]).await.unwrap(), lsns[40]);
+    slot.advance(lsns[41]).unwrap();
+    assert_eq!(slot.follow().unwrap().try_next().await.unwrap().unwrap().lsn, lsns[41]);
+    assert_eq!(wal.truncate_before(lsns[50]).await.unwrap(), lsns[41]);
 }
 
 #[tokio::test]
@@ -387,80 +431,4 @@ impl Since for Lsn {
     fn since_for_test(self, other: Lsn) -> u64 {
         self.as_u64() - other.as_u64()
     }
-}
-
-/// A segment with slots records has lost its end, exactly behind a record. Opening refuses the log,
-/// because later slots records are missing.
-#[tokio::test]
-async fn short_segment_of_slots_records_is_refused() {
-    let disk = Disk::new(1);
-    let wal = tiny().open_with(disk.clone()).await.unwrap();
-    let slot = wal.slot("s").await.unwrap();
-    filled(&wal, 60).await;
-    drop((slot, wal));
-    let image = disk.crash(Survival::Everything).image();
-    let snapshot = highwater::inspect::Snapshot::of_storage(Disk::with_image(image.clone(), 1));
-    let snapshot = snapshot.unwrap();
-    let found = snapshot.outline();
-    let of_log: Vec<_> =
-        found.segments.iter().filter(|it| it.role == highwater::inspect::Role::Log).collect();
-    assert!(of_log.len() >= 2);
-    let named = of_log[of_log.len() - 2].name.clone();
-    let frames = snapshot.frames(of_log[of_log.len() - 2]).unwrap();
-    let ends: Vec<usize> =
-        frames.map(|frame| usize::try_from(frame.unwrap().offset).unwrap()).collect();
-    for &end in &ends[ends.len() / 2..] {
-        let short = support::edited(&image, &named, |bytes| bytes.truncate(end));
-        let opened = tiny().open_with(Disk::with_image(short, 1)).await;
-        assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
-    }
-}
-
-/// Damage cuts the log. The slots are those of the records before the damage.
-#[tokio::test]
-async fn cut_at_damage_keeps_older_slots() {
-    let disk = Disk::new(1);
-    let wal = tiny().open_with(disk.clone()).await.unwrap();
-    let early = wal.slot("early").await.unwrap();
-    let lsns = filled(&wal, 100).await;
-    early.advance_and_sync(lsns[90]).await.unwrap();
-    drop(wal.slot_at("late", lsns[95]).await.unwrap());
-    let end = wal.watermarks().synced;
-    filled(&wal, 1).await;
-    drop((early, wal));
-    let image = disk.crash(Survival::Everything).image();
-    // A record in the fourth segment.
-    let damaged = support::edited(&image, "00000000000000000003.wal", |bytes| bytes[5000] ^= 1);
-    let disk = Disk::with_image(damaged, 1);
-    let options = || tiny().on_damage(highwater::OnDamage::TruncateAtDamage);
-    for _ in 0..2 {
-        let wal = options().open_with(disk.clone()).await.unwrap();
-        let slots = positions(&wal);
-        assert!(wal.watermarks().reserved < end);
-        assert_eq!(slots, named(&[("early", Lsn::ZERO)]), "{}", wal.recovery());
-    }
-}
-
-/// A segment below the beginning that opening needs is missing, as in a log that was put together
-/// from an archive.
-#[tokio::test]
-async fn missing_slots_records_are_reported() {
-    let disk = Disk::new(1);
-    let wal = tiny().open_with(disk.clone()).await.unwrap();
-    let slot = wal.slot("s").await.unwrap();
-    let lsns = filled(&wal, 60).await;
-    slot.advance(lsns[59]).unwrap();
-    assert_eq!(wal.truncate_before(lsns[59]).await.unwrap(), lsns[59]);
-    drop((slot, wal));
-    let mut image = disk.crash(Survival::Everything).image();
-    let found = highwater::inspect::storage(Disk::with_image(image.clone(), 1)).unwrap();
-    let of_log = found.segments.iter().filter(|it| it.role == highwater::inspect::Role::Log);
-    let names: Vec<_> = of_log.map(|segment| segment.name.clone()).collect();
-    assert!(names.len() >= 2, "{names:?}");
-    names[..names.len() - 1].iter().for_each(|name| image.delete(name));
-    let wal = tiny().open_with(Disk::with_image(image, 1)).await.unwrap();
-    let is_incomplete = |warning: &highwater::Warning| {
-        matches!(warning, highwater::Warning::SlotsIncomplete { .. })
-    };
-    assert!(wal.recovery().warnings.iter().any(is_incomplete), "{}", wal.recovery());
 }
