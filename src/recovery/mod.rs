@@ -19,6 +19,7 @@ mod resume;
 mod scan;
 mod slots;
 mod survey;
+mod time_marks;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -27,6 +28,7 @@ pub(crate) use judged::Judged;
 pub use report::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub(crate) use scan::first_recorded_in;
 pub(crate) use survey::{list, read_header, refuse_unsupported};
+pub(crate) use time_marks::{newest_time_mark, position_at_time, unix_ms_of};
 
 use crate::{
     error::{Error, Result, listed},
