@@ -10,6 +10,7 @@ Examples:
   highwater verify data/log && echo whole    reads every byte; 0 only if the log is whole
   highwater inspect --json data/log | jq .verdict
   highwater dump data/log --from 4096 --to 8192 --as hex
+  highwater dump data/log --since 15m        needs the log's option `time_marks`
   highwater tail -f data/log                 committed records, as they come
   highwater repair data/log                  the plan of a repair: the cut, and its copies
   printf 'one\\ntwo\\n' | highwater append data/log

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod records;
 mod repair;
+mod since;
 mod stat;
 mod stream;
 mod tail;

@@ -7,6 +7,7 @@ use super::*;
 mod commands;
 mod files;
 mod foreign;
+mod since;
 
 pub(super) struct Scene {
     directory: tempfile::TempDir,
