@@ -8,6 +8,7 @@ mod commands;
 mod files;
 mod foreign;
 mod since;
+mod top;
 
 pub(super) struct Scene {
     directory: tempfile::TempDir,
