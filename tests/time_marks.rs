@@ -9,9 +9,9 @@
 mod support;
 
 use std::{
-    io,
+    fmt, io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -27,16 +27,27 @@ use highwater::{
 };
 use support::tiny;
 
+type Once = Box<dyn FnOnce() + Send>;
+
 /// A disk with a clock that the test sets.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Clocked {
     disk: Disk,
     unix_ms: Arc<AtomicU64>,
+    /// Runs once, after the clock was read and before the log gets the time.
+    after_reading: Arc<Mutex<Option<Once>>>,
+}
+
+impl fmt::Debug for Clocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.fmt(f)
+    }
 }
 
 impl Clocked {
     fn new(disk: Disk) -> Self {
-        Clocked { disk, unix_ms: Arc::new(AtomicU64::new(1_000_000)) }
+        let unix_ms = Arc::new(AtomicU64::new(1_000_000));
+        Clocked { disk, unix_ms, after_reading: Arc::default() }
     }
 
     fn set(&self, unix_ms: u64) {
@@ -76,7 +87,10 @@ impl Storage for Clocked {
         self.disk.random()
     }
     fn unix_ms(&self) -> u64 {
-        self.unix_ms.load(Ordering::Relaxed)
+        let unix_ms = self.unix_ms.load(Ordering::Relaxed);
+        let after_reading = self.after_reading.lock().unwrap().take();
+        after_reading.into_iter().for_each(|run| run());
+        unix_ms
     }
 }
 
@@ -228,6 +242,46 @@ fn reader_at_time_finds_all_later_records() {
             wal.close().await.unwrap();
         });
     }
+}
+
+/// Appends a record between the clock's reading for a mark and the mark, so that the mark is above
+/// the record and has an earlier time. Returns whether a search for the record's time finds it.
+fn late_record_is_found() -> bool {
+    let clocked = Clocked::new(Disk::new(8));
+    block_on(async {
+        let wal = open(&clocked).await;
+        for unix_ms in [1_000_000, 1_000_100] {
+            clocked.set(unix_ms);
+            wal.append_and_sync(b"before a mark").await.unwrap();
+        }
+        clocked.set(1_000_200);
+        let late = Arc::new(Mutex::new(None));
+        wal.append(b"makes a flush necessary").await.unwrap();
+        let (writer, clock, ticket) = (wal.clone(), clocked.clone(), Arc::clone(&late));
+        *clocked.after_reading.lock().unwrap() = Some(Box::new(move || {
+            clock.set(1_000_250);
+            *ticket.lock().unwrap() = Some(writer.try_enqueue(b"late").unwrap().lsn());
+        }));
+        wal.sync().await.unwrap();
+        let late = late.lock().unwrap().unwrap();
+        clocked.set(1_000_300);
+        wal.append_and_sync(b"with the next mark").await.unwrap();
+        let time = UNIX_EPOCH + Duration::from_millis(1_000_250);
+        let by_reader = reader_of(&clocked).await.at_time(time).await.unwrap();
+        let by_writer = wal.at_time(time).await.unwrap();
+        assert_eq!(by_writer, by_reader);
+        by_writer <= late
+    })
+}
+
+#[test]
+fn record_between_clock_and_mark_is_found() {
+    assert!(late_record_is_found());
+}
+
+#[test]
+fn search_for_the_newest_mark_only_is_caught() {
+    assert!(!sabotage::with(Sabotage::TrustNewestMark, late_record_is_found));
 }
 
 /// The writer removes segments after the reader has listed them.

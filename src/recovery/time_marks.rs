@@ -8,6 +8,7 @@ use crate::{
     lsn::Lsn,
     options::RECORD_BYTES_LIMIT,
     recovery::survey::read_header,
+    sabotage::{self, Sabotage},
     segments::{SegmentInfo, SegmentReader, SegmentSet},
 };
 
@@ -58,7 +59,8 @@ pub(crate) fn position_at_time(
         marks.retain(|mark| mark.unix_ms < unix_ms);
         below.extend(marks.into_iter().rev());
     }
-    Ok(below.get(1).map_or(first, |mark| mark.lsn.max(first)))
+    let skipped_count = usize::from(!sabotage::is_on(Sabotage::TrustNewestMark));
+    Ok(below.get(skipped_count).map_or(first, |mark| mark.lsn.max(first)))
 }
 
 /// Returns the newest mark below `end`, also one that was truncated. Blocking.

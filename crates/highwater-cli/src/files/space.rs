@@ -3,6 +3,7 @@
 use std::path::Path;
 
 /// The space of a file system, as its users see it.
+#[cfg_attr(not(unix), allow(dead_code, reason = "only Unix reports the space"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Space {
     /// The bytes that a user without privileges may still write.
