@@ -83,6 +83,8 @@ pub enum Sabotage {
     ForgetDamagedSlots,
     /// A time mark repeats the clock, which may have jumped back.
     TimeGoesBack,
+    /// The position of a time is that of the newest mark below it.
+    TrustNewestMark,
 }
 
 #[cfg(not(feature = "__sabotage"))]

@@ -82,6 +82,9 @@ pub struct Reader {
     shared: Arc<ReaderShared>,
 }
 
+/// The number of attempts of a read, because the writer may remove segments meanwhile.
+const READ_ATTEMPTS: u32 = 4;
+
 /// The storage, the settings, and the executor of the reads.
 pub(super) type Means = (Arc<dyn Storage>, Config, Arc<dyn Executor>);
 
@@ -253,6 +256,31 @@ impl Reader {
         let ReaderShared { executor, clock, shows_written, .. } = self.shared.as_ref();
         let means = (Arc::clone(executor), Arc::clone(clock));
         Tail::new(means, tracker, open_view, from.into(), *shows_written)
+    }
+
+    /// Runs a read on the executor, with the view of the last look and whether the reader shows
+    /// unsynced records.
+    ///
+    /// If a segment was removed since, judges the log again for this read only.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl Fn(&OpenView, bool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut open_view = self.shared.open_view();
+        let mut tracker = self.tracker(&open_view);
+        let (config, shows_written) = (self.shared.config, self.shared.shows_written);
+        let done = start(self.shared.executor.as_ref(), move || {
+            for _ in 1..READ_ATTEMPTS {
+                match read(&open_view, shows_written) {
+                    Err(gone) if gone.is_not_found() => tracker.rejudge()?,
+                    result => return result,
+                };
+                let view = tracker.view.clone();
+                open_view = Arc::new(OpenView::new(&tracker.storage, &config, view));
+            }
+            read(&open_view, shows_written)
+        });
+        done.await.map_err(|_| Error::Closed { by: ClosedBy::RuntimeGone })?
     }
 
     fn tracker(&self, open_view: &OpenView) -> Tracker {

@@ -3,6 +3,7 @@
 //! [`Reader`] shows the committed records, [`Tail`] follows them by polling, and [`Salvage`] reads
 //! the intact records of a damaged log.
 
+mod at_time;
 mod clock;
 mod cut;
 mod handle;

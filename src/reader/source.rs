@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    format::scan::{Stop, WalkBounds},
+    format::{
+        extension::TimeMark,
+        scan::{Stop, WalkBounds},
+    },
     lsn::{Lsn, Start},
     options::Config,
     reader::view::{Tracker, View},
-    recovery::Member,
+    recovery::{Member, newest_time_mark, position_at_time},
     replay::{ChunkSource, damage, explain_named, has_seen_all},
     segments::{SegmentReader, SegmentSet},
     storage::Storage,
@@ -74,6 +77,18 @@ impl OpenView {
             true => Ok(first),
             false => Err(Error::BelowFirst { lsn, first }),
         }
+    }
+
+    /// Returns a position from which on all shown records since `unix_ms` are. Blocking.
+    pub(super) fn position_at_time(&self, unix_ms: u64, shows_written: bool) -> Result<Lsn> {
+        let first = self.view.first;
+        let end = self.view.shown_end(shows_written).max(first);
+        position_at_time(&self.segments, first, end, unix_ms)
+    }
+
+    /// Returns the newest time mark, whether or not it is known to be synced. Blocking.
+    pub(super) fn newest_time_mark(&self) -> Result<Option<TimeMark>> {
+        newest_time_mark(&self.segments, self.view.first, self.view.end)
     }
 
     /// Returns a reader of the segment that holds `lsn`, even below the log's beginning.

@@ -21,6 +21,7 @@ mod scan;
 mod slots;
 mod slots_read;
 mod survey;
+mod time_marks;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ pub(crate) use judged::Judged;
 pub use report::{Cut, CutCopy, DurableCut, RecoveryReport, Warning};
 pub(crate) use scan::first_recorded_in;
 pub(crate) use survey::{list, read_header, refuse_unsupported};
+pub(crate) use time_marks::{newest_time_mark, position_at_time, unix_ms_of};
 
 use crate::{
     error::{Error, Result, listed},

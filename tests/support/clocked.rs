@@ -1,9 +1,9 @@
 //! A simulated disk with a clock that the test sets.
 
 use std::{
-    io,
+    fmt, io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,16 +13,27 @@ use highwater::{
     storage::{Locking, Storage, StorageFile},
 };
 
+type Once = Box<dyn FnOnce() + Send>;
+
 /// A disk with a clock that the test sets.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Clocked {
     pub(crate) disk: Disk,
     unix_ms: Arc<AtomicU64>,
+    /// Runs once, after the clock was read and before the log gets the time.
+    pub(crate) after_reading: Arc<Mutex<Option<Once>>>,
+}
+
+impl fmt::Debug for Clocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.fmt(f)
+    }
 }
 
 impl Clocked {
     pub(crate) fn new(disk: Disk) -> Self {
-        Clocked { disk, unix_ms: Arc::new(AtomicU64::new(1_000_000)) }
+        let unix_ms = Arc::new(AtomicU64::new(1_000_000));
+        Clocked { disk, unix_ms, after_reading: Arc::default() }
     }
 
     pub(crate) fn set(&self, unix_ms: u64) {
@@ -62,6 +73,9 @@ impl Storage for Clocked {
         self.disk.random()
     }
     fn unix_ms(&self) -> u64 {
-        self.unix_ms.load(Ordering::Relaxed)
+        let unix_ms = self.unix_ms.load(Ordering::Relaxed);
+        let after_reading = self.after_reading.lock().unwrap().take();
+        after_reading.into_iter().for_each(|run| run());
+        unix_ms
     }
 }

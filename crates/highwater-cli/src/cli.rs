@@ -7,9 +7,11 @@ use crate::options::LogOptions;
 const EXAMPLES: &str = "\
 Examples:
   highwater stat data/log                    a picture of the segments and the marks
+  highwater top data/log                     the same live, with rates, slots and disk space
   highwater verify data/log && echo whole    reads every byte; 0 only if the log is whole
   highwater inspect --json data/log | jq .verdict
   highwater dump data/log --from 4096 --to 8192 --as hex
+  highwater dump data/log --since 15m        needs the log's option `time_marks`
   highwater tail -f data/log                 committed records, as they come
   highwater repair data/log                  the plan of a repair: the cut, and its copies
   printf 'one\\ntwo\\n' | highwater append data/log
@@ -48,6 +50,9 @@ pub(crate) enum Command {
     /// Draws the segments and the marks
     #[command(after_help = "Example:\n  highwater stat data/log")]
     Stat(LogOptions),
+    /// Shows a log in use live: marks, rates, segments, slots, disk space
+    #[command(after_help = crate::top::EXAMPLES)]
+    Top(crate::top::TopOptions),
     /// Writes the records to a portable stream with checksums
     #[command(after_help = crate::export::EXAMPLES)]
     Export(crate::export::ExportOptions),

@@ -17,13 +17,19 @@ use crate::{
     output::{CommandResult, Failure, Out, Paint, failure, json_line, note, open, snapshot},
     progress::Progress,
     records::{Shape, payload, record, runtime},
+    since::Since,
     text::hexadecimal,
 };
 
 pub(crate) const EXAMPLES: &str = "\
+--since prints all records since a time, after older ones of up to two intervals of the log's time
+marks. The program that writes the log sets them by the option `time_marks`.
+
 Examples:
   highwater dump data/log
   highwater dump data/log --from 4096 --as hex
+  highwater dump data/log --since 15m
+  highwater dump data/log --since 2026-11-29T12:00:00Z
   highwater dump data/log --as json | jq -r 'select(.kind == \"record\") | .text'
   highwater dump data/log --skip-damaged --json > whole.jsonl 2> gaps.txt";
 
@@ -34,6 +40,9 @@ pub(crate) struct DumpOptions {
     /// Begins at this LSN
     #[arg(long, value_name = "LSN")]
     pub(crate) from: Option<Lsn>,
+    /// Begins at this time (RFC 3339), or this long ago (15m, 2h, 1d)
+    #[arg(long, value_name = "TIME", conflicts_with = "from")]
+    pub(crate) since: Option<Since>,
     /// Ends before this LSN
     #[arg(long, value_name = "LSN")]
     pub(crate) to: Option<Lsn>,
@@ -52,18 +61,34 @@ impl DumpOptions {
     pub(crate) fn shape(&self) -> Shape {
         Shape::new(if self.log.json { Form::Json } else { self.form }, self.whole)
     }
+
+    /// Returns the LSN to begin at.
+    fn begin(&self) -> Result<Lsn, Failure> {
+        let Some(since) = self.since else { return Ok(self.from.unwrap_or_default()) };
+        let directory = &self.log.directory;
+        let position = async {
+            let reader = Reader::options().written(true).open(directory).await?;
+            since.position(&reader, directory, "--from LSN").await
+        };
+        runtime()?.block_on(position).map_err(|error| match error.status() {
+            CORRUPT => {
+                failure(CORRUPT, format!("{error}; --since needs a whole log: use --from LSN"))
+            }
+            _ => error,
+        })
+    }
 }
 
 pub(crate) fn run(options: &DumpOptions) -> CommandResult {
+    let (from, to) = (options.begin()?, options.to);
     if options.skip_damaged {
-        return skip_damaged(options);
+        return skip_damaged(options, from);
     }
     let snapshot = snapshot(&options.log.directory)?;
     let (mut out, paint) = open();
     // No bar if the frames go to a terminal, because they show the progress.
     let mut progress = Progress::new(snapshot.bytes_to_read(), !io::stdout().is_terminal());
     let mut status = 0;
-    let (from, to) = (options.from.unwrap_or_default(), options.to);
     let outline = snapshot.outline();
     if let Some(pid) = outline.owner_pid {
         note(format_args!("note: in use by process {pid}: this is a snapshot"));
@@ -120,9 +145,8 @@ pub(crate) fn run(options: &DumpOptions) -> CommandResult {
 /// Prints the intact records, and reports each gap.
 ///
 /// Gaps go to standard error, or, with JSON, among the records.
-fn skip_damaged(options: &DumpOptions) -> CommandResult {
-    let runtime = runtime()?;
-    let (from, to) = (options.from.unwrap_or_default(), options.to);
+fn skip_damaged(options: &DumpOptions, from: Lsn) -> CommandResult {
+    let (runtime, to) = (runtime()?, options.to);
     let (mut out, paint) = open();
     let (mut status, mut is_empty) = (0, true);
     runtime.block_on(async {

@@ -19,10 +19,12 @@ mod output;
 mod progress;
 mod records;
 mod repair;
+mod since;
 mod stat;
 mod stream;
 mod tail;
 mod text;
+mod top;
 mod truncate;
 mod verify;
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Verify(options) => verify::run(options),
         Command::Repair(options) => repair::run(options),
         Command::Stat(options) => stat::run(options),
+        Command::Top(options) => top::run(options),
         Command::Export(options) => export::run(options),
         Command::Import(options) => import::run(options),
         Command::BenchFsync(options) => bench_fsync::run(options),

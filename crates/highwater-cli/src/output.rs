@@ -100,6 +100,17 @@ pub(crate) fn snapshot(directory: &Path) -> Result<Snapshot, Failure> {
     Ok(Snapshot::of_directory(directory)?)
 }
 
+/// Returns whether standard output is a terminal that can move its cursor and change its style.
+pub(crate) fn is_picture_terminal() -> bool {
+    let is_dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    io::stdout().is_terminal() && !is_dumb
+}
+
+/// Returns whether the user wants colours: <https://no-color.org>.
+pub(crate) fn has_colour() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// The styles of good, unusual, bad, secondary and emphasized text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Paint {
@@ -112,9 +123,7 @@ pub(crate) struct Paint {
 
 impl Paint {
     fn new() -> Self {
-        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        if !io::stdout().is_terminal() || is_set("NO_COLOR") || is_dumb {
+        if !is_picture_terminal() || !has_colour() {
             return Self::default();
         }
         Paint {

@@ -12,15 +12,20 @@ use crate::{
     options::{Form, LogOptions},
     output::{CommandResult, Failure, Out, Paint, json_line, note, open},
     records::{Shape, record, runtime},
+    since::Since,
 };
 
 pub(crate) const EXAMPLES: &str = "\
 Shows committed records, which are known to be synced. If the log's owner never syncs, it shows
 nothing without --written, which also shows records that a crash may remove.
 
+--since prints all records since a time, after older ones of up to two intervals of the log's time
+marks. The program that writes the log sets them by the option `time_marks`.
+
 Examples:
   highwater tail data/log
   highwater tail -f -n 0 data/log
+  highwater tail -f --since 15m data/log
   highwater tail -f --json data/log | jq -r .text";
 
 #[derive(Debug, Args)]
@@ -33,6 +38,9 @@ pub(crate) struct TailOptions {
     /// The number of last records to begin with
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 10)]
     pub(crate) records: usize,
+    /// Begins at this time (RFC 3339), or this long ago (15m, 2h, 1d), instead of the last records
+    #[arg(long, value_name = "TIME", conflicts_with = "records")]
+    pub(crate) since: Option<Since>,
     /// Prints whole payloads on a terminal too, which by default shows their first bytes
     #[arg(long)]
     pub(crate) whole: bool,
@@ -73,29 +81,16 @@ async fn tail(options: &TailOptions) -> CommandResult {
         .open(&options.log.directory)
         .await?;
     let (mut out, paint) = open();
-    let (last, failed) = tokio::select! {
+    // The follower continues after the newest printed record.
+    let end = reader.end();
+    let newest = tokio::select! {
         biased;
         _ = &mut stopped => return Ok(0),
-        found = last(&reader, options.records) => found,
+        newest = history(&mut out, paint, &reader, options) => newest?,
     };
-    // The follower continues after the newest printed record.
-    let newest = last.back().map(|found| found.lsn);
-    let end = reader.end();
-    for found in &last {
-        record(&mut out, paint, found, options.shape())?;
-    }
-    out.flush()?;
-    if last.is_empty() && options.records > 0 && failed.is_none() {
-        note_no_records(&reader, options);
-    }
-    // Returned after the intact records before the damage are printed.
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
     if !options.follow {
         return Ok(0);
     }
-    drop(last);
     let mut tail = reader.follow(newest.map_or(Start::At(end), Start::After));
     loop {
         let item = tokio::select! {
@@ -116,11 +111,53 @@ async fn tail(options: &TailOptions) -> CommandResult {
     Ok(0)
 }
 
+/// Prints the records to begin with. Returns the newest one.
+async fn history(
+    out: &mut Out,
+    paint: Paint,
+    reader: &Reader,
+    options: &TailOptions,
+) -> Result<Option<Lsn>, Failure> {
+    let mut newest = None;
+    let failed = if let Some(since) = options.since {
+        let from = since.position(reader, &options.log.directory, "-n COUNT").await?;
+        let mut records = reader.replay(from..);
+        loop {
+            match records.next().await {
+                Some(Ok(found)) => {
+                    record(out, paint, &found, options.shape())?;
+                    newest = Some(found.lsn);
+                }
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+        }
+    } else {
+        let (last, failed) = last(reader, options.records).await;
+        for found in &last {
+            record(out, paint, found, options.shape())?;
+        }
+        newest = last.back().map(|found| found.lsn);
+        failed
+    };
+    out.flush()?;
+    // Returned after the intact records before the damage are printed.
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    if newest.is_none() && (options.since.is_some() || options.records > 0) {
+        note_no_records(reader, options);
+    }
+    Ok(newest)
+}
+
 /// Reports on standard error why there are no records to print.
 fn note_no_records(reader: &Reader, options: &TailOptions) {
     let place = options.log.directory.display();
     if reader.report().is_new {
         note(format_args!("{place}: no log yet"));
+    } else if options.since.is_some() && reader.end() > reader.first() {
+        note(format_args!("{place}: no record since that time"));
     } else if options.written {
         note(format_args!("{place}: no record yet"));
     } else {

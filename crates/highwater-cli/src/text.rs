@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -41,6 +42,16 @@ pub(crate) fn count(number: u64) -> String {
 /// Formats a number of items: `3 records`, `1 record`.
 pub(crate) fn counted(number: u64, what: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { what } else { many })
+}
+
+/// Formats a duration by its largest unit: `45 s`, `12 min`, `30 h`, `12 d`.
+pub(crate) fn age(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// Formats a time: `2026-01-31 12:00:00 UTC`. Counts years from March, so that a leap day ends a
@@ -171,6 +182,8 @@ mod tests {
         let expected = ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "10.0 MiB", "512 MiB"];
         assert_eq!(sizes[..6], expected);
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        let ages = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(Duration::from_secs).map(age);
+        assert_eq!(ages, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 d"]);
         assert_eq!(date(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(date(951_782_400_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(date(1_790_000_000_000), "2026-09-21 14:13:20 UTC");

@@ -5,6 +5,7 @@
 mod directory;
 mod new_file;
 mod scratch;
+mod space;
 mod temporary;
 
 use std::{
@@ -21,6 +22,7 @@ use crate::{
 pub(crate) use directory::NewDirectory;
 pub(crate) use new_file::NewFile;
 pub(crate) use scratch::{Scratch, Sync};
+pub(crate) use space::{Space, space};
 
 /// Returns the failure of an operation on a file, with advice.
 pub(crate) fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {

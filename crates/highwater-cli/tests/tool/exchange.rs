@@ -7,6 +7,8 @@ use super::*;
 mod commands;
 mod files;
 mod foreign;
+mod since;
+mod top;
 
 pub(super) struct Scene {
     directory: tempfile::TempDir,
