@@ -6,8 +6,11 @@ use highwater::Wal;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+use crate::slots::Consumers;
+
 pub(crate) struct Shared {
     pub(crate) wal: Wal,
+    pub(crate) consumers: Consumers,
     pub(crate) metrics: PrometheusHandle,
     /// True once the server ends.
     pub(crate) is_ending: watch::Receiver<bool>,

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::TryStreamExt;
-use highwater::{Lsn, Record};
+use highwater::{Lsn, Record, Wal};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -55,24 +55,29 @@ impl From<&Record> for Event {
 }
 
 /// Returns the durable events from a position on, and the position to continue at.
-///
-/// Events that are not durable yet are left out, because a power cut could remove them after a
-/// client has read them.
 pub(crate) async fn read(
     State(app): State<App>,
     Query(page): Query<Page>,
 ) -> Result<Json<Events>, Refusal> {
-    let limit = page.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
-    let marks = app.wal.watermarks();
-    let mut next = page.from.map_or(marks.first, Lsn::new);
+    let from = page.from.map_or_else(|| app.wal.watermarks().first, Lsn::new);
+    Ok(Json(self::page(&app.wal, from, page.limit).await?))
+}
+
+/// Reads a page of durable events.
+///
+/// Events that are not durable yet are left out, because a power cut could remove them after a
+/// client has read them.
+pub(crate) async fn page(wal: &Wal, from: Lsn, limit: Option<usize>) -> Result<Events, Refusal> {
+    let limit = limit.unwrap_or(LIMIT).min(LIMIT_MAX);
+    let mut next = from;
     let mut events = Vec::new();
     let mut bytes = 0;
-    let mut records = app.wal.replay(next..marks.synced.max(next));
+    let mut records = wal.replay(from..wal.watermarks().synced.max(from));
     while events.len() < limit && bytes < PAGE_BYTES {
         let Some(record) = records.try_next().await? else { break };
         bytes += record.payload.len();
         next = record.end;
         events.push(Event::from(&record));
     }
-    Ok(Json(Events { events, next: next.as_u64() }))
+    Ok(Events { events, next: next.as_u64() })
 }

@@ -1,23 +1,29 @@
 //! An HTTP server over one log. The README describes its interface.
 
 mod app;
+mod consumers;
 mod events;
 mod live;
 mod operating;
 mod refusal;
+mod retention;
+mod slots;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use clap::Parser;
 use highwater::{OnStall, Wal};
 use tokio::{net::TcpListener, signal, sync::watch, time::sleep};
 
-use crate::app::{App, Shared};
+use crate::{
+    app::{App, Shared},
+    slots::Consumers,
+};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -42,6 +48,19 @@ struct Arguments {
     /// The name of the log in its metrics.
     #[arg(long, default_value = "events")]
     name: String,
+    /// Drops the oldest events while the rest of the log has this many bytes. By default all stay.
+    #[arg(long)]
+    keep_bytes: Option<u64>,
+    /// Drops events that are older than this many hours. By default all stay.
+    #[arg(long)]
+    keep_hours: Option<u64>,
+    /// A consumer that is further behind than this many bytes may lose events. By default none
+    /// does, so a consumer that is gone keeps events forever.
+    #[arg(long)]
+    consumer_bytes_max: Option<u64>,
+    /// The size of a segment, for tests.
+    #[arg(long, hide = true, default_value_t = 16 << 20)]
+    segment_bytes: u64,
 }
 
 #[tokio::main]
@@ -56,15 +75,21 @@ async fn main() -> Result<(), Error> {
     let wal = Wal::options()
         .metrics_label(arguments.name)
         .record_bytes_max(EVENT_BYTES_MAX as u64)
+        .segment_bytes(arguments.segment_bytes)
+        .retention(retention::of(arguments.keep_bytes, arguments.keep_hours))
         .on_stall(OnStall::FailWaiters { after: STALL_TIME_MAX })
         .open(&arguments.directory)
         .await?;
     eprintln!("{}", wal.recovery());
     let (ends, is_ending) = watch::channel(false);
-    let app = Arc::new(Shared { wal: wal.clone(), metrics, is_ending });
+    let retention = retention::apply(wal.clone(), retention::INTERVAL, is_ending.clone());
+    let retention = tokio::spawn(retention);
+    let consumers = Consumers::open(&wal, arguments.consumer_bytes_max).await?;
+    let app = Arc::new(Shared { wal: wal.clone(), consumers, metrics, is_ending });
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("listening on {}", listener.local_addr()?);
     serve(listener, app, ends).await?;
+    retention.await?;
     // All acknowledged events are durable already. A closed log opens without a scan.
     wal.close().await?;
     println!("closed");
@@ -76,6 +101,10 @@ async fn serve(listener: TcpListener, app: App, ends: watch::Sender<bool>) -> Re
     let routes = Router::new()
         .route("/events", post(events::append).get(events::read))
         .route("/events/live", get(live::follow))
+        .route("/consumers", get(consumers::list))
+        .route("/consumers/{name}", put(consumers::put).delete(consumers::delete))
+        .route("/consumers/{name}/events", get(consumers::read))
+        .route("/consumers/{name}/position", post(consumers::acknowledge))
         .route("/health", get(operating::health))
         .route("/metrics", get(operating::metrics))
         .layer(DefaultBodyLimit::max(EVENT_BYTES_MAX))

@@ -37,11 +37,17 @@ impl IntoResponse for Refusal {
                 (StatusCode::PAYLOAD_TOO_LARGE, json!({ "error": text }))
             }
             // A consumer that comes too late has to begin at `first`.
-            Error::BelowFirst { first, .. } => {
+            Error::BelowFirst { first, .. } | Error::SlotLost { first, .. } => {
                 (StatusCode::GONE, json!({ "error": text, "first": first.as_u64() }))
             }
             Error::AboveEnd { end, .. } => {
                 (StatusCode::RANGE_NOT_SATISFIABLE, json!({ "error": text, "end": end.as_u64() }))
+            }
+            Error::SlotAhead { synced, .. } => {
+                (StatusCode::CONFLICT, json!({ "error": text, "synced": synced.as_u64() }))
+            }
+            Error::NotABoundary { .. } | Error::SlotName { .. } => {
+                (StatusCode::BAD_REQUEST, json!({ "error": text }))
             }
             // The event has its place and may become durable. The client looks there later.
             Error::Indeterminate { lsn } => (
@@ -52,7 +58,7 @@ impl IntoResponse for Refusal {
             Error::Poisoned { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": text, "outcome": "unknown" }))
             }
-            // Stalled, full, closed: nothing was appended.
+            // Stalled, full, closed, too many slots: nothing was appended.
             _ => (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": text, "outcome": "refused" })),
         };
         let mut response = (status, Json(body)).into_response();
@@ -119,6 +125,33 @@ mod tests {
             let kept = wal.append_and_sync("y").await.unwrap();
             wal.truncate_before(kept).await.unwrap();
             assert_eq!(response(wal.read(lsn).await.unwrap_err()), (410, false));
+        });
+    }
+
+    #[test]
+    fn consumers_get_their_own_statuses() {
+        runtime().block_on(async {
+            let options = Wal::options().segment_bytes(8 << 10).ring_bytes(1 << 10);
+            let wal = options.open_with(MemoryStorage::new()).await.unwrap();
+            let slot = wal.slot("slow").await.unwrap();
+            assert_eq!(response(wal.slot("").await.unwrap_err()), (400, false));
+            let inside = wal.append_and_sync("an event").await.unwrap().as_u64() + 8;
+            let inside = wal.slot_at("x", highwater::Lsn::new(inside)).await.unwrap_err();
+            assert_eq!(response(inside), (400, false));
+            let ahead = highwater::Lsn::new(1 << 20);
+            assert_eq!(response(slot.advance(ahead).unwrap_err()), (409, false));
+            slot.keep_at_most(0).unwrap();
+            wal.truncate_before(wal.append_and_sync("next").await.unwrap()).await.unwrap();
+            assert_eq!(response(slot.follow().unwrap_err()), (410, false));
+            let mut slots = Vec::new();
+            let many = loop {
+                match wal.slot(&format!("slot {}", slots.len())).await {
+                    Ok(slot) => slots.push(slot),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(many, Error::TooManySlots { .. }), "{many}");
+            assert_eq!(response(many), (503, true));
         });
     }
 }

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a mistake in a test must stop it")]
 
+mod consumers;
+mod server;
+
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader},
     net::TcpStream,
-    path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -16,113 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-
-/// The limit of every wait.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Server {
-    child: Child,
-    output: BufReader<ChildStdout>,
-    address: String,
-}
-
-impl Server {
-    fn start(directory: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_server"))
-            .args(["--listen", "127.0.0.1:0", "--directory"])
-            .arg(directory)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-        Server { child, output, address }
-    }
-
-    /// Sends a request, and returns the open connection; `None` if the server ends meanwhile.
-    fn send(&self, head: &str, body: &[u8]) -> Option<BufReader<TcpStream>> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        let head = format!(
-            "{head}\r\nHost: server\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-        );
-        stream.write_all(&[head.as_bytes(), body].concat()).ok()?;
-        Some(BufReader::new(stream))
-    }
-
-    /// Returns the status and the body; `None` if the server ends meanwhile.
-    fn try_request(&self, head: &str, body: &[u8]) -> Option<(u16, String)> {
-        let mut response = String::new();
-        self.send(head, body)?.read_to_string(&mut response).ok()?;
-        let (head, body) = response.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        self.try_request(&format!("GET {path} HTTP/1.1"), b"").unwrap()
-    }
-
-    /// Returns the LSN of the event if it was acknowledged.
-    fn post(&self, event: &str) -> Option<u64> {
-        let (status, body) = self.try_request("POST /events HTTP/1.1", event.as_bytes())?;
-        assert_eq!(status, 201, "{body}");
-        json(&body)["lsn"].as_u64()
-    }
-
-    /// Reads all events in pages of 30.
-    fn all(&self) -> BTreeMap<u64, String> {
-        let mut found = BTreeMap::new();
-        let mut next = String::new();
-        loop {
-            let (status, body) = self.get(&format!("/events?limit=30{next}"));
-            assert_eq!(status, 200, "{body}");
-            let page = json(&body);
-            let events = page["events"].as_array().unwrap();
-            assert!(events.len() <= 30);
-            for event in events {
-                let lsn = event["lsn"].as_u64().unwrap();
-                let text = event["event"].as_str().unwrap().to_owned();
-                assert_eq!(found.insert(lsn, text), None, "an event comes twice");
-            }
-            if events.is_empty() {
-                return found;
-            }
-            next = format!("&from={}", page["next"]);
-        }
-    }
-
-    /// Sends SIGTERM. Returns whether the server has ended cleanly, and its output.
-    fn terminate(mut self) -> (bool, String) {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-        let began = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < PATIENCE, "the server does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
-        let mut text = String::new();
-        self.output.read_to_string(&mut text).unwrap();
-        (self.child.wait().unwrap().success(), text)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGKILL. It fails only if the process has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap()
-}
+use crate::server::{PATIENCE, Server, json};
 
 /// Reads events of a live stream until `count` have come. Returns their ids and texts.
 fn live(stream: &mut BufReader<TcpStream>, count: usize) -> Vec<(u64, String)> {
@@ -203,7 +98,6 @@ fn killed_server_keeps_acknowledged_events() {
             assert_eq!(found.get(lsn), Some(event), "an acknowledged event is lost");
         }
         let (posted, is_killed) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        let process = rustix::process::Pid::from_child(&server.child);
         thread::scope(|scope| {
             for task in 0..4 {
                 let (server, posted, is_killed) = (&server, &posted, &is_killed);
@@ -224,7 +118,7 @@ fn killed_server_keeps_acknowledged_events() {
                 thread::sleep(Duration::from_millis(1));
             }
             is_killed.store(true, Ordering::SeqCst);
-            rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+            server.kill();
         });
         acknowledged.extend(posted.into_inner().unwrap());
     }
