@@ -140,3 +140,75 @@ pub(crate) fn base_of(segments: &[SegmentInfo], lsn: Lsn) -> Option<Lsn> {
     let holding = segments.iter().rev().find(|segment| segment.base <= lsn);
     holding.or(segments.first()).map(|segment| segment.base)
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{format::frame::Seed, segments::Sequence};
+
+    const fn at(lsn: u64) -> Lsn {
+        Lsn::new(lsn)
+    }
+
+    /// Returns three segments of 100 bytes, begun at the times 10, 20 and 30.
+    fn segments() -> Vec<SegmentInfo> {
+        let segment = |number: u64| SegmentInfo {
+            sequence: Sequence(number + 1),
+            base: at(100 * number),
+            incarnation: 0,
+            epoch: 0,
+            seed: Seed::new([0; 16], 0),
+            created_unix_ms: 10 * (number + 1),
+            file_bytes: 150,
+        };
+        (0..3).map(segment).collect()
+    }
+
+    fn retaining(retention: Retention, budget: Option<Budget>) -> Retaining {
+        Retaining::new(&Config { retention, budget, ..Config::default() })
+    }
+
+    #[test]
+    fn bytes_are_kept_behind_a_whole_segment() {
+        let kept = |bytes, end| {
+            let retaining = retaining(Retention::default().bytes(bytes), None);
+            retaining.kept_from(&segments(), at(end), 0)
+        };
+        assert_eq!((kept(50, 249), kept(50, 250)), (Some(at(100)), Some(at(200))));
+        assert_eq!((kept(0, 200), kept(0, 199)), (Some(at(200)), Some(at(100))));
+        assert_eq!(kept(1000, 250), None, "all of it");
+    }
+
+    #[test]
+    fn segment_is_as_old_as_its_successor() {
+        let retaining = retaining(Retention::default().age(Duration::from_millis(15)), None);
+        assert!(retaining.take_due(|| 0), "a log that was just opened decides");
+        for (now_ms, from, due_ms) in [(34, 0, 35), (35, 100, 45), (44, 100, 45), (45, 200, 60)] {
+            assert_eq!(retaining.kept_from(&segments(), at(250), now_ms), Some(at(from)));
+            let is_last = from == 200;
+            assert!(!retaining.take_due(|| due_ms - 1));
+            assert_eq!(retaining.take_due(|| due_ms), !is_last, "the newest segment stays");
+        }
+        retaining.note_change();
+        assert!(retaining.take_due(|| 0) && !retaining.take_due(|| 0));
+    }
+
+    #[test]
+    fn budget_names_the_segments_that_have_to_go() {
+        let budget = |bytes| Some(Budget { bytes, when_used_up: OnBudget::DropOldest });
+        let judge = |bytes, other_bytes, next_bytes| {
+            let retaining = retaining(Retention::default(), budget(bytes));
+            retaining.judge(&segments(), other_bytes, next_bytes)
+        };
+        assert_eq!(judge(600, 0, 150), Verdict::Fits);
+        assert_eq!(judge(599, 0, 150), Verdict::FitsFrom(at(100)));
+        assert_eq!(judge(600, 150, 150), Verdict::FitsFrom(at(100)));
+        assert_eq!(judge(300, 0, 150), Verdict::FitsFrom(at(200)));
+        assert_eq!(judge(299, 0, 150), Verdict::TooLarge);
+        let unlimited = retaining(Retention::default(), None);
+        assert_eq!(unlimited.judge(&segments(), 0, u64::MAX), Verdict::Fits);
+    }
+}
