@@ -120,7 +120,8 @@ fn are_entries(mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         let Some((head, rest)) = bytes.split_first_chunk::<8>() else { return false };
         let is_position = |at: usize| {
-            let word = rest.get(at..at + 8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+            let word =
+                rest.get(at..at + 8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
             word.is_some_and(|position| position % 8 == 0)
         };
         let name_bytes = usize::from(head[1]);
