@@ -75,9 +75,11 @@ pub fn outcome(directory: &Directory, record_bytes_max: u64) -> Outcome {
         Err(Error::NotALog { .. }) => Outcome::NotALog,
         Err(Error::Corrupt { .. }) => Outcome::Corrupt,
         Err(Error::RecordTooLarge { .. }) => Outcome::TooLarge,
-        Err(Error::UnsupportedFrame { .. } | Error::UnsupportedVersion { .. }) => {
-            Outcome::Unsupported
-        }
+        Err(
+            Error::UnsupportedFrame { .. }
+            | Error::UnsupportedVersion { .. }
+            | Error::UnsupportedExtension { .. },
+        ) => Outcome::Unsupported,
         Err(error) => panic!("{error}"),
     };
     assert_eq!(&storage.directory(), directory, "reading changes nothing");
@@ -93,6 +95,7 @@ pub fn assert_expected(error: &Error) {
                 | Error::Corrupt { .. }
                 | Error::RecordTooLarge { .. }
                 | Error::UnsupportedCompression { .. }
+                | Error::UnsupportedExtension { .. }
                 | Error::UnsupportedFrame { .. }
                 | Error::UnsupportedVersion { .. }
         ),
