@@ -2,9 +2,8 @@
 //!
 //! A look gives a [`sample`], the [`history`] derives rates and changes from samples, and
 //! [`picture`] or [`line`] shows them. These four are pure. [`sampler`] reads the log. [`display`]
-//! chooses between pictures and lines; [`screen`] and [`backend`] use the terminal.
+//! chooses between pictures and lines; [`screen`] uses the terminal.
 
-mod backend;
 mod display;
 mod events;
 mod history;

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use ratatui::{
-    Frame,
+use ratatui_core::{
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
+    terminal::Frame,
     text::{Line, Span},
-    widgets::{Paragraph, Row, Sparkline, Table},
+};
+use ratatui_widgets::{
+    paragraph::Paragraph,
+    sparkline::Sparkline,
+    table::{Row, Table},
 };
 
 use crate::{

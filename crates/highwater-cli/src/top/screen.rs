@@ -11,16 +11,17 @@ use std::{
     time::Duration,
 };
 
-use crossterm::{
-    cursor::{Hide, Show},
-    event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
-    execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+use ratatui_core::terminal::{Frame, Terminal};
+use ratatui_crossterm::{
+    CrosstermBackend,
+    crossterm::{
+        cursor::{Hide, Show},
+        event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
+        execute,
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    },
 };
-use ratatui::{Frame, Terminal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-use crate::top::backend::CrosstermBackend;
 
 /// How soon the thread that reads keys notices the end of the watch.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -132,7 +133,7 @@ fn input_of(event: &Event) -> Option<Input> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossterm::event::KeyEvent;
+    use ratatui_crossterm::crossterm::event::KeyEvent;
 
     #[test]
     fn keys_that_end_the_watch_are_known() {

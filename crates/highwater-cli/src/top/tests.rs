@@ -3,7 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use highwater::{Lsn, Wal, inspect::LogId, inspect::Snapshot, simulation::Disk};
-use ratatui::{Terminal, backend::TestBackend, style::Modifier};
+use ratatui_core::{
+    backend::TestBackend,
+    style::{Color, Modifier},
+    terminal::Terminal,
+};
 
 use super::{
     history::History,
@@ -156,7 +160,7 @@ fn picture_without_colour_has_weights_only() {
         let mut terminal = Terminal::new(TestBackend::new(80, 20)).unwrap();
         terminal.draw(|frame| draw(frame, &view, Theme::new(has_colour))).unwrap();
         let cells = &terminal.backend().buffer().content;
-        let coloured = cells.iter().any(|cell| cell.fg != ratatui::style::Color::Reset);
+        let coloured = cells.iter().any(|cell| cell.fg != Color::Reset);
         assert_eq!(coloured, has_colour);
         assert!(cells.iter().any(|cell| cell.modifier.contains(Modifier::BOLD)));
     }

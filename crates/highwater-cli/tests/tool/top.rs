@@ -164,7 +164,7 @@ fn top_draws_on_a_terminal_and_restores_it() {
         let (shown, status) = on_terminal(&scene, arguments, keys, "UNUSED");
         assert_eq!(status, 0, "{arguments:?}, {keys:?}");
         assert!(shown.starts_with("\x1b[?1049h"), "the second screen: {shown:?}");
-        assert!(shown.contains("closed") && shown.contains("\x1b[38;5;2m"), "{shown:?}");
+        assert!(shown.contains("closed") && shown.contains("\x1b[38;5;2;"), "{shown:?}");
     }
     let (shown, _) = on_terminal(&scene, &["top", "log"], b"q", "NO_COLOR");
     assert!(shown.contains("closed") && !shown.contains("\x1b[38"), "{shown:?}");
