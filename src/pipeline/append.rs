@@ -85,19 +85,19 @@ pub(super) fn try_place(core: &Arc<Core>, payload: Payload<'_>) -> Result<Span> 
         Placed::Waits(record) if record.bytes > core.ring_bytes() => return Err(Error::Full),
         Placed::Waits(record) => record,
     };
+    let space = &core.supply.space;
+    if !space.has_room(core.tail()) {
+        // If jobs run in place, the spare is prepared when this returns. They need permits, so this
+        // call holds none.
+        request_spare(core, 0);
+    }
     match core.intake.permits.try_acquire(record.bytes) {
+        Ok(permit) if space.has_room(core.tail()) => Ok(publish_record(core, permit, &record)),
         Ok(permit) => {
-            let space = &core.supply.space;
-            if !space.has_room(core.tail()) {
-                // If jobs run in place, the spare is prepared when this returns.
-                request_spare(core, 0);
-                if !space.has_room(core.tail()) {
-                    let failure = space.last_failure();
-                    let refused = failure.filter(|error| !is_waited_for(core, error, 0));
-                    return Err(refused.unwrap_or(Error::Full));
-                }
-            }
-            Ok(publish_record(core, permit, &record))
+            drop(permit);
+            request_spare(core, 0);
+            let refused = space.last_failure().filter(|error| !is_waited_for(core, error, 0));
+            Err(refused.unwrap_or(Error::Full))
         }
         Err(NoPermit::Full) => {
             // The frames that fill the ring may wait for a sync that no caller has requested.

@@ -11,40 +11,53 @@ use crate::{
         state::{retaining::Verdict, space::file_bytes_for},
     },
     retention::{Budget, OnBudget},
+    segments::SegmentInfo,
 };
 
-/// Fails if a file of `bytes` for the next segment would exceed the budget. The caller holds
-/// `preparing`, and has no spare.
+/// Fails if a file of `bytes` for the next segment would exceed the budget, together with the files
+/// that are kept for reuse. The caller holds `preparing`, and has no spare.
 ///
 /// # Errors
 ///
 /// `OverBudget`.
 pub(super) fn check(core: &Core, bytes: u64) -> Result<()> {
-    match judge(core, bytes) {
+    if core.retaining().budget().is_none() {
+        return Ok(());
+    }
+    let segment_bytes = core.config().segment_bytes;
+    let (waiting_count, kept_count) = core.supply.recycled.counts();
+    // A segment of the usual size takes the place of a file that waits for it.
+    let reused_count = u64::from(bytes == segment_bytes && waiting_count > 0);
+    let kept_bytes = kept_count.saturating_sub(reused_count).saturating_mul(segment_bytes);
+    match core.retaining().judge(&counted_segments(core), kept_bytes, bytes) {
         Verdict::Fits => Ok(()),
         Verdict::FitsFrom(_) | Verdict::TooLarge => Err(over_budget(core, bytes)),
     }
 }
 
-/// Returns whether the next segment, for a unit of `unit_bytes`, fits into the budget. `None` if
-/// it is prepared already.
+/// Returns whether the next segment, for a unit of `unit_bytes`, fits into the budget. `None` if it
+/// is prepared already. Files that are kept for reuse make room for it, so they do not count.
 pub(super) fn judge_next(core: &Core, unit_bytes: u64) -> Option<Verdict> {
     if core.supply.space.has_spare_for(unit_bytes) {
         return None;
     }
-    Some(judge(core, file_bytes_for(unit_bytes, core.config().segment_bytes)))
+    let bytes = file_bytes_for(unit_bytes, core.config().segment_bytes);
+    Some(core.retaining().judge(&counted_segments(core), 0, bytes))
 }
 
-fn judge(core: &Core, bytes: u64) -> Verdict {
-    if core.retaining().budget().is_none() {
-        return Verdict::Fits;
-    }
-    let segment_bytes = core.config().segment_bytes;
-    let kept_count = core.supply.recycled.count() as u64;
-    // A segment of the usual size takes the place of a file that is kept for it.
-    let other_count = kept_count.saturating_sub(u64::from(bytes == segment_bytes));
-    let other_bytes = other_count.saturating_mul(segment_bytes);
-    core.retaining().judge(&core.segments().list(), other_bytes, bytes)
+/// Returns the segments, except segments that only slots records keep. The header of the next
+/// segment makes these unneeded, so they must not keep that segment away.
+fn counted_segments(core: &Core) -> Vec<SegmentInfo> {
+    let mut segments = core.segments().list();
+    let (horizon, end) = core.beginning().held_by_slots_records();
+    let ends = |segment: Option<&SegmentInfo>| segment.map(|next| next.base);
+    let kept = |index: usize| {
+        ends(segments.get(index + 1)).is_none_or(|base| base <= horizon || base > end)
+    };
+    let kept: Vec<bool> = (0..segments.len()).map(kept).collect();
+    let mut kept = kept.into_iter();
+    segments.retain(|_| kept.next().unwrap_or(true));
+    segments
 }
 
 /// Returns whether an append that met this error waits until segments are removed.
@@ -71,7 +84,8 @@ pub(super) fn is_leased_below(core: &Core, lsn: Lsn) -> bool {
 
 fn over_budget(core: &Core, bytes: u64) -> Error {
     let budget_bytes = core.retaining().budget().map_or(0, |budget| budget.bytes);
-    let kept_bytes = core.supply.recycled.count() as u64 * core.config().segment_bytes;
+    let (_, kept_count) = core.supply.recycled.counts();
+    let kept_bytes = kept_count.saturating_mul(core.config().segment_bytes);
     Error::OverBudget {
         directory: core.storage().location(),
         budget_bytes,

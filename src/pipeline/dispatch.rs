@@ -14,8 +14,9 @@ use crate::{
         core::{Core, Role, Start},
         job::{request_sync, request_write},
         mark_frame::leave_mark,
+        notes::place_notes,
         open_log::OpenLog,
-        prepare, removal,
+        prepare, relief, removal,
         state::{
             metrics::Instruments,
             payload::Payload,
@@ -40,12 +41,13 @@ fn perform(core: &Arc<Core>, role: Role) {
         Role::Write => write_job::run(core),
         Role::Sync => syncer::run(core),
         Role::Prepare { bytes, attempt } => {
-            if prepare::run(core, bytes, attempt) {
+            if prepare::run(core, (bytes, attempt), place_notes) {
                 // The mark of an idle log may have waited for this room.
                 leave_mark(core);
             }
         }
         Role::Remove => removal::run(core),
+        Role::Relieve => relief::run(core),
     }
 }
 

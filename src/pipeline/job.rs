@@ -127,6 +127,20 @@ pub(super) fn request_spare(core: &Arc<Core>, bytes: u64) -> Option<u64> {
     }
 }
 
+/// Has room made for appends that wait for the budget, by the running job or a new one.
+pub(super) fn request_relief(core: &Arc<Core>) {
+    if core.retaining().claim_relief() {
+        start(core, Role::Relieve);
+    }
+}
+
+/// As [`request_relief`], after a change that may permit a truncation.
+pub(super) fn request_relief_after_change(core: &Arc<Core>) {
+    if core.retaining().needs_relief() {
+        request_relief(core);
+    }
+}
+
 /// Has the files removed that the log does not need any more.
 pub(super) fn request_removal(core: &Arc<Core>) {
     if core.beginning().claim_removal(|horizon| core.segments().has_below(horizon)) {

@@ -23,6 +23,7 @@ pub(crate) mod place;
 mod prepare;
 pub(crate) mod recycle;
 mod regroup;
+mod relief;
 pub(crate) mod removal;
 mod reservation;
 pub(crate) mod retention;

@@ -17,7 +17,7 @@ use crate::{
     lsn::Lsn,
     pipeline::{
         core::Core,
-        job::{PanicGuard, request_removal, request_spare},
+        job::{PanicGuard, request_relief_after_change, request_removal, request_spare},
         reservation::Reservation,
         retention::apply_due,
         room::give_back,
@@ -25,6 +25,8 @@ use crate::{
             permits::Permit,
             ring::DIRECT_BYTES_MAX,
             slot_state::Order,
+            slots::ListedSlot,
+            space::SLOTS_ROOM_BYTES,
             writing::{Step, Writing},
         },
         writer::write_direct,
@@ -141,6 +143,47 @@ fn publish_reserved(core: &Core, bytes: u64, order: Order) -> Option<(Lsn, Lsn)>
     Some(span)
 }
 
+/// The use of the space that is kept for one slots record.
+pub(super) enum InReserve {
+    /// A record is published. A flush up to this position makes it durable.
+    Placed(Lsn),
+    /// No record would free a segment.
+    Useless,
+    /// The space is used.
+    Used,
+}
+
+/// Publishes one record with slots in the space that is kept for control records, if that lets a
+/// truncation free a segment. That space is used once, until the log has space again, or continues
+/// in another segment. The record may not have room for all slots, so it takes those first that
+/// hold back the most of the log. `permit` is for `SLOTS_ROOM_BYTES`.
+pub(super) fn publish_in_reserve(core: &Arc<Core>, permit: Permit<'_>) -> InReserve {
+    if !frees_segment(core) {
+        return InReserve::Useless;
+    }
+    if !core.supply.space.claim_slots_room() {
+        return InReserve::Used;
+    }
+    let end = publish_slots(core, permit, SLOTS_ROOM_BYTES, Order::LowestFirst);
+    core.supply.space.use_slots_room(end);
+    end.map_or(InReserve::Useless, InReserve::Placed)
+}
+
+/// Returns whether moves of slots that are not durable keep the oldest segment.
+fn frees_segment(core: &Core) -> bool {
+    let (first, synced) = (core.beginning().first(), core.synced().get());
+    let bases: Vec<Lsn> = core.segments().list().iter().map(|segment| segment.base).collect();
+    let Some(next) = bases.into_iter().find(|base| *base > first) else { return false };
+    let gives_way = |slot: &ListedSlot| {
+        slot.cap_bytes.is_some_and(|cap| synced.since(slot.position.min(synced)) > cap)
+    };
+    let slots = core.slots().list();
+    let held = slots.iter().filter(|slot| slot.position >= first && !gives_way(slot));
+    let held = held.map(|slot| slot.position).chain(core.beginning().oldest_lease().map(|it| it.0));
+    core.beginning().lowest_hold(synced).is_some_and(|durable| durable < next)
+        && held.min().is_none_or(|moved| moved >= next)
+}
+
 /// Publishes all slots for the close of the log. If the log has no space for them, publishes a
 /// record that leads to the newest ones. Returns whether it published any record. The calling job
 /// holds all permits.
@@ -188,6 +231,7 @@ pub(super) fn settle_notes(core: &Arc<Core>) {
         let has_floor = settled.floor.is_some();
         core.beginning().settle_slots(settled);
         core.retaining().note_change();
+        request_relief_after_change(core);
         if has_floor {
             request_removal(core);
         }

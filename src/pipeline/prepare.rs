@@ -11,8 +11,8 @@ use crate::{
     pipeline::{
         budget,
         core::Core,
+        job::{demand_sync, request_relief},
         recycle::{discard, give_back_recycled, next_file},
-        retention::drop_oldest,
         state::{
             in_flight::Lane,
             space::{Spare, Wanted},
@@ -32,12 +32,16 @@ struct Prepared {
 
 /// Prepares a spare with room for a unit of `bytes`, as the claimed `attempt`. Returns whether
 /// there is a spare. If the attempt fails, appends that need the spare are refused.
-pub(super) fn run(core: &Arc<Core>, bytes: u64, attempt: u64) -> bool {
+pub(super) fn run(
+    core: &Arc<Core>,
+    (bytes, attempt): (u64, u64),
+    place_notes: impl FnOnce(&Arc<Core>),
+) -> bool {
     if core.status().check().is_err() {
         return false;
     }
     let log = core.storage().location();
-    let prepared = prepare_timed(core, bytes);
+    let prepared = prepare_timed(core, bytes, check_budget);
     if let Ok(Some(Prepared { segment, bytes, time })) = &prepared {
         tracing::debug!(log, segment, bytes, ?time, "prepared the next segment");
     }
@@ -56,22 +60,28 @@ pub(super) fn run(core: &Arc<Core>, bytes: u64, attempt: u64) -> bool {
         }
         Some(error) if drops_for(core, &error, bytes) => {
             core.supply.space.wake_all();
-            drop_oldest(core);
+            request_relief(core);
             false
         }
         Some(error) => {
-            core.retaining().end_dropping();
-            tracing::warn!(
-                log,
-                error = format_args!("{error:#}"),
-                "appends that need the next segment are refused"
-            );
+            // A budget that is used up is reported once.
+            if !(had_failed && matches!(error, Error::OverBudget { .. })) {
+                tracing::warn!(
+                    log,
+                    error = format_args!("{error:#}"),
+                    "appends that need the next segment are refused or wait"
+                );
+            }
             core.supply.space.wake_all();
             core.publish_health();
             false
         }
         None => {
-            core.retaining().end_dropping();
+            if core.retaining().use_credit() {
+                // Before appends use the room, because moves of slots free the log.
+                place_notes(core);
+                demand_sync(core, core.tail());
+            }
             if had_failed {
                 tracing::info!(log, "the next segment can be prepared again: appends work again");
             }
@@ -82,9 +92,10 @@ pub(super) fn run(core: &Arc<Core>, bytes: u64, attempt: u64) -> bool {
     }
 }
 
-/// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks.
+/// Prepares a spare with room for a unit of `bytes`, unless there is one. Blocks. Without a check
+/// of the budget, because the caller can't do without the spare.
 pub(super) fn prepare_spare(core: &Core, bytes: u64) -> Result<()> {
-    prepare_timed(core, bytes).map(|_: Option<Prepared>| ())
+    prepare_timed(core, bytes, |_, _| Ok(())).map(|_: Option<Prepared>| ())
 }
 
 /// Takes the spare, which is usually there.
@@ -114,7 +125,11 @@ pub(super) fn refusal(core: &Core, error: Error) -> Error {
 }
 
 /// Reports nothing, because the caller may hold the writer's lock and a subscriber is user code.
-fn prepare_timed(core: &Core, bytes: u64) -> Result<Option<Prepared>> {
+fn prepare_timed(
+    core: &Core,
+    bytes: u64,
+    check: impl FnOnce(&Core, u64) -> Result<()>,
+) -> Result<Option<Prepared>> {
     let space = &core.supply.space;
     let _one_at_a_time = preparing(core);
     // A closed log gets no new files.
@@ -127,7 +142,7 @@ fn prepare_timed(core: &Core, bytes: u64) -> Result<Option<Prepared>> {
     let progress = || underway.progressed();
     let had_small = wanted.small.is_some();
     let mut prepared =
-        check_budget(core, wanted.bytes).and_then(|()| make_file(core, &mut wanted, &progress));
+        check(core, wanted.bytes).and_then(|()| make_file(core, &mut wanted, &progress));
     let is_full = matches!(prepared, Err(Error::NoSpace { .. }));
     // No second try if a small spare was discarded, because only an attempt that begins without a
     // spare takes a sequence number.

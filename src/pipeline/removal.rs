@@ -9,7 +9,7 @@ use crate::{
     operation::Operation,
     pipeline::{
         core::{Core, Role},
-        job::{request_removal, request_spare, start},
+        job::{request_relief_after_change, request_removal, request_spare, start},
         recycle::recycle,
         state::{beginning::Removal, in_flight::Lane},
     },
@@ -69,6 +69,8 @@ pub(super) fn run(core: &Arc<Core>) {
                     error = format_args!("{error:#}"),
                     "can't be removed for now"
                 );
+                // The log counts it no longer.
+                offer_room(core);
             }
         }
     }
@@ -135,6 +137,7 @@ pub(crate) fn release_durable(core: &Arc<Core>, first: Lsn, files_from: Lsn) {
 pub(crate) fn release_lease(core: &Arc<Core>, lsn: Lsn) {
     core.beginning().release_lease(lsn);
     core.retaining().note_change();
+    request_relief_after_change(core);
     core.publish_metrics();
     if core.status().check().is_ok() {
         request_removal(core);

@@ -13,7 +13,7 @@ use crate::{
     pipeline::{
         budget::{is_waited_for, judge_next},
         core::Core,
-        job::{request_spare, request_write},
+        job::{request_relief, request_spare, request_write},
         state::{
             permits::{Blocked, NoPermit, Permit},
             retaining::Verdict,
@@ -58,20 +58,19 @@ pub(super) async fn acquire(core: &Arc<Core>, bytes: u64) -> Result<Permit<'_>> 
     let acquired = poll_fn(|context| match acquire.as_mut().poll(context) {
         Poll::Ready(acquired) => Poll::Ready(acquired.map_err(|_| core.status().why_stopped())),
         // Checked after the request is in the line, because a stall wakes the requests in it.
-        Poll::Pending => {
-            check_stall(core).map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending)
-        }
+        Poll::Pending => check_stall(core, false)
+            .map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending),
     });
     acquired.await
 }
 
-/// Returns whether a call that needs room may wait for it.
+/// Returns whether a call that needs room may wait for it, perhaps for a truncation and a removal.
 ///
 /// # Errors
 ///
 /// `Stalled` if the log's I/O does not return, and the option `on_stall` fails waiters.
-fn check_stall(core: &Core) -> Result<()> {
-    match core.vitals().stalls().fails_room() {
+fn check_stall(core: &Core, needs_removal: bool) -> Result<()> {
+    match core.vitals().stalls().fails_room(needs_removal) {
         Some(stall) => Err(core.stalled(stall)),
         None => Ok(()),
     }
@@ -120,6 +119,9 @@ async fn wait_for_space(
     let space = &core.supply.space;
     let mut awaited = None;
     let mut wait = None;
+    let mut waiting = None;
+    // `DropOldest` makes room by itself.
+    let waits = patience == Patience::Appends || core.retaining().drops_oldest();
     // A rotation may have to come first. The frame that causes it may belong to a future that is
     // not polled, so a job has to write it.
     let _urgent = core.roles.in_place.urgent();
@@ -133,14 +135,22 @@ async fn wait_for_space(
         }
         let mut is_over_budget = false;
         if let Some(error) = awaited.and_then(|attempt| space.failure_since(attempt)) {
-            if patience == Patience::FreesSpace || !is_waited_for(core, &error, bytes) {
+            if !(waits && is_waited_for(core, &error, bytes)) {
                 return Err(error);
             }
             // A removal rings after the files are fewer, so it is seen here or it ends the wait.
             is_over_budget = !matches!(judge_next(core, bytes), None | Some(Verdict::Fits));
             awaited = awaited.filter(|_| is_over_budget);
         }
-        check_stall(core)?;
+        check_stall(core, is_over_budget)?;
+        if is_over_budget {
+            // Counted before the job looks, so that it misses no change.
+            waiting.get_or_insert_with(|| core.retaining().begin_wait());
+            if core.retaining().drops_oldest() {
+                core.retaining().begin_dropping(bytes);
+            }
+            request_relief(core);
+        }
         let requested = if is_over_budget { None } else { request_spare(core, bytes) };
         match requested {
             // If jobs run in place, the attempt may be over already.

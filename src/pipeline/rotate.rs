@@ -128,6 +128,7 @@ pub(super) fn begin_epoch(writing: &mut Writing, core: &Core, cut: Lsn) -> Resul
         core.progress.raise_marks(epoch, slots_end);
     }
     core.times().cut_at(cut);
+    core.retaining().note_change();
     core.beginning().settle_slots(core.slots().cut_at(cut, slots_end));
     core.beginning().forget_ends(cut);
     core.supply.space.rotated(cut, next.end());

@@ -9,7 +9,8 @@ use crate::{
     pipeline::{
         core::Core,
         dispatch::sync,
-        notes::{publish_slots, settle_notes},
+        job::request_relief_after_change,
+        notes::{InReserve, publish_in_reserve, publish_slots, settle_notes},
         room::{Patience, acquire, wait_for_place},
         state::{epochs::Goal, slot_state::Order, slots::Progress, space::SLOTS_ROOM_BYTES},
     },
@@ -59,29 +60,32 @@ pub(crate) fn forget_slot(core: &Core, id: u32) -> bool {
 }
 
 /// Moves a slot. The next flush makes the move durable.
-pub(crate) fn advance_slot(core: &Core, id: u32, position: Lsn) -> Result<()> {
+pub(crate) fn advance_slot(core: &Arc<Core>, id: u32, position: Lsn) -> Result<()> {
     core.slots().advance(id, position, || core.synced().get())?;
     if sabotage::is_on(Sabotage::TruncatePastSlot) {
         core.beginning().change_holds(|holds| holds.set_slot(id, position));
     }
+    request_relief_after_change(core);
     Ok(())
 }
 
 /// Sets the most bytes that a slot holds back. Truncations obey it at once.
-pub(crate) fn set_slot_cap(core: &Core, id: u32, cap_bytes: Option<u64>) {
+pub(crate) fn set_slot_cap(core: &Arc<Core>, id: u32, cap_bytes: Option<u64>) {
     core.slots().set_cap(id, cap_bytes);
     core.beginning().change_holds(|holds| holds.set_cap(id, cap_bytes));
     core.retaining().note_change();
+    request_relief_after_change(core);
 }
 
 /// Has a slot removed. If `is_passable`, truncations may pass it from now on; else once that is
 /// durable.
-pub(crate) fn remove_slot(core: &Core, id: u32, is_passable: bool) {
+pub(crate) fn remove_slot(core: &Arc<Core>, id: u32, is_passable: bool) {
     core.slots().remove(id);
     if is_passable {
         core.beginning().change_holds(|holds| holds.remove_slot(id));
         core.retaining().note_change();
     }
+    request_relief_after_change(core);
 }
 
 /// Waits until the changes of a slot are durable.
@@ -159,17 +163,12 @@ async fn place_due(core: &Arc<Core>, bytes_max: u64) -> Result<Option<Lsn>> {
     Ok(None)
 }
 
-/// Publishes one record in the space that is kept for control records. That space is used once,
-/// until the log has space again, or continues in another segment. Returns `None` if it is used.
-/// The record may not have room for all slots, so it takes those first that hold back the most of
-/// the log.
+/// Publishes one record in the space that is kept for control records, if that frees a segment.
 async fn place_in_reserve(core: &Arc<Core>) -> Result<Option<Lsn>> {
     let permit = acquire(core, SLOTS_ROOM_BYTES).await?;
     core.status().check_new()?;
-    if !core.supply.space.claim_slots_room() {
-        return Ok(None);
+    match publish_in_reserve(core, permit) {
+        InReserve::Placed(end) => Ok(Some(end)),
+        InReserve::Useless | InReserve::Used => Ok(None),
     }
-    let end = publish_slots(core, permit, SLOTS_ROOM_BYTES, Order::LowestFirst);
-    core.supply.space.use_slots_room(end);
-    Ok(end)
 }

@@ -13,12 +13,11 @@ use crate::{
         claim::{Claimed, Group, claim_synced},
         core::{Core, Role},
         flush::{self, flush_quietly},
-        job::start,
+        job::{request_relief_after_change, start},
         mark_frame::leave_mark,
         notes::{place_notes, settle_notes},
         regroup::regroup,
         removal::apply_truncations,
-        retention::drop_oldest,
         state::{in_flight::Lane, mark::Woken, measures::FlushReport},
         writer::{Drained, write_once},
     },
@@ -101,9 +100,7 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Woken> {
     core.run_completions();
     apply_truncations(core, || core.synced().get());
     settle_notes(core);
-    if core.retaining().drops_oldest() {
-        drop_oldest(core);
-    }
+    request_relief_after_change(core);
     core.publish_marks();
     core.publish_flow();
     Ok(woken)

@@ -19,7 +19,7 @@ use crate::{
         core::Core,
         dispatch::sync,
         flush,
-        job::{Job, request_removal},
+        job::{Job, request_relief_after_change, request_removal},
         prepare::{prepare_spare, refusal},
         room::{acquire, give_back, wait_for_spare},
         rotate::{EndTruncated, begin_epoch},
@@ -106,5 +106,6 @@ fn finish(core: &Arc<Core>, cut: Lsn) -> Result<()> {
     core.publish_health();
     request_removal(core);
     give_back(core, core.ring_bytes());
+    request_relief_after_change(core);
     Ok(())
 }

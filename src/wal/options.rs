@@ -338,7 +338,8 @@ impl Options {
     /// At least three times [`segment_bytes`](Options::segment_bytes). All segments count in full,
     /// also the newest and the prepared one, and the files that
     /// [`recycle_segments`](Options::recycle_segments) keeps. Other files in the directory do not
-    /// count, such as files that a repair set aside.
+    /// count, such as files that a repair set aside. The log may exceed the budget by one segment
+    /// for a moment, if it can't record a truncation otherwise.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {

@@ -139,13 +139,16 @@ impl Wal {
         let (id, is_new) = open_slot(core, name, from)?;
         let name = name.to_owned();
         let mut slot = Slot { core: Arc::clone(core), id, name, is_open: true };
-        match make_durable(core, id).await {
-            Ok(()) => Ok(slot),
-            Err(error) => {
-                if is_new && forget_slot(core, id) {
+        loop {
+            match make_durable(core, id).await {
+                Ok(()) => return Ok(slot),
+                Err(error) if is_new && forget_slot(core, id) => {
                     slot.is_open = false;
+                    return Err(error);
                 }
-                Err(error)
+                // A flush has placed the slot meanwhile.
+                Err(error) if is_new && error.is_no_space() => {}
+                Err(error) => return Err(error),
             }
         }
     }

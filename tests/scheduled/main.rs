@@ -16,6 +16,7 @@
     reason = "a mistake in a test must stop it"
 )]
 
+mod budget;
 mod disk;
 mod load;
 mod slots;

@@ -131,6 +131,9 @@ impl Core {
         let slots = Slots::new(ring_bytes, start.slots, start.end);
         let space = Space::new(ring_bytes, start.next_sequence);
         space.rotated(start.active.base(), start.active.end());
+        if has_used_reserve {
+            space.use_slots_room(Some(start.end));
+        }
         let recycled = Recycled::new(start.config.recycle_segments);
         let epochs = Epochs::new(start.log_id, start.epoch);
         let vitals = Arc::new(Vitals::new(start.config, start.executor.as_ref()));

@@ -22,6 +22,8 @@ pub(in crate::pipeline) enum Role {
     Prepare { bytes: u64, attempt: u64 },
     /// Remove the files of dropped segments.
     Remove,
+    /// Make room for appends that wait for the budget.
+    Relieve,
 }
 
 /// The locks, flags and habits of the roles.

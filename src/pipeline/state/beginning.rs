@@ -374,6 +374,13 @@ impl Beginning {
         });
     }
 
+    /// Returns the positions between which only slots records hold segments, which the next
+    /// segment's header replaces.
+    pub(crate) fn held_by_slots_records(&self) -> (Lsn, Lsn) {
+        let state = self.state();
+        (state.horizon(), state.holds.horizon_without_floor(state.durable_first))
+    }
+
     /// Returns the lowest position of a lease, or of a slot that truncations must not pass.
     pub(crate) fn lowest_hold(&self, synced: Lsn) -> Option<Lsn> {
         let state = self.state();

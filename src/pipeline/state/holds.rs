@@ -85,6 +85,12 @@ impl Holds {
         held.into_iter().flatten().fold(first, Lsn::min)
     }
 
+    /// As [`horizon`](Holds::horizon), without the slots records that opening may read.
+    pub(crate) fn horizon_without_floor(&self, first: Lsn) -> Lsn {
+        let held = [lowest(&self.leases), lowest(&self.pins)];
+        held.into_iter().flatten().fold(first, Lsn::min)
+    }
+
     /// Sets the position of the oldest slots record that opening may read.
     pub(crate) fn set_floor(&mut self, floor: Option<Lsn>) {
         self.floor = floor;

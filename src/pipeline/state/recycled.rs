@@ -18,12 +18,15 @@ struct RecycledState {
     waiting: Vec<Sequence>,
     /// The number of further files that may wait or be made blank.
     room: usize,
+    /// The largest number of files.
+    count_max: usize,
     is_closed: bool,
 }
 
 impl Recycled {
     pub(crate) fn new(count: usize) -> Self {
-        let state = RecycledState { waiting: Vec::new(), room: count, is_closed: false };
+        let state =
+            RecycledState { waiting: Vec::new(), room: count, count_max: count, is_closed: false };
         Recycled { state: Mutex::new(state), reused_count: AtomicU64::new(0) }
     }
 
@@ -69,9 +72,10 @@ impl Recycled {
         taken
     }
 
-    /// Returns how many files wait.
-    pub(crate) fn count(&self) -> usize {
-        self.state().waiting.len()
+    /// Returns how many files wait, and how many wait or are being made blank.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.waiting.len() as u64, state.count_max.saturating_sub(state.room) as u64)
     }
 
     /// Accepts no further file.

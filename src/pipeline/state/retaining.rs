@@ -1,11 +1,12 @@
-//! When the log decides what to drop by itself, and the pure decisions.
+//! When the log decides what to drop by itself, who waits for that, and the pure decisions.
 
 use crate::{
     lsn::Lsn,
     options::Config,
+    pipeline::state::scheduled::Scheduled,
     retention::{Budget, OnBudget, Retention},
     segments::SegmentInfo,
-    sync::{AtomicBool, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering, fence},
 };
 
 /// No unit of an append has this size.
@@ -22,6 +23,25 @@ pub(crate) struct Retaining {
     /// The size of the unit for which segments are to be dropped, because its segment does not fit
     /// into the budget; `NONE` if no unit waits for that.
     dropping_for: AtomicU64,
+    /// The number of callers that wait until segments are removed.
+    waiting_count: AtomicU64,
+    /// True if the relief job has to look again.
+    is_relief_wanted: AtomicBool,
+    pub(crate) relief_flag: Scheduled,
+    /// True if the next segment may exceed the budget, because a truncation has no other space.
+    has_credit: AtomicBool,
+}
+
+/// A caller that waits until segments are removed.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a Retaining);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.waiting_count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.end_dropping();
+        }
+    }
 }
 
 /// A decision about the budget.
@@ -43,6 +63,10 @@ impl Retaining {
             is_due: AtomicBool::new(!config.retention.is_off()),
             due_ms: AtomicU64::new(u64::MAX),
             dropping_for: AtomicU64::new(NONE),
+            waiting_count: AtomicU64::new(0),
+            is_relief_wanted: AtomicBool::new(false),
+            relief_flag: Scheduled::new(),
+            has_credit: AtomicBool::new(false),
         }
     }
 
@@ -105,6 +129,9 @@ impl Retaining {
     /// `other_bytes` of other files.
     pub(crate) fn judge(&self, segments: &[SegmentInfo], other_bytes: u64, bytes: u64) -> Verdict {
         let Some(budget) = self.budget else { return Verdict::Fits };
+        if self.has_credit.load(Ordering::Acquire) {
+            return Verdict::Fits;
+        }
         let sum: u64 = segments.iter().map(|segment| segment.file_bytes).sum();
         let mut needed = sum.saturating_add(other_bytes).saturating_add(bytes);
         if needed <= budget.bytes {
@@ -119,9 +146,12 @@ impl Retaining {
         Verdict::TooLarge
     }
 
-    /// Has segments dropped until the segment of a unit of `unit_bytes` fits.
+    /// Has segments dropped until the segment of a unit of `unit_bytes` fits, and that of each unit
+    /// before it.
     pub(crate) fn begin_dropping(&self, unit_bytes: u64) {
-        self.dropping_for.store(unit_bytes, Ordering::Release);
+        let larger = |now: u64| (now == NONE || now < unit_bytes).then_some(unit_bytes);
+        // An error means that a larger unit waits.
+        let _ = self.dropping_for.fetch_update(Ordering::AcqRel, Ordering::Acquire, larger);
     }
 
     pub(crate) fn end_dropping(&self) {
@@ -132,6 +162,52 @@ impl Retaining {
     #[inline]
     pub(crate) fn dropping_for(&self) -> Option<u64> {
         Some(self.dropping_for.load(Ordering::Acquire)).filter(|bytes| *bytes != NONE)
+    }
+
+    /// Lets the next segment exceed the budget, once.
+    pub(crate) fn give_credit(&self) {
+        self.has_credit.store(true, Ordering::Release);
+    }
+
+    /// Notes that a segment was prepared. Returns whether it was permitted to exceed the budget.
+    pub(crate) fn use_credit(&self) -> bool {
+        self.has_credit.load(Ordering::Acquire) && self.has_credit.swap(false, Ordering::AcqRel)
+    }
+
+    // The callers that wait, and the relief job.
+
+    /// Notes a caller that waits until segments are removed. A change of that state
+    /// is followed by relief from then on.
+    pub(crate) fn begin_wait(&self) -> Waiting<'_> {
+        self.waiting_count.fetch_add(1, Ordering::AcqRel);
+        Waiting(self)
+    }
+
+    /// Returns whether a change of a slot, of a lease or of the synced mark has to be followed by
+    /// relief. Call it after the change: a waiter counts itself, then looks at the state.
+    pub(crate) fn needs_relief(&self) -> bool {
+        if self.budget.is_none() {
+            return false;
+        }
+        fence(Ordering::SeqCst);
+        self.waiting_count.load(Ordering::Acquire) > 0 || self.dropping_for().is_some()
+    }
+
+    /// Has the relief job look again. Returns whether the caller has to start it.
+    pub(crate) fn claim_relief(&self) -> bool {
+        self.is_relief_wanted.store(true, Ordering::Release);
+        self.relief_flag.claim(|| true)
+    }
+
+    /// Begins a look of the relief job.
+    pub(crate) fn begin_relief(&self) {
+        self.is_relief_wanted.store(false, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Ends a look of the relief job. Returns whether the job has to look again.
+    pub(crate) fn end_relief(&self) -> bool {
+        self.relief_flag.release(|| self.is_relief_wanted.load(Ordering::Acquire))
     }
 }
 

@@ -247,13 +247,17 @@ impl Stalls {
         self.fails(bit(Lane::Write) | bit(Lane::Sync))
     }
 
-    /// Returns the call for which a wait for room fails, if it does.
-    pub(crate) fn fails_room(&self) -> Option<Stall> {
-        let lanes = [Lane::Write, Lane::Prepare];
-        if !self.fails(lanes.map(bit).iter().sum()) {
+    /// Returns the call for which a wait for room fails, if it does. The wait may need a flush of a
+    /// truncation, and the removal of a file.
+    pub(crate) fn fails_room(&self, needs_removal: bool) -> Option<Stall> {
+        let lanes: &[Lane] = match needs_removal {
+            true => &[Lane::Write, Lane::Prepare, Lane::Sync, Lane::Remove],
+            false => &[Lane::Write, Lane::Prepare],
+        };
+        if !self.fails(lanes.iter().copied().map(bit).sum()) {
             return None;
         }
-        self.judged().oldest(&lanes)
+        self.judged().oldest(lanes)
     }
 
     pub(crate) fn condition(&self) -> Condition {

@@ -101,12 +101,12 @@ fn only_waiters_of_the_stalled_call_fail() {
         assert!(!bench.check_after(SECOND).fails_more, "it is new once");
         let stalls = &bench.stalls;
         let failing =
-            (stalls.fails_written(), stalls.fails_synced(), stalls.fails_room().is_some());
+            (stalls.fails_written(), stalls.fails_synced(), stalls.fails_room(false).is_some());
         assert_eq!(is_new, failing != (false, false, false));
         bench.in_flight.end(lane);
         stalls.recovered(lane);
         assert!(!stalls.fails_written() && !stalls.fails_synced());
-        assert!(stalls.fails_room().is_none());
+        assert!(stalls.fails_room(false).is_none());
         failing
     };
     assert_eq!(fails(Lane::Write, Operation::Write), (true, true, true));
