@@ -61,7 +61,7 @@ pub(crate) fn forget_slot(core: &Core, id: u32) -> bool {
 
 /// Moves a slot. The next flush makes the move durable.
 pub(crate) fn advance_slot(core: &Arc<Core>, id: u32, position: Lsn) -> Result<()> {
-    core.slots().advance(id, position, || core.synced().get())?;
+    core.slots().advance(id, position, || (core.beginning().first(), core.synced().get()))?;
     if sabotage::is_on(Sabotage::TruncatePastSlot) {
         core.beginning().change_holds(|holds| holds.set_slot(id, position));
     }

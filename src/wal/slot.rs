@@ -209,7 +209,6 @@ impl Slot {
     /// - [`Error::Poisoned`], [`Error::Closed`].
     pub fn advance(&self, to: Lsn) -> Result<()> {
         self.core.status().check_new()?;
-        self.check_not_lost()?;
         if !is_aligned(to) {
             return Err(Error::NotABoundary { lsn: to });
         }

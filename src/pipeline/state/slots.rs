@@ -225,17 +225,22 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// `SlotAhead` if `position` is above the synced mark.
+    /// `SlotLost` if the log begins above the slot; `SlotAhead` if `position` is above the synced
+    /// mark. `marks` returns both.
     pub(crate) fn advance(
         &self,
         id: u32,
         position: Lsn,
-        synced: impl FnOnce() -> Lsn,
+        marks: impl FnOnce() -> (Lsn, Lsn),
     ) -> Result<()> {
         let mut state = self.state();
         // Read under the lock. A truncation of the end lowers the positions after the mark.
-        let synced = synced();
+        let (first, synced) = marks();
         let Some(slot) = state.slots.get_mut(&id) else { return Ok(()) };
+        if slot.position < first {
+            let (name, position) = (slot.name.to_string(), slot.position);
+            return Err(Error::SlotLost { name, position, first });
+        }
         if position > synced {
             let name = slot.name.to_string();
             return Err(Error::SlotAhead { name, position, synced });
