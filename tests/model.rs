@@ -334,8 +334,8 @@ impl<S: Storage + Clone> Model<S> {
         let report = self.wal.recovery();
         assert_eq!((report.was_closed, &report.cut), (self.is_clean, &None), "{report}");
         let marks = self.wal.watermarks();
-        assert!(marks.synced == marks.written && marks.written == marks.reserved, "{marks:?}");
-        assert!(marks.synced.as_u64() >= self.end);
+        // In a simulation a job may have begun the log's own next records.
+        assert!(marks.synced >= report.end && report.end.as_u64() >= self.end, "{marks:?}");
         self.check_slots();
     }
 

@@ -18,6 +18,7 @@ use crate::{
     pipeline::{
         core::Core,
         job::{PanicGuard, request_relief_after_change, request_removal, request_spare},
+        prepare::prepare_spare,
         reservation::Reservation,
         retention::apply_due,
         room::give_back,
@@ -26,7 +27,7 @@ use crate::{
             ring::DIRECT_BYTES_MAX,
             slot_state::Order,
             slots::ListedSlot,
-            space::SLOTS_ROOM_BYTES,
+            space::{CONTROL_ROOM_BYTES, SLOTS_ROOM_BYTES},
             writing::{Step, Writing},
         },
         writer::write_direct,
@@ -189,7 +190,10 @@ fn frees_segment(core: &Core) -> bool {
 /// holds all permits.
 pub(super) fn publish_all_slots(core: &Core) -> bool {
     let Some(round_bytes) = core.slots().begin_round() else { return false };
-    if core.supply.space.has_room_for(core.tail(), round_bytes) {
+    let has_room = || core.supply.space.has_room_for(core.tail(), round_bytes);
+    // The next segment may not be prepared yet.
+    let unit_bytes = round_bytes.saturating_add(CONTROL_ROOM_BYTES);
+    if has_room() || (prepare_spare(core, unit_bytes).is_ok() && has_room()) {
         let mut left_bytes = round_bytes;
         while let Some((lsn, end)) = publish_reserved(core, left_bytes, Order::InTurn) {
             left_bytes -= end.since(lsn);

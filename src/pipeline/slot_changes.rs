@@ -111,24 +111,22 @@ pub(crate) async fn make_durable(core: &Arc<Core>, id: u32) -> Result<()> {
     }
 }
 
-/// Waits until all changes of slots that are due at the call are durable, as far as a log without
-/// space permits.
+/// Waits until all changes of slots before the call are durable, as far as a log without space
+/// permits.
 pub(crate) async fn make_all_durable(core: &Arc<Core>) -> Result<()> {
-    let mut placed = None;
     while core.slots().is_due() {
-        let epoch = core.epoch();
-        let end = match place_due(core, u64::MAX).await {
-            Ok(end) => end,
+        let placed = match place_due(core, u64::MAX).await {
             Err(error) if error.is_no_space() => place_in_reserve(core).await?,
-            Err(error) => return Err(error),
+            placed => placed?,
         };
-        match end {
-            Some(end) => placed = Some(Goal { end, epoch }),
-            None => break,
+        if placed.is_none() {
+            break;
         }
     }
-    match placed {
-        Some(goal) => sync_placed(core, goal).await,
+    let epoch = core.epoch();
+    // Also what a flush has placed that is not over.
+    match core.slots().placed_end() {
+        Some(end) => sync_placed(core, Goal { end, epoch }).await,
         None => Ok(()),
     }
 }

@@ -276,6 +276,11 @@ impl Slots {
         self.state().slots.get(&id).map_or(Lsn::ZERO, |slot| slot.position)
     }
 
+    /// Returns the end of the newest record that is placed and not known to be durable.
+    pub(crate) fn placed_end(&self) -> Option<Lsn> {
+        self.state().placed.back().map(|placed| placed.end)
+    }
+
     /// Returns how far the newest change of a slot has come. A slot that is gone is durably gone.
     pub(crate) fn progress(&self, id: u32) -> Progress {
         let state = self.state();
