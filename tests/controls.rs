@@ -79,7 +79,7 @@ fn skipping_the_directory_flush_is_caught() {
 
 #[test]
 fn marking_later_byte_synced_is_caught() {
-    assert_caught(Sabotage::MarkLaterByte, 20, simulated);
+    assert_caught(Sabotage::MarkLaterByte, 100, simulated);
 }
 
 #[test]
