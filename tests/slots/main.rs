@@ -11,6 +11,8 @@ mod damaged;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::ErrorKind;
+
 use futures::{FutureExt, TryStreamExt};
 use highwater::{
     Error, Holder, Lsn, Wal,
@@ -411,6 +413,35 @@ async fn full_log_is_freed_by_its_lowest_slot() {
     assert_eq!(wal.truncate_before(end).await.unwrap(), lsns[95]);
     wal.append_and_sync(&[8; 200]).await.unwrap();
     assert_eq!(wal.truncate_before(end).await.unwrap(), end);
+}
+
+/// A close prepares the next segment, if the active one has no room for the last moves of slots.
+#[tokio::test]
+async fn close_in_full_segment_keeps_slot_moves() {
+    let mut fitting_count = 0;
+    for is_counting in [true, false] {
+        let (memory, faults) = (MemoryStorage::new(), Faults::new());
+        let wal = tiny().open_with(faults.over(memory.clone())).await.unwrap();
+        let slot = wal.slot("s").await.unwrap();
+        faults.on(Op::Create).fail(ErrorKind::StorageFull);
+        if is_counting {
+            while wal.append(&[1; 16]).await.is_ok() {
+                fitting_count += 1;
+            }
+            continue;
+        }
+        for _ in 1..fitting_count {
+            wal.append(&[1; 16]).await.unwrap();
+        }
+        // The largest record that begins in the segment leaves room for little more than a close.
+        let last = wal.append_and_sync(vec![2; RING_PAYLOAD_BYTES]).await.unwrap();
+        assert_eq!(wal.stats().segment_count, 1);
+        slot.advance(last).unwrap();
+        faults.heal();
+        wal.close().await.unwrap();
+        let wal = tiny().open_with(memory).await.unwrap();
+        assert_eq!(positions(&wal), named(&[("s", last)]));
+    }
 }
 
 #[tokio::test]
