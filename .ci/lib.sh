@@ -2,8 +2,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
-# A clone that builds once gains nothing from incremental compilation, and pays for it.
-if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
+# A clone that builds once gains nothing from incremental compilation and from debug information, and pays for both. A
+# panic names its line without them, and a backtrace its functions.
+if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0; fi
 step=$(basename "$0")
 # The toolchain argument of nightly.
 nightly=+${CI_NIGHTLY:-nightly}
