@@ -24,7 +24,7 @@ use highwater::{
     simulation::{Faults, Op},
     storage::MemoryStorage,
 };
-use support::{RING_PAYLOAD_BYTES, reached, small, within};
+use support::{RING_PAYLOAD_BYTES, reached, settled, small, within};
 
 /// Runs `work` on its own thread. A deadlock fails after 10 s.
 fn ends(what: &str, work: impl FnOnce() + Send + 'static) {
@@ -175,6 +175,8 @@ async fn waker_calls(kind: usize, is_dropped: bool) {
     let faults = Faults::new();
     let wal = small().open_with(faults.over(MemoryStorage::new()).on_pool()).await.unwrap();
     wal.append_and_sync("first").await.unwrap();
+    // Otherwise the gate holds the write of the mark, and the next record waits for its room.
+    settled(&wal).await;
     let writes = faults.on(Op::Write).gate();
     drop(wal.enqueue(vec![1; RING_PAYLOAD_BYTES]).await.unwrap());
     reached(&writes, 1).await;
