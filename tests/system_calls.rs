@@ -186,7 +186,9 @@ fn classify(text: &str) -> Option<(What, String)> {
             let numbers = arguments.strip_suffix(", RWF_NOWAIT").unwrap_or(arguments);
             let offset: u64 = numbers.rsplit(", ").next()?.parse().ok()?;
             let bytes: u64 = result.trim_start_matches([' ', '=']).trim().parse().ok()?;
-            let zeros = arguments.contains("\"\\0\\0\\0\\0\\0\\0\\0\\0");
+            // Only the first quotation mark begins the bytes: a byte 0x22 among them is one, too.
+            let (_, written) = arguments.split_once('"')?;
+            let zeros = written.starts_with(r"\0\0\0\0\0\0\0\0");
             match (offset, bytes, zeros) {
                 (_, _, true) => Some((What::Zeros, path()?)),
                 (4096.., ..=24, _) => None,
