@@ -58,6 +58,19 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
         work();
     }
 
+    /// Returns whether the calling task may block its thread by
+    /// [`block_here`](Executor::block_here).
+    fn may_block_here(&self) -> bool {
+        false
+    }
+
+    /// Runs `work`, which may block, on the calling task's thread. The other tasks of that thread
+    /// run on other threads meanwhile. Returns `false` without running it if that is impossible.
+    fn block_here(&self, work: &mut dyn FnMut()) -> bool {
+        let _ = work;
+        false
+    }
+
     /// Returns whether a task may keep its thread for microseconds to wait for more work.
     fn may_linger(&self) -> bool {
         false

@@ -55,6 +55,44 @@ pub enum OnDamage {
     TruncateAtDamage,
 }
 
+/// Whether a task that waits for a flush makes the flush itself, on its own thread.
+///
+/// This concerns [`Wal::append_and_sync`](crate::Wal::append_and_sync),
+/// [`Wal::sync`](crate::Wal::sync) and [`Ticket::synced`](crate::Ticket::synced). The other choice
+/// is a job of the blocking pool. On a fast device the trip to the pool and back takes a quarter of
+/// the time of a single commit. The promises of durability are the same.
+///
+/// While a task flushes, all of it stands still: a timeout around the commit, or another branch of
+/// a `select`, has to wait for the flush. On a device that hangs, that can take as long as the
+/// device hangs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InlineSyncs {
+    /// The pool makes all flushes. Choose it if every commit has a timeout that must be exact.
+    Never,
+    /// A task flushes itself while it is the only one that commits, and other tasks are not
+    /// delayed. The default.
+    ///
+    /// The task must run on a worker of a multi-thread runtime. Its flush runs within
+    /// [`block_in_place`](tokio::task::block_in_place), so the worker's other tasks move to another
+    /// thread. In the following cases the pool flushes: on a `current_thread` runtime, in a
+    /// `LocalSet`, directly in `block_on`, if flushes take more than 1 ms, if the pool turns out to
+    /// be faster, and with any [`OnStall`] but [`Report`](OnStall::Report).
+    #[default]
+    WhenAlone,
+    /// Every task that waits flushes itself, unless a flush is in progress.
+    ///
+    /// The thread blocks for the time of a flush, usually 0.1 ms and sometimes many milliseconds.
+    /// Everything else on that thread waits. Choose it for threads that may block. Examples are one
+    /// runtime thread per core with little other work, and a commit loop under `block_on` on a
+    /// dedicated thread.
+    ///
+    /// Before the flush, the task yields once, so that commits of other tasks on the thread share
+    /// the flush. A task that keeps committing alone yields only before every 4th flush. Records
+    /// that are appended during the flush are flushed by the pool.
+    Always,
+}
+
 /// The reaction of the log to an I/O call that does not return.
 ///
 /// The call is a write, a flush or the preparation of the next segment's file. A call that removes
@@ -166,8 +204,7 @@ pub(crate) struct Config {
     pub(crate) compression_bytes_min: u64,
     /// The size up to which an append is written by its own task. The write may block.
     pub(crate) inline_bytes_max: u64,
-    /// A task that waits for a flush may run the flush itself.
-    pub(crate) inline_syncs: bool,
+    pub(crate) inline_syncs: InlineSyncs,
     /// The interval of time marks; `None` for no marks.
     pub(crate) time_marks_ms: Option<u64>,
     /// The permissions of new files, on Unix.
@@ -193,7 +230,7 @@ impl Default for Config {
             compression: Compression::default(),
             compression_bytes_min: 128,
             inline_bytes_max: 0,
-            inline_syncs: false,
+            inline_syncs: InlineSyncs::default(),
             time_marks_ms: None,
             file_mode: FILE_MODE,
             stall_after: Duration::from_secs(1),
@@ -262,6 +299,15 @@ impl Config {
                 Err(Error::InvalidOption { option, value, reason })
             }
             _ => Ok(self),
+        }
+    }
+
+    /// Returns who flushes. A task that flushes can't return when a stall is to fail its call.
+    pub(crate) fn inline_syncs(&self) -> InlineSyncs {
+        match self.on_stall {
+            _ if self.inline_syncs != InlineSyncs::WhenAlone => self.inline_syncs,
+            OnStall::Report => InlineSyncs::WhenAlone,
+            OnStall::FailWaiters { .. } | OnStall::Stop { .. } => InlineSyncs::Never,
         }
     }
 

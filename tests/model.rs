@@ -12,7 +12,7 @@ use std::{ops::Bound, time::Duration};
 
 use futures::TryStreamExt;
 use highwater::{
-    Error, Lsn, Wal,
+    Error, InlineSyncs, Lsn, Wal,
     simulation::{self, Disk, Op, Simulation},
     storage::{MemoryStorage, Storage},
 };
@@ -105,7 +105,11 @@ struct Model<S> {
 async fn open<S: Storage + Clone>(storage: &S, inline_bytes: u64) -> Wal {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(2).inline_writes(inline_bytes);
-    let options = options.inline_syncs(inline_bytes % 2 == 1);
+    let options = options.inline_syncs(if inline_bytes % 2 == 1 {
+        InlineSyncs::Always
+    } else {
+        InlineSyncs::default()
+    });
     loop {
         match options.clone().open_with(storage.clone()).await {
             // In a simulation the last job may still be running.

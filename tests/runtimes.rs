@@ -17,7 +17,7 @@ use std::{
 
 use futures::future::join_all;
 use highwater::{
-    Error, Options, Wal,
+    Error, InlineSyncs, Options, Wal,
     simulation::{Faults, Op},
     storage::{FileStorage, MemoryStorage},
 };
@@ -388,7 +388,11 @@ fn append_without_runtime_is_closed_in_each_mode() {
         for payload_bytes in [8, 600] {
             let directory = tempfile::tempdir().unwrap();
             let (other, own) = (multi_thread(), multi_thread());
-            let options = small().inline_writes(inline_bytes).inline_syncs(inline_bytes > 64);
+            let options = small().inline_writes(inline_bytes).inline_syncs(if inline_bytes > 64 {
+                InlineSyncs::Always
+            } else {
+                InlineSyncs::default()
+            });
             let wal = own.block_on(async {
                 let wal = options.open(directory.path()).await.unwrap();
                 wal.append_and_sync("first").await.unwrap();

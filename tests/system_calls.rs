@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use highwater::Wal;
+use highwater::{InlineSyncs, Wal};
 
 const MODE: &str = "HIGHWATER_TRACED_MODE";
 /// The number of records that mode "append in place" appends.
@@ -41,7 +41,11 @@ fn child_under_strace() {
         let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
         let options = options.recycle_segments(if mode == "recycle" { 2 } else { 0 });
         let options = options.inline_writes(if mode.ends_with("in place") { 8192 } else { 0 });
-        let options = options.inline_syncs(mode == "commit in place");
+        let options = options.inline_syncs(if mode == "commit in place" {
+            InlineSyncs::Always
+        } else {
+            InlineSyncs::default()
+        });
         let wal = options.open(directory).await.unwrap();
         mark("OPENED");
         match mode.as_str() {

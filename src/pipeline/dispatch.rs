@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::{
     error::Result,
     lsn::Lsn,
+    options::InlineSyncs,
     pipeline::{
         append::{Placed, place, place_now, reserve_batch, try_place},
         core::{Core, Role, Start},
@@ -22,6 +23,7 @@ use crate::{
             payload::Payload,
             unit::{Span, Unit},
         },
+        sync_alone::sync_alone,
         sync_in_place::sync_here,
         syncer,
         wait::{reach_synced, reach_written},
@@ -129,10 +131,17 @@ pub(crate) async fn sync(core: &Arc<Core>, span: Span) -> Result<()> {
     core.epochs().check(span.goal)?;
     if core.synced().get() < span.goal.end {
         core.progress.demand_sync(span.goal.end);
-        if core.config().inline_syncs && !core.executor().runs_in_place() {
-            sync_here(core).await;
-        } else {
-            request_sync(core);
+        match core.config().inline_syncs() {
+            _ if core.executor().runs_in_place() => request_sync(core),
+            InlineSyncs::Never => request_sync(core),
+            InlineSyncs::WhenAlone => {
+                if let Some(timed) = sync_alone(core, span.goal.end).await {
+                    reach_synced(core, span).await?;
+                    timed.end(core);
+                    return Ok(());
+                }
+            }
+            InlineSyncs::Always => sync_here(core, span.goal.end).await,
         }
     }
     reach_synced(core, span).await

@@ -32,6 +32,7 @@ mod rotate;
 pub(crate) mod slot_changes;
 mod stalled;
 mod state;
+mod sync_alone;
 mod sync_in_place;
 mod syncer;
 pub(crate) mod truncate_end;

@@ -1,9 +1,11 @@
-//! Syncing in place: a task that waits for a flush does it on its own thread. The user has to allow
-//! it.
+//! Syncing in place: a task that waits for a flush does it on its own thread.
 //!
 //! A commit of a single task is then only the write and the flush. On a fast device, the trip to
 //! the pool and back is a fifth of a commit's time. The price is the thread, which is blocked for a
-//! flush. So the task yields once to the other tasks of that thread. Their commits join the same
+//! flush. A task does this if the user wants it for all syncs, or if it is alone: see
+//! [`sync_alone`](crate::pipeline::sync_alone).
+//!
+//! The task yields once to the other tasks of that thread. Their commits join the same
 //! flush, and a loop of commits does not starve them. A task that keeps committing alone yields
 //! before every 4th flush only, because frequent yields make a scheduler wake other threads.
 //!
@@ -18,11 +20,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::pipeline::{
-    core::{Core, Role},
-    job::{request_sync, run_here},
-    mark_frame::leave_mark,
-    syncer::sync_step,
+use crate::{
+    lsn::Lsn,
+    pipeline::{
+        core::{Core, Role},
+        job::{request_sync, run_here},
+        mark_frame::leave_mark,
+        state::mark::Woken,
+        syncer::sync_step,
+    },
 };
 
 /// Yields to the other tasks of the thread, once. If it is dropped while it yields, a job does the
@@ -53,27 +59,45 @@ impl Drop for YieldOnce<'_> {
     }
 }
 
-/// Has the caller's stored demand synced: on this thread, or by the job that has the role.
-pub(super) async fn sync_here(core: &Arc<Core>) {
+/// Yields to the other tasks of the thread, if they probably have something to sync.
+pub(super) async fn yield_to_company(core: &Arc<Core>) {
     if core.roles.yielding.is_on() {
         YieldOnce { core, has_yielded: false }.await;
     }
-    if core.roles.sync_flag.claim(|| core.wants_sync()) {
+}
+
+/// Has everything below `end` synced, which the caller has demanded: on this thread, or by the job
+/// that has the role.
+pub(super) async fn sync_here(core: &Arc<Core>, end: Lsn) {
+    yield_to_company(core).await;
+    if claim_sync(core, end) {
         run_here(core, sync_in_place, Role::Sync);
     }
 }
 
-/// Returns whether nothing is left to sync. If something is, the caller still has the role.
+/// Returns whether the caller has to flush, and has the role. It has not if its demand was met
+/// while it yielded. Otherwise it would flush for a task that has just begun to yield, and each
+/// flush would serve one task.
+pub(super) fn claim_sync(core: &Core, end: Lsn) -> bool {
+    core.synced().get() < end && core.roles.sync_flag.claim(|| core.wants_sync())
+}
+
 fn sync_in_place(core: &Arc<Core>) -> bool {
+    flush_here(core, |_| {
+        let record_count = core.measures().counters.written_record_count();
+        let before = core.roles.in_place_record_count.get();
+        core.roles.in_place_record_count.set(record_count);
+        record_count > before + 1
+    })
+}
+
+/// Flushes on this thread. `has_company` returns whether several callers shared the flush. Returns
+/// whether nothing is left to sync. If something is, the caller still has the role.
+pub(super) fn flush_here(core: &Arc<Core>, has_company: impl FnOnce(Woken) -> bool) -> bool {
     // As for a job: no other process owns the log while this may write.
     let Some(_lock) = core.life.lock.hold() else { return true };
-    if sync_step(core).is_none() {
-        return true;
-    }
-    let record_count = core.measures().counters.written_record_count();
-    let before = core.roles.in_place_record_count.get();
-    core.roles.in_place_record_count.set(record_count);
-    core.roles.yielding.learn(record_count > before + 1);
+    let Some(woken) = sync_step(core) else { return true };
+    core.roles.yielding.learn(has_company(woken));
     core.roles.yielding.pass();
     if core.wants_sync() {
         return false;

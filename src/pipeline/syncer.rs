@@ -44,7 +44,9 @@ pub(super) fn run(core: &Arc<Core>) {
         if core.wants_sync() {
             let began = Instant::now();
             let Some(woken) = sync_step(core) else { return };
-            regroup(core, woken, began.elapsed());
+            let time = began.elapsed();
+            core.roles.alone.note_group(woken.writer_count + woken.waiting_count, time);
+            regroup(core, woken, time);
             continue;
         }
         leave_mark(core);

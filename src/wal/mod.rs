@@ -26,6 +26,8 @@ mod truncate;
 mod watch;
 #[cfg(not(shuttle))]
 mod watchdog;
+#[cfg(not(shuttle))]
+mod worker;
 
 pub use appended::{Appended, Durability};
 pub use copy::Copied;

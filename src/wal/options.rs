@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::{
     error::{ClosedBy, Error, Result},
     executor::{Executor, InPlace, start},
-    options::{Compression, Config, OnDamage, OnStall, Preallocation},
+    options::{Compression, Config, InlineSyncs, OnDamage, OnStall, Preallocation},
     pipeline::LogName,
     recovery::Opening,
     retention::{Budget, OnBudget, Retention},
@@ -208,34 +208,21 @@ impl Options {
         self
     }
 
-    /// Sets whether a task that waits for a flush makes the flush itself; `false` by default.
-    ///
-    /// This concerns [`Wal::append_and_sync`], [`Wal::sync`] and
-    /// [`Ticket::synced`](crate::Ticket::synced). The task flushes on the runtime thread that polls
-    /// it, unless a flush is in progress. On a fast device this saves a fifth of the time of a
-    /// single commit, which a job of the blocking pool takes.
-    ///
-    /// The cost: the thread blocks for the time of a flush, usually 0.1 ms and sometimes many
-    /// milliseconds. Everything else on that thread waits, including a timeout around the commit.
-    /// Set it for threads that may block. Examples are one runtime thread per core with little
-    /// other work, and a commit loop under `block_on` on a dedicated thread.
-    ///
-    /// Before the flush, the task yields once, so that commits of other tasks on the thread share
-    /// the flush. A task that keeps committing alone yields only before every 4th flush. Records
-    /// that are appended during the flush are flushed by the pool. The promises of durability do
-    /// not change.
+    /// Sets whether a task that waits for a flush makes the flush itself;
+    /// [`InlineSyncs::WhenAlone`] by default.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
     /// # let directory = tempfile::tempdir().unwrap();
     /// # let path = directory.path().join("log");
-    /// let wal = highwater::Wal::options().inline_syncs(true).open(&path).await?;
+    /// use highwater::{InlineSyncs, Wal};
+    /// let wal = Wal::options().inline_syncs(InlineSyncs::Always).open(&path).await?;
     /// let lsn = wal.append_and_sync("written and flushed by this thread").await?;
     /// assert!(wal.watermarks().synced > lsn);
     /// # wal.close().await }
     /// ```
-    pub fn inline_syncs(mut self, inline: bool) -> Self {
-        self.config.inline_syncs = inline;
+    pub fn inline_syncs(mut self, which: InlineSyncs) -> Self {
+        self.config.inline_syncs = which;
         self
     }
 

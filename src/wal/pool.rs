@@ -18,7 +18,7 @@ use crate::{
 use crate::{
     error::{ClosedBy, Error},
     executor::Watchable,
-    wal::watchdog,
+    wal::{watchdog, worker::Blocking},
 };
 
 /// Returns the blocking pool of `handle`'s runtime, or of the caller's runtime by default.
@@ -40,7 +40,7 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
         None => Handle::try_current().map_err(outside)?,
     };
     let has_cores = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-    Ok(Arc::new(Pool { handle, has_cores }))
+    Ok(Arc::new(Pool { handle, has_cores, blocking: Blocking::default() }))
 }
 
 /// Runs tasks on the blocking pool of a runtime.
@@ -51,6 +51,7 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
 struct Pool {
     handle: Handle,
     has_cores: bool,
+    blocking: Blocking,
 }
 
 #[cfg(not(shuttle))]
@@ -88,6 +89,14 @@ impl Executor for Pool {
 
     fn run_apart(&self, work: Task) {
         watchdog::run_apart(work);
+    }
+
+    fn may_block_here(&self) -> bool {
+        self.blocking.is_possible()
+    }
+
+    fn block_here(&self, work: &mut dyn FnMut()) -> bool {
+        self.blocking.run(work)
     }
 
     /// Returns `false` on a single core. A lingering job would delay the tasks that append.

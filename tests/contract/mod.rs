@@ -20,7 +20,9 @@ pub(crate) mod workload;
 use std::{cell::Cell, time::Duration};
 
 use futures::TryStreamExt;
-use highwater::{Compression, Lsn, OnStall, Preallocation, Retention, Wal, storage::Storage};
+use highwater::{
+    Compression, InlineSyncs, Lsn, OnStall, Preallocation, Retention, Wal, storage::Storage,
+};
 
 pub(crate) type Found = Vec<(Lsn, Vec<u8>)>;
 
@@ -111,7 +113,11 @@ pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     let options = Wal::options().segment_bytes(8 << 10).ring_bytes(2 << 10);
     let options = options.recycle_segments(RECYCLED.get());
     let options = options.inline_writes(in_place::inline_bytes_max());
-    let options = options.inline_syncs(in_place::inline_syncs());
+    let options = options.inline_syncs(if in_place::inline_syncs() {
+        InlineSyncs::Always
+    } else {
+        InlineSyncs::default()
+    });
     let reserved = if RESERVED.get() { Preallocation::Reserve } else { Preallocation::Adaptive };
     let options = options.preallocation(reserved).on_stall(ON_STALL.get());
     let options = options.retention(match RETENTION.get() {

@@ -8,6 +8,7 @@
     reason = "a mistake in a test must stop it"
 )]
 
+mod alone;
 mod handover;
 mod runtimes;
 mod simulated;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use highwater::{
-    Error, Wal,
+    Error, InlineSyncs, Wal,
     simulation::{Disk, Faults, Op},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -172,7 +172,11 @@ fn truncate_concurrent_with_all_operations() {
         runtime(threads).block_on(async {
             let storage = faults.over(disk.clone()).on_pool();
             let options = small().inline_writes(inline_bytes).recycle_segments(2);
-            let options = options.inline_syncs(inline_bytes == 4096);
+            let options = options.inline_syncs(if inline_bytes == 4096 {
+                InlineSyncs::Always
+            } else {
+                InlineSyncs::default()
+            });
             use_all_calls(options.open_with(storage).await.unwrap()).await;
             let again = small().open_with(disk).await.unwrap();
             assert!(again.recovery().was_closed, "{}", again.recovery());

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use highwater::{
-    Error, Options,
+    Error, InlineSyncs, Options,
     simulation::{Disk, Event, Faults, Op},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -21,7 +21,7 @@ fn current_thread() -> Runtime {
 }
 
 fn syncing() -> Options {
-    small().inline_writes(4096).inline_syncs(true)
+    small().inline_writes(4096).inline_syncs(InlineSyncs::Always)
 }
 
 #[test]
@@ -60,6 +60,33 @@ fn tasks_of_one_thread_share_a_flush() {
             commit.await.unwrap().unwrap();
         }
         assert_eq!(flushed.lock().unwrap().len(), opened + 1, "one flush for all ten commits");
+        wal.close().await.unwrap();
+    });
+}
+
+/// The task that continues first has nothing to flush, though a later record is wanted already.
+#[test]
+fn tasks_of_one_thread_share_every_flush() {
+    let (storage, _) = Watched::new(Faults::new().over(Disk::new(1)).on_pool());
+    let flushed = Arc::clone(&storage.flushed);
+    current_thread().block_on(async {
+        let wal = syncing().ring_bytes(1 << 12).open_with(storage).await.unwrap();
+        let opened = flushed.lock().unwrap().len();
+        let tasks: Vec<_> = (0..10u8)
+            .map(|task| {
+                let wal = wal.clone();
+                tokio::spawn(async move {
+                    for i in 0..20u8 {
+                        wal.append_and_sync(&[task, i]).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let flush_count = flushed.lock().unwrap().len() - opened;
+        assert!(flush_count <= 25, "{flush_count} flushes for 20 rounds of 10 commits");
         wal.close().await.unwrap();
     });
 }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use futures::TryStreamExt;
-use highwater::{Error, Lsn, Options, Record, Result, Wal, Watermarks, storage::Storage};
+use highwater::{
+    Error, InlineSyncs, Lsn, Options, Record, Result, Wal, Watermarks, storage::Storage,
+};
 use shuttle::{
     future::yield_now,
     rand::{Rng, thread_rng},
@@ -37,7 +39,9 @@ pub(crate) struct Attempt {
 pub(crate) fn small() -> Options {
     let inline_bytes = [0, 0, 150, 4096][thread_rng().gen_range(0..4)];
     let options = Wal::options().ring_bytes(1 << 10).segment_bytes(8 << 10);
-    options.inline_writes(inline_bytes).inline_syncs(thread_rng().gen_range(0..4) == 0)
+    let syncs_inline = thread_rng().gen_range(0..4) == 0;
+    let inline_syncs = if syncs_inline { InlineSyncs::Always } else { InlineSyncs::Never };
+    options.inline_writes(inline_bytes).inline_syncs(inline_syncs)
 }
 
 /// Opens a log as soon as the last job of the previous handle has freed the lock.

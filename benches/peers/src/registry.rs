@@ -86,7 +86,7 @@ pub static ALL: &[Contender] = &[
     },
     Contender {
         name: "highwater-in-place",
-        how: "inline_writes(65536), inline_syncs(true), and what --set changes",
+        how: "inline_writes(65536), inline_syncs(Always), and what --set changes",
         role: Role::Ours,
         tasks: true,
         lacks: &[Lack::Open],

@@ -2,6 +2,7 @@
 
 use crate::{
     pipeline::state::{
+        alone::Alone,
         habit::{Habit, STAYING, YIELDING},
         in_place::InPlace,
         ring::Drainer,
@@ -48,6 +49,8 @@ pub(in crate::pipeline) struct Roles {
     /// The number of records written when the last sync in place ended.
     pub(in crate::pipeline) in_place_record_count: Hint,
     pub(in crate::pipeline) in_place: InPlace,
+    /// A commit that is alone flushes on its own thread.
+    pub(in crate::pipeline) alone: Alone,
 }
 
 impl Roles {
@@ -63,6 +66,7 @@ impl Roles {
             yielding: Habit::new(YIELDING),
             in_place_record_count: Hint::default(),
             in_place: InPlace::new(inline_bytes_max),
+            alone: Alone::default(),
         }
     }
 }

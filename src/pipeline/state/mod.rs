@@ -3,6 +3,7 @@
 //! Nothing here knows the log around it, starts a job or does I/O. The operations above combine
 //! these types.
 
+pub(super) mod alone;
 pub(super) mod beginning;
 pub(super) mod completions;
 pub(super) mod epochs;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures::TryStreamExt;
-use highwater::{Options, Preallocation, Ticket, Wal};
+use highwater::{InlineSyncs, Options, Preallocation, Ticket, Wal};
 
 use crate::{
     log::{AsyncLog, Replayed},
@@ -24,7 +24,7 @@ impl<const IN_PLACE: bool> AsyncLog for Highwater<IN_PLACE> {
     async fn open(assignment: &Assignment) -> Self {
         let mut options = options(&assignment.settings);
         if IN_PLACE {
-            options = options.inline_writes(INLINE_BYTES_MAX).inline_syncs(true);
+            options = options.inline_writes(INLINE_BYTES_MAX).inline_syncs(InlineSyncs::Always);
         }
         Highwater(options.open(&assignment.directory).await.unwrap())
     }
@@ -84,7 +84,12 @@ pub fn options(settings: &[String]) -> Options {
             "record_bytes_max" => options.record_bytes_max(number()),
             "inline_writes" => options.inline_writes(number()),
             "inline_syncs" => {
-                options.inline_syncs(value.parse().expect("the value is true or false"))
+                options.inline_syncs(match value {
+                    "never" => InlineSyncs::Never,
+                    "alone" => InlineSyncs::WhenAlone,
+                    "always" => InlineSyncs::Always,
+                    _ => panic!("the value is never, alone or always"),
+                })
             }
             "recycle_segments" => {
                 options.recycle_segments(value.parse().expect("the value is a count"))

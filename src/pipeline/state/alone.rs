@@ -1,0 +1,179 @@
+//! Whether a commit that is alone flushes on its own thread.
+//!
+//! A commit is alone while the last flushes served one caller each. The trip to the pool and back
+//! is then a quarter of its time. A flush on the caller's thread saves the trip, but the runtime
+//! has to move that thread's other tasks to another thread. On a machine whose cores are busy this
+//! costs more than the trip. So both ways are timed: the faster one is used, and the other one is
+//! tried from time to time.
+//!
+//! Flushes must also be fast. A slow one leaves nothing to save, and the task that makes it can't
+//! look at its timeouts meanwhile.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU64, Hint, Ordering};
+
+/// After this many groups of one caller in a row, a caller counts as alone.
+const LONE_GROUPS_MIN: u64 = 4;
+
+/// A slower flush ends the row of groups.
+const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
+
+/// The slower way is tried once in this many commits.
+const PROBE_EVERY: u64 = 64;
+
+/// One of this many parts of an average is replaced by each new time.
+const AVERAGE_PARTS: u64 = 8;
+
+/// A time counts for at most this many averages, so that one pause decides nothing.
+const OUTLIER: u64 = 4;
+
+/// How a commit that is alone is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// On the thread of the task that commits.
+    Here,
+    /// By a job of the pool.
+    Pool,
+}
+
+/// The learned choice. Concurrent updates may be lost: the values are rough guesses.
+#[derive(Debug, Default)]
+pub(crate) struct Alone {
+    /// The groups of one caller since the last larger one.
+    lone_group_count: Hint,
+    /// The callers that came alone since the last flush on a caller's thread.
+    caller_count: AtomicU64,
+    commit_count: Hint,
+    here: Average,
+    pool: Average,
+}
+
+/// A moving average of times, in nanoseconds; 0 before the first.
+#[derive(Debug, Default)]
+struct Average(Hint);
+
+impl Average {
+    fn note(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let average = self.0.get();
+        let next = match average {
+            0 => time,
+            _ => average - average / AVERAGE_PARTS + time.min(average * OUTLIER) / AVERAGE_PARTS,
+        };
+        self.0.set(next.max(1));
+    }
+}
+
+impl Alone {
+    /// Notes a flush that served `caller_count` callers and took `flush_time`.
+    pub(crate) fn note_group(&self, caller_count: u64, flush_time: Duration) {
+        let is_lone = caller_count <= 1 && flush_time <= FLUSH_TIME_MAX;
+        let count = self.lone_group_count.get();
+        let next = if is_lone { (count + 1).min(LONE_GROUPS_MIN) } else { 0 };
+        // No store without a change: several threads may share the cache line.
+        if next != count {
+            self.lone_group_count.set(next);
+        }
+    }
+
+    /// Returns whether a caller is probably alone.
+    pub(crate) fn is_on(&self) -> bool {
+        self.lone_group_count.get() >= LONE_GROUPS_MIN
+    }
+
+    /// Counts a caller that is probably alone.
+    pub(crate) fn enter(&self) {
+        self.caller_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of callers since the last call.
+    pub(crate) fn take_callers(&self) -> u64 {
+        self.caller_count.swap(0, Ordering::Relaxed)
+    }
+
+    /// Returns the way for the next commit.
+    pub(crate) fn choose(&self) -> Way {
+        let count = self.commit_count.get();
+        self.commit_count.set(count.wrapping_add(1));
+        let (here, pool) = (self.here.0.get(), self.pool.0.get());
+        let is_probe = count % PROBE_EVERY == 0;
+        // The trip to the pool wakes two threads, so `Here` is better if the times are equal.
+        let is_here_faster = here <= pool;
+        if is_here_faster == is_probe { Way::Pool } else { Way::Here }
+    }
+
+    /// Notes the time of a commit.
+    pub(crate) fn learn(&self, way: Way, time: Duration) {
+        match way {
+            Way::Here => self.here.note(time),
+            Way::Pool => self.pool.note(time),
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests {
+    use super::*;
+
+    const FAST: Duration = Duration::from_micros(100);
+
+    fn micros(count: u64) -> Duration {
+        Duration::from_micros(count)
+    }
+
+    /// Commits `count` times. Returns how many were made on the caller's thread.
+    fn commit(alone: &Alone, count: u64, here: Duration, pool: Duration) -> u64 {
+        (0..count).fold(0, |here_count, _| {
+            let way = alone.choose();
+            alone.learn(way, if way == Way::Here { here } else { pool });
+            here_count + u64::from(way == Way::Here)
+        })
+    }
+
+    #[test]
+    fn caller_is_alone_after_lone_fast_groups() {
+        let alone = Alone::default();
+        for _ in 0..LONE_GROUPS_MIN {
+            assert!(!alone.is_on());
+            alone.note_group(1, FAST);
+        }
+        assert!(alone.is_on());
+        alone.note_group(2, FAST);
+        assert!(!alone.is_on(), "a group of two");
+        (0..LONE_GROUPS_MIN).for_each(|_| alone.note_group(0, FAST));
+        assert!(alone.is_on());
+        alone.note_group(1, FLUSH_TIME_MAX + micros(1));
+        assert!(!alone.is_on(), "a slow flush");
+    }
+
+    #[test]
+    fn faster_way_is_used_and_other_is_probed() {
+        let alone = Alone::default();
+        let here_count = commit(&alone, 64 * 100, micros(100), micros(140));
+        assert_eq!(here_count, 64 * 100 - 100);
+        // The cores become busy.
+        let here_count = commit(&alone, 64 * 100, micros(300), micros(140));
+        assert!((100..150).contains(&here_count), "{here_count}");
+        // They are free again.
+        commit(&alone, 64 * 50, micros(100), micros(140));
+        let here_count = commit(&alone, 64 * 100, micros(100), micros(140));
+        assert_eq!(here_count, 64 * 100 - 100);
+    }
+
+    #[test]
+    fn one_pause_decides_nothing() {
+        let alone = Alone::default();
+        commit(&alone, 1_000, micros(100), micros(140));
+        alone.learn(Way::Here, Duration::from_secs(1));
+        assert_eq!(commit(&alone, 63, micros(100), micros(140)), 62, "{alone:?}");
+    }
+
+    #[test]
+    fn callers_are_counted_until_taken() {
+        let alone = Alone::default();
+        (0..3).for_each(|_| alone.enter());
+        assert_eq!((alone.take_callers(), alone.take_callers()), (3, 0));
+    }
+}
