@@ -117,7 +117,7 @@ async fn work_of<L: AsyncLog>(log: L, work: Work, mut lane: Lane, mut source: So
         }
         Kind::Mixed { commit_every } => {
             while lane.more() {
-                let commit = (lane.operations() + 1) % commit_every as u64 == 0;
+                let commit = (lane.operations() + 1).is_multiple_of(commit_every as u64);
                 let record = source.next();
                 let begun = lane.begin();
                 if commit {
