@@ -5,6 +5,7 @@
 
 mod child;
 mod contenders;
+mod device;
 mod filesystems;
 mod follow;
 mod log;

@@ -30,8 +30,24 @@ impl Row {
     }
 }
 
+/// How the column `disk bytes each` is measured.
+const OF_DEVICE: &str = "\
+`disk bytes each` counts the sectors that were written to the block device of the directory. All
+processes share the device, so the column is exact only on an otherwise idle machine. It counts what
+reached the device within the window, and not what write-back sends later. So in works that do not
+flush (`append`, `enqueue`, `memory`) it is the write-back of the window, not the cost of the work.
+";
+/// As [`OF_DEVICE`], if the directory has no block device of its own.
+const OF_PROCESS: &str = "\
+The file system of the directory has no block device of its own. So `disk bytes each` is
+`write_bytes` of `/proc/self/io`: the bytes of the pages that the process made dirty. One small write
+makes a whole folio dirty, so the device may have got much less.
+";
+
 pub fn markdown(plan: &Plan, results: &Results) -> String {
-    let mut text = String::new();
+    let outcomes = || results.rows.iter().flat_map(|row| row.outcomes.iter().flatten());
+    let is_device_known = outcomes().any(|outcome| outcome.usage.is_device_known);
+    let mut text = format!("\n{}", if is_device_known { OF_DEVICE } else { OF_PROCESS });
     for work in &plan.works {
         let _ = writeln!(text, "\n### {}\n", work.name);
         let _ = writeln!(
