@@ -6,6 +6,7 @@
 mod child;
 mod contenders;
 mod device;
+mod efficiency;
 mod filesystems;
 mod follow;
 mod log;

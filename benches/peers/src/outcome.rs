@@ -26,6 +26,11 @@ impl Outcome {
         self.operations as f64 / self.seconds.max(1e-9)
     }
 
+    /// Returns the processor time of an operation, in microseconds.
+    pub fn cpu_us_each(&self) -> f64 {
+        self.usage.cpu_seconds() * 1e6 / self.operations.max(1) as f64
+    }
+
     pub fn mib_per_second(&self) -> f64 {
         self.bytes as f64 / f64::from(1 << 20) / self.seconds.max(1e-9)
     }

@@ -18,7 +18,7 @@ use crate::{
 
 /// The results of one contender on one work.
 pub struct Row {
-    pub work: String,
+    pub work: Work,
     pub contender: &'static str,
     /// One outcome per round; `None` if the run failed.
     pub outcomes: Vec<Option<Outcome>>,
@@ -36,13 +36,14 @@ pub struct Results {
 
 impl Results {
     pub fn row(&self, work: &str, contender: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.work == work && row.contender == contender)
+        self.rows.iter().find(|row| row.work.name == work && row.contender == contender)
     }
 
-    fn row_mut(&mut self, work: &str, contender: &'static str) -> &mut Row {
-        let found = self.rows.iter().position(|row| row.work == work && row.contender == contender);
+    fn row_mut(&mut self, work: &Work, contender: &'static str) -> &mut Row {
+        let found =
+            self.rows.iter().position(|row| row.work == *work && row.contender == contender);
         let index = found.unwrap_or_else(|| {
-            let work = work.to_owned();
+            let work = work.clone();
             self.rows.push(Row { work, contender, outcomes: Vec::new(), failure: None });
             self.rows.len() - 1
         });
@@ -70,7 +71,7 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -
             for contender in contenders {
                 let outcome = run_once(plan, dir, settings, contender, work);
                 report(round, work, contender, &outcome);
-                let row = results.row_mut(&work.name, contender.name);
+                let row = results.row_mut(work, contender.name);
                 match outcome {
                     Ok(outcome) => row.outcomes.push(Some(outcome)),
                     Err(failure) => {
