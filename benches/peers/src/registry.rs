@@ -199,14 +199,35 @@ pub static ALL: &[Contender] = &[
     },
 ];
 
+/// Contenders whose flushes take 1 ms more. They run with `--delayed` or if they are named.
+pub static DELAYED: &[Contender] = &[
+    Contender {
+        name: "highwater-1ms",
+        how: "defaults, and what --set changes; a storage that sleeps 1 ms after each flush",
+        role: Role::Ours,
+        tasks: true,
+        lacks: &[Lack::Open],
+        run: tasks::run::<highwater::Highwater<false, true>>,
+    },
+    Contender {
+        name: "raw-1ms",
+        how: "as raw-zeroed, and sleeps 1 ms after each flush",
+        role: Role::Floor,
+        tasks: false,
+        lacks: &[Lack::Open],
+        run: threads::run::<floor::Floor<true, true>>,
+    },
+];
+
 /// Returns the floor whose flushes a contender's commits are compared with.
-pub fn floor_of(_contender: &str) -> &'static str {
-    "raw-zeroed"
+pub fn floor_of(contender: &str) -> &'static str {
+    let is_delayed = DELAYED.iter().any(|delayed| delayed.name == contender);
+    if is_delayed { "raw-1ms" } else { "raw-zeroed" }
 }
 
 /// Runs the contender that the assignment names.
 pub fn run(assignment: &Assignment) -> Outcome {
-    let mut contenders = ALL.iter();
+    let mut contenders = ALL.iter().chain(DELAYED);
     let contender = contenders.find(|contender| contender.name == assignment.contender);
     (contender.expect("a registered contender").run)(assignment)
 }

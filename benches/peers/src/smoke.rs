@@ -10,9 +10,8 @@ use crate::{
     work::{Assignment, Kind, Limits, Work},
 };
 
-/// Runs the smoke test, and returns whether all contenders passed.
-pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
-    let works = [
+pub fn works() -> Vec<Work> {
+    vec![
         Work::commit(4),
         Work::append(4),
         Work::batch(8),
@@ -21,9 +20,13 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
         Work::recover(64 << 10),
         Work::open_loop(500, 10),
         Work::follow(2),
-    ];
+    ]
+}
+
+/// Runs the smoke test, and returns whether all contenders passed.
+pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {
     let mut failures = 0;
-    for work in &works {
+    for work in &plan.works {
         for contender in plan.contenders.iter().filter(|contender| contender.can(work)) {
             let place = Place::unmeasured(dir);
             let is_fixed = !matches!(work.kind, Kind::OpenLoop { .. } | Kind::Follow);

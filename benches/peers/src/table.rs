@@ -38,8 +38,9 @@ impl Row {
 /// What the columns of commits mean.
 const OF_COMMITS: &str = "\
 E = commits/s × F ÷ tasks. F is the time of one raw write and flush of one record of each task: the
-tasks ÷ the records per second of `raw-zeroed` in the same round. E and `p99.9 ÷ F` are medians of
-the rounds' values, and empty if `raw-zeroed` did not run.
+tasks ÷ the records per second of `raw-zeroed` in the same round. For contenders with a delayed
+flush it is `raw-1ms`. E and `p99.9 ÷ F` are medians of the rounds' values, and empty if the floor
+did not run. Blocking contenders have at most 256 threads, so their E cannot reach 1 with more tasks.
 ";
 /// How the column `disk bytes each` is measured.
 const OF_DEVICE: &str = "\
