@@ -34,6 +34,9 @@ pub enum Role {
     Floor,
 }
 
+/// The contender that does only commits, to compare the runtimes.
+pub const CURRENT_THREAD: &str = "highwater-current-thread";
+
 pub struct Contender {
     pub name: &'static str,
     /// How the bench configures and calls it.
@@ -50,6 +53,10 @@ impl Contender {
     pub fn can(&self, work: &Work) -> bool {
         let lacks = |lack| self.lacks.contains(&lack);
         match work.kind {
+            // It has its own runtime.
+            _ if self.name == CURRENT_THREAD => {
+                work.kind == Kind::Commit && work.runtime == Runtime::Multi(2)
+            }
             // The runtime does not matter to contenders that use threads.
             _ if work.runtime != Runtime::Multi(2) && !self.tasks => false,
             // With several tasks a floor would make large writes, which `enqueue` measures.
@@ -91,6 +98,14 @@ pub static ALL: &[Contender] = &[
         tasks: true,
         lacks: &[Lack::Open],
         run: tasks::run::<highwater::Highwater<true>>,
+    },
+    Contender {
+        name: CURRENT_THREAD,
+        how: "as highwater, on a current_thread runtime; only commits",
+        role: Role::Ours,
+        tasks: true,
+        lacks: &[],
+        run: tasks::run_on_current_thread::<highwater::Highwater>,
     },
     Contender {
         name: "wal-db",

@@ -45,6 +45,13 @@ pub fn run<L: AsyncLog>(assignment: &Assignment) -> Outcome {
     }
 }
 
+/// As [`run`], but on a `current_thread` runtime, whatever runtime the work has.
+pub fn run_on_current_thread<L: AsyncLog>(assignment: &Assignment) -> Outcome {
+    let mut assignment = assignment.clone();
+    assignment.work.runtime = work::Runtime::CurrentThread;
+    run::<L>(&assignment)
+}
+
 fn closed_loop<L: AsyncLog>(assignment: &Assignment, runtime: &Runtime) -> Outcome {
     let work = &assignment.work;
     let log = runtime.block_on(L::open(assignment));
