@@ -4,6 +4,7 @@
 //! `docs/BENCHMARKS.md` shows the tables and plots.
 
 mod child;
+mod churn;
 mod contenders;
 mod device;
 mod efficiency;
@@ -56,6 +57,10 @@ struct Arguments {
     /// `raw-1ms`.
     #[arg(long, group = "form")]
     delayed: bool,
+    /// Run only logs that drop old records, and measure the bytes that reach the device for each
+    /// user byte. Writes --megabytes in each run.
+    #[arg(long, group = "form")]
+    churn: bool,
     /// Run a few operations of each contender and read them back, without measuring.
     #[arg(long, group = "form")]
     smoke: bool,
@@ -76,6 +81,9 @@ struct Arguments {
     /// The length of a measured window, in milliseconds.
     #[arg(long)]
     milliseconds: Option<u64>,
+    /// The user bytes of a run with --churn, in MiB. The log keeps an eighth of them.
+    #[arg(long, default_value_t = 1024)]
+    megabytes: u64,
     /// The directory for the logs, on the file system to be measured.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
@@ -104,6 +112,7 @@ impl Arguments {
             (self.long, Form::Long),
             (self.curves, Form::Curves),
             (self.delayed, Form::Delayed),
+            (self.churn, Form::Churn),
             (self.smoke, Form::Smoke),
         ];
         forms.into_iter().find(|(is_set, _)| *is_set).map_or(Form::Short, |(_, form)| form)
@@ -154,7 +163,7 @@ fn main() -> ExitCode {
 }
 
 fn plan_of(arguments: &Arguments) -> Plan {
-    let mut plan = plan::plan(arguments.form());
+    let mut plan = plan::plan(arguments.form(), arguments.megabytes.max(1) << 20);
     plan.restrict(&arguments.only, &arguments.contenders);
     if let Some(rounds) = arguments.rounds {
         plan.rounds = rounds.max(1);

@@ -17,6 +17,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// The peak, minus the memory that the process had before the run.
     pub peak_memory_kib: u64,
+    /// Of the work `churn`.
+    pub churned: Option<Churned>,
     /// A remark for the tables, such as a limited number of threads.
     pub note: Option<String>,
 }
@@ -34,6 +36,15 @@ impl Outcome {
     pub fn mib_per_second(&self) -> f64 {
         self.bytes as f64 / f64::from(1 << 20) / self.seconds.max(1e-9)
     }
+}
+
+/// Bytes that reached the device for each user byte.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Churned {
+    /// Until the log first had as many bytes as it keeps.
+    pub fresh: Option<f64>,
+    /// Later, when the log drops a record for each record that it gets.
+    pub steady: Option<f64>,
 }
 
 /// Percentiles of the latency, in microseconds.

@@ -19,6 +19,8 @@ pub enum Form {
     Curves,
     /// Commits on a storage with a delayed flush.
     Delayed,
+    /// Logs that drop old records.
+    Churn,
     /// A few operations of each contender, which are not measured: see [`crate::smoke`].
     Smoke,
 }
@@ -30,6 +32,7 @@ impl Form {
             Form::Short | Form::Long | Form::Smoke => None,
             Form::Curves => Some("curves"),
             Form::Delayed => Some("delayed"),
+            Form::Churn => Some("churn"),
         }
     }
 }
@@ -45,14 +48,19 @@ pub struct Plan {
     pub measure: Duration,
 }
 
+/// The time limit of a run that drops old records.
+const CHURN_TIME_MAX: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-pub fn plan(form: Form) -> Plan {
+/// Returns the plan of a form. `churned_bytes` are the user bytes of a run of [`Form::Churn`].
+pub fn plan(form: Form, churned_bytes: u64) -> Plan {
     let (rounds, warm_up_ms, measure_ms) = match form {
         Form::Short | Form::Curves | Form::Smoke => (3, 120, 400),
         Form::Long => (7, 300, 1500),
         Form::Delayed => (5, 200, 1000),
+        // A run has a fixed amount of bytes.
+        Form::Churn => (3, 0, 0),
     };
     Plan {
         works: match form {
@@ -60,10 +68,11 @@ pub fn plan(form: Form) -> Plan {
             Form::Long => all(),
             Form::Curves => curves(),
             Form::Delayed => COMMIT_TASKS.map(Work::commit).into(),
+            Form::Churn => [256, 4096].map(|record| Work::churn(record, churned_bytes)).into(),
             Form::Smoke => smoke::works(),
         },
         contenders: match form {
-            Form::Short | Form::Long => registry::ALL.iter().collect(),
+            Form::Short | Form::Long | Form::Churn => registry::ALL.iter().collect(),
             Form::Curves => registry::ALL
                 .iter()
                 .filter(|c| c.is_highwater() && c.name != registry::CURRENT_THREAD)
@@ -72,7 +81,7 @@ pub fn plan(form: Form) -> Plan {
             Form::Smoke => registry::ALL.iter().chain(registry::DELAYED).collect(),
         },
         rounds,
-        time: (form != Form::Long).then_some(Duration::from_secs(9 * 60)),
+        time: (!matches!(form, Form::Long | Form::Churn)).then_some(Duration::from_secs(9 * 60)),
         warm_up: Duration::from_millis(warm_up_ms),
         measure: Duration::from_millis(measure_ms),
     }
@@ -159,7 +168,11 @@ impl Plan {
     pub fn limits(&self, work: &Work) -> Limits {
         let fixed = work.bytes > 0;
         // A time limit for contenders that are too slow to do all of it; their rate is still valid.
-        let measure = if fixed { self.measure * 5 } else { self.measure };
+        let measure = match work.kind {
+            Kind::Churn { .. } => CHURN_TIME_MAX,
+            _ if fixed => self.measure * 5,
+            _ => self.measure,
+        };
         Limits { warm_up: self.warm_up, measure, operations: None, fixed }
     }
 }

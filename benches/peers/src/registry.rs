@@ -34,6 +34,10 @@ pub enum Role {
     Floor,
 }
 
+/// The contenders that can drop old records, and a floor that writes over them.
+const CHURNING: &[&str] =
+    &["highwater", "highwater-in-place", "wal-db", "okaywal", "raft-engine", "raw-zeroed"];
+
 /// The contender that does only commits, to compare the runtimes.
 pub const CURRENT_THREAD: &str = "highwater-current-thread";
 
@@ -69,6 +73,7 @@ impl Contender {
             // `highwater` measures the same read path.
             Kind::Replay => self.name != "highwater-in-place",
             Kind::Open | Kind::Recover => !lacks(Lack::Open),
+            Kind::Churn { .. } => CHURNING.contains(&self.name),
             Kind::Follow => self.name == "highwater",
         }
     }
@@ -109,11 +114,11 @@ pub static ALL: &[Contender] = &[
     },
     Contender {
         name: "wal-db",
-        how: "Wal::open, append_and_sync",
+        how: "Wal::open, append_and_sync; segments where records are dropped",
         role: Role::Peer,
         tasks: false,
         lacks: &[Lack::Batch],
-        run: threads::run::<wal_db::WalDb>,
+        run: wal_db::run,
     },
     Contender {
         name: "okaywal",
@@ -125,7 +130,7 @@ pub static ALL: &[Contender] = &[
     },
     Contender {
         name: "raft-engine",
-        how: "defaults; a Raft group for each thread, one entry a write",
+        how: "defaults; a Raft group for each thread, one entry a write; smaller files in churn",
         role: Role::Peer,
         tasks: false,
         lacks: &[],

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     efficiency,
-    outcome::{Latency, Outcome},
+    outcome::{Churned, Latency, Outcome},
     plan::Plan,
     rounds::{Results, Row},
     work::{Kind, Work},
@@ -42,6 +42,11 @@ tasks ÷ the records per second of `raw-zeroed` in the same round. For contender
 flush it is `raw-1ms`. E and `p99.9 ÷ F` are medians of the rounds' values, and empty if the floor
 did not run. Blocking contenders have at most 256 threads, so their E cannot reach 1 with more tasks.
 ";
+/// What the columns of `churn` mean.
+const OF_CHURN: &str = "\
+`device bytes ÷ user bytes` is `fresh` until the log has as many user bytes as it keeps (an eighth of
+a run), and then `steady`. Each phase ends with a flush of the file system. `fresh` includes opening.
+";
 /// How the column `disk bytes each` is measured.
 const OF_DEVICE: &str = "\
 `disk bytes each` counts the sectors that were written to the block device of the directory. All
@@ -56,11 +61,24 @@ The file system of the directory has no block device of its own. So `disk bytes 
 makes a whole folio dirty, so the device may have got much less.
 ";
 
-pub fn markdown(plan: &Plan, results: &Results) -> String {
+/// Returns what the columns of this run mean.
+fn legend(plan: &Plan, results: &Results) -> String {
+    let has = |is_kind: fn(&Kind) -> bool| plan.works.iter().any(|work| is_kind(&work.kind));
     let outcomes = || results.rows.iter().flat_map(|row| row.outcomes.iter().flatten());
     let is_device_known = outcomes().any(|outcome| outcome.usage.is_device_known);
-    let mut text =
-        format!("\n{OF_COMMITS}\n{}", if is_device_known { OF_DEVICE } else { OF_PROCESS });
+    let mut parts = Vec::new();
+    if has(|kind| *kind == Kind::Commit) {
+        parts.push(OF_COMMITS);
+    }
+    if has(|kind| matches!(kind, Kind::Churn { .. })) {
+        parts.push(OF_CHURN);
+    }
+    parts.push(if is_device_known { OF_DEVICE } else { OF_PROCESS });
+    parts.join("\n")
+}
+
+pub fn markdown(plan: &Plan, results: &Results) -> String {
+    let mut text = format!("\n{}", legend(plan, results));
     for work in &plan.works {
         let rows = plan.contenders.iter().filter_map(|c| results.row(&work.name, c.name));
         let _ = writeln!(text, "\n### {}\n\n{}", work.name, head(work));
@@ -114,6 +132,19 @@ const LATENCIES: Column = Column {
     },
 };
 
+const DEVICE_BYTES: Column = Column {
+    titles: &["device bytes ÷ user bytes: fresh", "steady"],
+    cells: |_, row| {
+        let cell = |of: fn(&Churned) -> Option<f64>| {
+            let outcomes = row.outcomes.iter().flatten();
+            let values: Vec<f64> =
+                outcomes.filter_map(|outcome| of(outcome.churned.as_ref()?)).collect();
+            median_cell(&values, 2)
+        };
+        format!("{} | {}", cell(|churned| churned.fresh), cell(|churned| churned.steady))
+    },
+};
+
 const TAIL: Column = Column {
     titles: &["p99.9 ÷ F"],
     cells: |results, row| median_cell(&efficiency::tails(results, row), 1),
@@ -138,6 +169,7 @@ const RESOURCES: Column = Column {
 fn columns(work: &Work) -> &'static [Column] {
     match work.kind {
         Kind::Commit => &[RATES, RATIOS, EFFICIENCY, LATENCIES, TAIL, RESOURCES],
+        Kind::Churn { .. } => &[RATES, RATIOS, DEVICE_BYTES, RESOURCES],
         _ => &[RATES, RATIOS, LATENCIES, RESOURCES],
     }
 }

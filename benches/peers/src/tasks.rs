@@ -5,7 +5,7 @@ use std::{thread, time::Instant};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    follow,
+    churn, follow,
     log::AsyncLog,
     meter::{Lane, Meter},
     open_loop,
@@ -40,6 +40,7 @@ pub fn run<L: AsyncLog>(assignment: &Assignment) -> Outcome {
     match work.kind {
         Kind::Replay | Kind::Open | Kind::Recover => on_a_task(assignment.clone()),
         Kind::OpenLoop { .. } => open_loop::tasks::<L>(assignment, &runtime),
+        Kind::Churn { .. } => churn::tasks::<L>(assignment, &runtime),
         Kind::Follow => follow::run(assignment, &runtime),
         _ => closed_loop::<L>(assignment, &runtime),
     }

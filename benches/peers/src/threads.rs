@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, time::Instant};
 
 use crate::{
+    churn,
     log::{Log, Writer, thread_count, thread_note},
     meter::{Lane, Meter},
     open_loop,
@@ -36,6 +37,7 @@ pub fn run<L: Log>(assignment: &Assignment) -> Outcome {
             }
             Outcome { operations: 1, seconds, peak_memory_kib, ..Outcome::default() }
         }
+        Kind::Churn { .. } => churn::threads::<L>(assignment),
         Kind::OpenLoop { .. } => open_loop::threads::<L>(assignment),
         _ => closed_loop::<L>(assignment),
     }

@@ -55,6 +55,19 @@ impl Usage {
         }
     }
 
+    /// Returns the sum of the usage of two times. The device is known if the later one knows it.
+    pub fn plus(&self, later: &Usage) -> Usage {
+        Usage {
+            user_seconds: self.user_seconds + later.user_seconds,
+            system_seconds: self.system_seconds + later.system_seconds,
+            context_switches: self.context_switches + later.context_switches,
+            disk_bytes: self.disk_bytes + later.disk_bytes,
+            is_device_known: later.is_device_known,
+            written_bytes: self.written_bytes + later.written_bytes,
+            write_calls: self.write_calls + later.write_calls,
+        }
+    }
+
     pub fn cpu_seconds(&self) -> f64 {
         self.user_seconds + self.system_seconds
     }

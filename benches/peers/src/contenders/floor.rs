@@ -49,6 +49,7 @@ impl<const ZEROED: bool, const DELAYED: bool> Log for Floor<ZEROED, DELAYED> {
             Kind::Commit | Kind::OpenLoop { .. } | Kind::Mixed { .. } if work.bytes == 0 => {
                 64 << 20
             }
+            Kind::Churn { keep_bytes, .. } => keep_bytes.max(32 << 20),
             _ if work.bytes == 0 => 1 << 30,
             // Room for one more record or block.
             _ => work.bytes + (32 << 20),

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use futures::TryStreamExt;
-use highwater::{Options, Preallocation, Ticket, Wal};
+use highwater::{Options, Preallocation, Retention, Ticket, Wal};
 
 use crate::{
+    churn,
     contenders::delayed::DelayedStorage,
     log::{AsyncLog, Replayed},
     work::Assignment,
@@ -26,6 +27,9 @@ impl<const IN_PLACE: bool, const DELAYED: bool> AsyncLog for Highwater<IN_PLACE,
         let mut options = options(&assignment.settings);
         if IN_PLACE {
             options = options.inline_writes(INLINE_BYTES_MAX).inline_syncs(true);
+        }
+        if let Some(bytes) = churn::keep_bytes(&assignment.work) {
+            options = options.retention(Retention::default().bytes(bytes));
         }
         let wal = if DELAYED {
             options.open_with(DelayedStorage::create(&assignment.directory)).await
