@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_drop_what_is_older_than_the_kept_bytes() {
+    fn marks_drop_records_older_than_kept_bytes() {
         let mut marks = Marks::default();
         for end in 1..=TRUNCATIONS as u64 {
             assert_eq!(marks.push(end * 100), None);

@@ -1,7 +1,7 @@
 //! Counts the bytes that reached the block device of a directory.
 //!
 //! `/proc/self/io` counts a page when it becomes dirty, and a small write makes a whole large folio
-//! dirty. The device's own counter has only what was sent to the device.
+//! dirty. The device's counter has only the sectors that the device got.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ pub fn select(dir: &Path) {
 
 /// Returns the bytes that all processes have written to the selected device.
 ///
-/// Returns `None` if the directory has no block device of its own, as on overlayfs, btrfs or tmpfs.
+/// Returns `None` if the file system has no block device in sysfs: overlayfs, btrfs or tmpfs.
 pub fn written_bytes() -> Option<u64> {
     let counter = COUNTER.get()?.as_ref()?;
     parse_written_bytes(&fs::read_to_string(counter).ok()?)

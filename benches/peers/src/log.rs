@@ -32,8 +32,8 @@ pub trait Writer {
     fn batch(&mut self, records: &[Vec<u8>], sync: bool);
     /// Waits until all enqueued records are written.
     fn drain(&mut self) {}
-    /// Drops old records, as [`Marks`](crate::churn::Marks) says. Does nothing if the log does so
-    /// itself.
+    /// Drops the records before the position that [`Marks`](crate::churn::Marks) returns. Does
+    /// nothing if the log drops records itself.
     fn truncate(&mut self) {}
 }
 

@@ -16,7 +16,8 @@ use crate::{
     work::{Assignment, Kind, Work},
 };
 
-/// How often a log is opened in one round, because single times differ by a factor of four.
+/// The openings of a log in one round. Their median counts, because single times differ by a factor
+/// of four.
 const OPENINGS: usize = 20;
 /// No opening begins after this time. Some logs need seconds to open 1 GiB.
 const OPENINGS_TIME_MAX: Duration = Duration::from_secs(3);
@@ -116,8 +117,8 @@ fn run_once(
     }
 }
 
-/// Opens and closes the log of an assignment repeatedly, each time in a process of its own. Returns
-/// the outcome with the median time.
+/// Opens and closes the log of an assignment repeatedly, each time in a new process. Returns the
+/// outcome with the median time.
 fn open_repeatedly(assignment: &Assignment) -> Result<Outcome, String> {
     let begun = Instant::now();
     let mut outcomes = vec![child::run(assignment, &[])?];

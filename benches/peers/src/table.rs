@@ -35,33 +35,35 @@ impl Row {
     }
 }
 
-/// What the columns of commits mean.
+/// Explains the columns of commits.
 const OF_COMMITS: &str = "\
-E = commits/s × F ÷ tasks. F is the time of one raw write and flush of one record of each task: the
-tasks ÷ the records per second of `raw-zeroed` in the same round. For contenders with a delayed
-flush it is `raw-1ms`. E and `p99.9 ÷ F` are medians of the rounds' values, and empty if the floor
-did not run. Blocking contenders have at most 256 threads, so their E cannot reach 1 with more tasks.
+E = commits/s × F ÷ tasks. F is the time of one raw write and flush of one record of each task. It
+is the tasks ÷ the records per second of `raw-zeroed` in the same round. For contenders with a
+delayed flush it is `raw-1ms`. E and `p99.9 ÷ F` are medians of the rounds' values. Their cells are
+empty if the floor did not run. Blocking contenders have at most 256 threads, so their E cannot
+reach 1 with more tasks.
 ";
-/// What the columns of `churn` mean.
+/// Explains the columns of `churn`.
 const OF_CHURN: &str = "\
-`device bytes ÷ user bytes` is `fresh` until the log has as many user bytes as it keeps (an eighth of
-a run), and then `steady`. Each phase ends with a flush of the file system. `fresh` includes opening.
+`device bytes ÷ user bytes` is `fresh` until the log has as many user bytes as it keeps, an eighth
+of a run. Then it is `steady`. Each phase ends with a flush of the file system. `fresh` includes the
+opening of the log.
 ";
-/// How the column `disk bytes each` is measured.
+/// Explains the column `disk bytes each`.
 const OF_DEVICE: &str = "\
-`disk bytes each` counts the sectors that were written to the block device of the directory. All
-processes share the device, so the column is exact only on an otherwise idle machine. It counts what
-reached the device within the window, and not what write-back sends later. So in works that do not
-flush (`append`, `enqueue`, `memory`) it is the write-back of the window, not the cost of the work.
+`disk bytes each` counts the sectors that the block device of the directory got in the window. All
+processes share the device, so the column is exact only on an otherwise idle machine. Later
+write-back is not counted. So in works that do not flush (`append`, `enqueue`, `memory`) the column
+is the write-back of the window, and not the cost of the work.
 ";
-/// As [`OF_DEVICE`], if the directory has no block device of its own.
+/// As [`OF_DEVICE`], if the device is unknown.
 const OF_PROCESS: &str = "\
-The file system of the directory has no block device of its own. So `disk bytes each` is
-`write_bytes` of `/proc/self/io`: the bytes of the pages that the process made dirty. One small write
-makes a whole folio dirty, so the device may have got much less.
+The file system of the directory has no block device in sysfs. So `disk bytes each` is `write_bytes`
+of `/proc/self/io`: the bytes of the pages that the process made dirty. One small write makes a
+whole folio dirty, so the device may have got much less.
 ";
 
-/// Returns what the columns of this run mean.
+/// Returns the explanations for the columns of a run.
 fn legend(plan: &Plan, results: &Results) -> String {
     let has = |is_kind: fn(&Kind) -> bool| plan.works.iter().any(|work| is_kind(&work.kind));
     let outcomes = || results.rows.iter().flat_map(|row| row.outcomes.iter().flatten());

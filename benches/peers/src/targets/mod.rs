@@ -23,7 +23,7 @@ struct Target {
     bar: Bar,
 }
 
-/// What a value is divided by, within one round.
+/// The other side of a comparison within one round.
 enum Against {
     /// The value is compared with the bar as it is. It has this unit.
     Nothing(&'static str),
@@ -131,9 +131,8 @@ fn synced<'a>(names: &[&'a str], results: &Results) -> Vec<&'a str> {
 }
 
 pub fn markdown(results: &Results) -> String {
-    let mut text = String::from(
-        "| work | Highwater ÷ | min | median | max | target | |\n|---|---|---:|---:|---:|---|---|\n",
-    );
+    let head = "| work | Highwater ÷ | min | median | max | target | |";
+    let mut text = format!("{head}\n|---|---|---:|---:|---:|---|---|\n");
     for target in goals::all() {
         let Some((min, median, max)) = spread(&target.figures(results)) else { continue };
         let (work, against, bar) = (target.name(), target.against(), target.bar.text());
@@ -152,7 +151,7 @@ mod tests {
     use crate::plan::{Form, plan};
 
     #[test]
-    fn every_target_is_of_a_work_and_a_contender_that_does_it() {
+    fn target_names_work_and_contenders_of_a_form() {
         let plans = [Form::Short, Form::Delayed, Form::Churn].map(|form| plan(form, 1 << 30));
         let does = |work: &str, contender: &str| {
             plans.iter().any(|plan| {
