@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{outcome::Outcome, usage::memory_kib, work::Assignment};
+use crate::{device, outcome::Outcome, usage::memory_kib, work::Assignment};
 
 /// The time limit of a run, longer than any run should take.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -18,6 +18,7 @@ const TIME_MAX: Duration = Duration::from_secs(180);
 pub fn serve(file: &Path, run: fn(&Assignment) -> Outcome) {
     let assignment: Assignment =
         serde_json::from_reader(File::open(file).unwrap()).expect("an assignment");
+    device::select(&assignment.directory);
     let idle = memory_kib();
     let mut outcome = run(&assignment);
     outcome.peak_memory_kib = outcome.peak_memory_kib.saturating_sub(idle);

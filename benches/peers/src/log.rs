@@ -32,6 +32,9 @@ pub trait Writer {
     fn batch(&mut self, records: &[Vec<u8>], sync: bool);
     /// Waits until all enqueued records are written.
     fn drain(&mut self) {}
+    /// Drops the records before the position that [`Marks`](crate::churn::Marks) returns. Does
+    /// nothing if the log drops records itself.
+    fn truncate(&mut self) {}
 }
 
 /// An async log; tasks use it. Its handle is cheap to clone.

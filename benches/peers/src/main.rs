@@ -4,7 +4,10 @@
 //! `docs/BENCHMARKS.md` shows the tables and plots.
 
 mod child;
+mod churn;
 mod contenders;
+mod device;
+mod efficiency;
 mod filesystems;
 mod follow;
 mod log;
@@ -50,6 +53,14 @@ struct Arguments {
     /// Run only Highwater, by number of tasks, record size, ring size and log size.
     #[arg(long, group = "form")]
     curves: bool,
+    /// Run only commits on a storage that adds 1 ms to each flush: `highwater-1ms` and its floor
+    /// `raw-1ms`.
+    #[arg(long, group = "form")]
+    delayed: bool,
+    /// Run only logs that drop old records, and measure the bytes that reach the device for each
+    /// user byte. Writes --megabytes in each run.
+    #[arg(long, group = "form")]
+    churn: bool,
     /// Run a few operations of each contender and read them back, without measuring.
     #[arg(long, group = "form")]
     smoke: bool,
@@ -60,7 +71,8 @@ struct Arguments {
     /// whole name.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Run only these contenders, separated by commas.
+    /// Run only these contenders, separated by commas. Names that --list shows; `highwater-1ms` and
+    /// `raw-1ms` are also valid in the forms that do not list them.
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<String>,
     /// The number of runs of each work by each contender.
@@ -69,6 +81,9 @@ struct Arguments {
     /// The length of a measured window, in milliseconds.
     #[arg(long)]
     milliseconds: Option<u64>,
+    /// The user bytes of a run with --churn, in MiB. The log keeps an eighth of them.
+    #[arg(long, default_value_t = 1024)]
+    megabytes: u64,
     /// The directory for the logs, on the file system to be measured.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
@@ -89,6 +104,19 @@ struct Arguments {
     list: bool,
     #[arg(long, hide = true)]
     child: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn form(&self) -> Form {
+        let forms = [
+            (self.long, Form::Long),
+            (self.curves, Form::Curves),
+            (self.delayed, Form::Delayed),
+            (self.churn, Form::Churn),
+            (self.smoke, Form::Smoke),
+        ];
+        forms.into_iter().find(|(is_set, _)| *is_set).map_or(Form::Short, |(_, form)| form)
+    }
 }
 
 fn main() -> ExitCode {
@@ -118,7 +146,7 @@ fn main() -> ExitCode {
     }
     let is_whole = arguments.only.is_empty() && arguments.contenders.is_empty();
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/peers");
-    let default = if arguments.curves { default.join("curves") } else { default };
+    let default = default.join(arguments.form().folder().unwrap_or_default());
     let out = arguments.out.clone().or(is_whole.then_some(default));
     measure(&plan, &arguments, &arguments.dir, out.as_deref());
     for name in &arguments.filesystems {
@@ -135,12 +163,7 @@ fn main() -> ExitCode {
 }
 
 fn plan_of(arguments: &Arguments) -> Plan {
-    let form = match (arguments.long, arguments.curves) {
-        (true, _) => Form::Long,
-        (_, true) => Form::Curves,
-        _ => Form::Short,
-    };
-    let mut plan = plan::plan(form);
+    let mut plan = plan::plan(arguments.form(), arguments.megabytes.max(1) << 20);
     plan.restrict(&arguments.only, &arguments.contenders);
     if let Some(rounds) = arguments.rounds {
         plan.rounds = rounds.max(1);

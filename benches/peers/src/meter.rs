@@ -206,7 +206,7 @@ impl Lane {
     /// Starts an operation. Returns the time if this operation is timed.
     #[inline]
     pub fn begin(&self) -> Option<Instant> {
-        (self.operations % self.meter.timed_every == 0).then(Instant::now)
+        self.operations.is_multiple_of(self.meter.timed_every).then(Instant::now)
     }
 
     /// Ends a call that did `operations` operations with `bytes` payload bytes in total.

@@ -17,6 +17,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// The peak, minus the memory that the process had before the run.
     pub peak_memory_kib: u64,
+    /// Of the work `churn`.
+    pub churned: Option<Churned>,
     /// A remark for the tables, such as a limited number of threads.
     pub note: Option<String>,
 }
@@ -26,9 +28,23 @@ impl Outcome {
         self.operations as f64 / self.seconds.max(1e-9)
     }
 
+    /// Returns the processor time of an operation, in microseconds.
+    pub fn cpu_us_each(&self) -> f64 {
+        self.usage.cpu_seconds() * 1e6 / self.operations.max(1) as f64
+    }
+
     pub fn mib_per_second(&self) -> f64 {
         self.bytes as f64 / f64::from(1 << 20) / self.seconds.max(1e-9)
     }
+}
+
+/// Bytes that reached the device for each user byte.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Churned {
+    /// Until the log first had as many bytes as it keeps.
+    pub fresh: Option<f64>,
+    /// Later, when the log drops a record for each record that it gets.
+    pub steady: Option<f64>,
 }
 
 /// Percentiles of the latency, in microseconds.

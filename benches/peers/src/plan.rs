@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     registry::{self, Contender},
+    smoke,
     work::{Kind, Limits, Runtime, Work},
 };
 
@@ -16,6 +17,24 @@ pub enum Form {
     /// Only Highwater, by number of tasks, record size, ring size and log size, to find steps in
     /// the curves.
     Curves,
+    /// Commits on a storage with a delayed flush.
+    Delayed,
+    /// Logs that drop old records.
+    Churn,
+    /// A few operations of each contender, which are not measured: see [`crate::smoke`].
+    Smoke,
+}
+
+impl Form {
+    /// Returns the folder for the form's page, if it has its own.
+    pub fn folder(self) -> Option<&'static str> {
+        match self {
+            Form::Short | Form::Long | Form::Smoke => None,
+            Form::Curves => Some("curves"),
+            Form::Delayed => Some("delayed"),
+            Form::Churn => Some("churn"),
+        }
+    }
 }
 
 pub struct Plan {
@@ -29,29 +48,51 @@ pub struct Plan {
     pub measure: Duration,
 }
 
+/// The time limit of a run that drops old records.
+const CHURN_TIME_MAX: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-pub fn plan(form: Form) -> Plan {
-    let long = form == Form::Long;
-    let contenders = registry::ALL.iter();
+/// Returns the plan of a form. `churned_bytes` are the user bytes of a run of [`Form::Churn`].
+pub fn plan(form: Form, churned_bytes: u64) -> Plan {
+    let (rounds, warm_up_ms, measure_ms) = match form {
+        Form::Short | Form::Curves | Form::Smoke => (3, 120, 400),
+        Form::Long => (7, 300, 1500),
+        Form::Delayed => (5, 200, 1000),
+        // A run has a fixed amount of bytes.
+        Form::Churn => (3, 0, 0),
+    };
     Plan {
         works: match form {
             Form::Short => targeted(),
             Form::Long => all(),
             Form::Curves => curves(),
+            Form::Delayed => COMMIT_TASKS.map(Work::commit).into(),
+            Form::Churn => [256, 4096].map(|record| Work::churn(record, churned_bytes)).into(),
+            Form::Smoke => smoke::works(),
         },
-        contenders: contenders.filter(|c| form != Form::Curves || c.is_highwater()).collect(),
-        rounds: if long { 7 } else { 3 },
-        time: (!long).then_some(Duration::from_secs(9 * 60)),
-        warm_up: Duration::from_millis(if long { 300 } else { 120 }),
-        measure: Duration::from_millis(if long { 1500 } else { 400 }),
+        contenders: match form {
+            Form::Short | Form::Long | Form::Churn => registry::ALL.iter().collect(),
+            Form::Curves => registry::ALL
+                .iter()
+                .filter(|c| c.is_highwater() && c.name != registry::CURRENT_THREAD)
+                .collect(),
+            Form::Delayed => registry::DELAYED.iter().collect(),
+            Form::Smoke => registry::ALL.iter().chain(registry::DELAYED).collect(),
+        },
+        rounds,
+        time: (!matches!(form, Form::Long | Form::Churn)).then_some(Duration::from_secs(9 * 60)),
+        warm_up: Duration::from_millis(warm_up_ms),
+        measure: Duration::from_millis(measure_ms),
     }
 }
 
+/// The numbers of tasks for which commits have targets.
+const COMMIT_TASKS: [usize; 5] = [1, 8, 64, 256, 1024];
+
 fn targeted() -> Vec<Work> {
     let mut works = Vec::new();
-    works.extend([1, 8, 64, 256, 1024].map(Work::commit));
+    works.extend(COMMIT_TASKS.map(Work::commit));
     works.extend([1, 8, 64, 1024].map(Work::append));
     works.extend([256, 65_536].map(|record| Work::enqueue(record, 128 * MIB)));
     works.push(Work::replay(256, 32 * MIB));
@@ -104,6 +145,10 @@ impl Plan {
             self.works.retain(|work| only.iter().any(|part| matches_name(&work.name, part)));
         }
         if !names.is_empty() {
+            // Contenders that are in no form with the others can still be named.
+            let is_new = |new: &&Contender| self.contenders.iter().all(|c| c.name != new.name);
+            let new: Vec<_> = registry::DELAYED.iter().filter(is_new).collect();
+            self.contenders.extend(new);
             self.contenders.retain(|contender| names.iter().any(|name| name == contender.name));
         }
     }
@@ -123,7 +168,11 @@ impl Plan {
     pub fn limits(&self, work: &Work) -> Limits {
         let fixed = work.bytes > 0;
         // A time limit for contenders that are too slow to do all of it; their rate is still valid.
-        let measure = if fixed { self.measure * 5 } else { self.measure };
+        let measure = match work.kind {
+            Kind::Churn { .. } => CHURN_TIME_MAX,
+            _ if fixed => self.measure * 5,
+            _ => self.measure,
+        };
         Limits { warm_up: self.warm_up, measure, operations: None, fixed }
     }
 }

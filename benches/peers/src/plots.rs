@@ -176,7 +176,8 @@ fn chart(plot: &Plot, lines: &[Line], file: &Path) -> Result<(), Box<dyn Error>>
         let other = HSLColor(hue, 0.6, 0.42).to_rgba();
         let colour = match (contender.is_highwater(), index) {
             (true, 0) => RED.to_rgba(),
-            (true, _) => RGBColor(255, 150, 0).to_rgba(),
+            (true, 1) => RGBColor(255, 150, 0).to_rgba(),
+            (true, _) => RGBColor(200, 60, 160).to_rgba(),
             _ => other,
         };
         let style = ShapeStyle::from(colour)

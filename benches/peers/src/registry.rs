@@ -34,6 +34,13 @@ pub enum Role {
     Floor,
 }
 
+/// The contenders that can drop old records, and a floor that writes over them.
+const CHURNING: &[&str] =
+    &["highwater", "highwater-in-place", "wal-db", "okaywal", "raft-engine", "raw-zeroed"];
+
+/// The contender that does only commits, to compare the runtimes.
+pub const CURRENT_THREAD: &str = "highwater-current-thread";
+
 pub struct Contender {
     pub name: &'static str,
     /// How the bench configures and calls it.
@@ -50,6 +57,10 @@ impl Contender {
     pub fn can(&self, work: &Work) -> bool {
         let lacks = |lack| self.lacks.contains(&lack);
         match work.kind {
+            // It has its own runtime.
+            _ if self.name == CURRENT_THREAD => {
+                work.kind == Kind::Commit && work.runtime == Runtime::Multi(2)
+            }
             // The runtime does not matter to contenders that use threads.
             _ if work.runtime != Runtime::Multi(2) && !self.tasks => false,
             // With several tasks a floor would make large writes, which `enqueue` measures.
@@ -62,6 +73,7 @@ impl Contender {
             // `highwater` measures the same read path.
             Kind::Replay => self.name != "highwater-in-place",
             Kind::Open | Kind::Recover => !lacks(Lack::Open),
+            Kind::Churn { .. } => CHURNING.contains(&self.name),
             Kind::Follow => self.name == "highwater",
         }
     }
@@ -93,12 +105,20 @@ pub static ALL: &[Contender] = &[
         run: tasks::run::<highwater::Highwater<true>>,
     },
     Contender {
+        name: CURRENT_THREAD,
+        how: "as highwater, on a current_thread runtime; only commits",
+        role: Role::Ours,
+        tasks: true,
+        lacks: &[],
+        run: tasks::run_on_current_thread::<highwater::Highwater>,
+    },
+    Contender {
         name: "wal-db",
-        how: "Wal::open, append_and_sync",
+        how: "Wal::open, append_and_sync; segments where records are dropped",
         role: Role::Peer,
         tasks: false,
         lacks: &[Lack::Batch],
-        run: threads::run::<wal_db::WalDb>,
+        run: wal_db::run,
     },
     Contender {
         name: "okaywal",
@@ -110,7 +130,7 @@ pub static ALL: &[Contender] = &[
     },
     Contender {
         name: "raft-engine",
-        how: "defaults; a Raft group for each thread, one entry a write",
+        how: "defaults; a Raft group for each thread, one entry a write; smaller files in churn",
         role: Role::Peer,
         tasks: false,
         lacks: &[],
@@ -199,9 +219,35 @@ pub static ALL: &[Contender] = &[
     },
 ];
 
+/// Contenders whose flushes take 1 ms more. They run with `--delayed` or if they are named.
+pub static DELAYED: &[Contender] = &[
+    Contender {
+        name: "highwater-1ms",
+        how: "defaults, and what --set changes; a storage that sleeps 1 ms after each flush",
+        role: Role::Ours,
+        tasks: true,
+        lacks: &[Lack::Open],
+        run: tasks::run::<highwater::Highwater<false, true>>,
+    },
+    Contender {
+        name: "raw-1ms",
+        how: "as raw-zeroed, and sleeps 1 ms after each flush",
+        role: Role::Floor,
+        tasks: false,
+        lacks: &[Lack::Open],
+        run: threads::run::<floor::Floor<true, true>>,
+    },
+];
+
+/// Returns the floor whose flushes a contender's commits are compared with.
+pub fn floor_of(contender: &str) -> &'static str {
+    let is_delayed = DELAYED.iter().any(|delayed| delayed.name == contender);
+    if is_delayed { "raw-1ms" } else { "raw-zeroed" }
+}
+
 /// Runs the contender that the assignment names.
 pub fn run(assignment: &Assignment) -> Outcome {
-    let mut contenders = ALL.iter();
+    let mut contenders = ALL.iter().chain(DELAYED);
     let contender = contenders.find(|contender| contender.name == assignment.contender);
     (contender.expect("a registered contender").run)(assignment)
 }

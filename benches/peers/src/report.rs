@@ -26,15 +26,17 @@ impl Report<'_> {
     fn page(&self, plots: &[String]) -> String {
         let plan = self.plan;
         let mut page = format!("# Highwater and its peers\n\n{}\n", machine::describe(self.dir));
+        let window = match plan.measure.is_zero() {
+            true => "Each run has a fixed amount of work".to_owned(),
+            false => format!("Warm-up {:?}, then {:?} measured", plan.warm_up, plan.measure),
+        };
         let _ = writeln!(
             page,
             "{} rounds; in each round all contenders run in turn, each run in a separate process.\n\
-             Warm-up {:?}, then {:?} measured. The values are medians, and each ratio compares\n\
+             {window}. The values are medians, and each ratio compares\n\
              runs of the same round. Records have 256 bytes unless a work sets another size.\n\n\
              ## Targets\n\n{}",
             self.results.rounds,
-            plan.warm_up,
-            plan.measure,
             targets::markdown(self.results)
         );
         for plot in plots {

@@ -5,7 +5,7 @@ use std::{
     fs,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -13,12 +13,18 @@ use crate::{
     outcome::Outcome,
     plan::Plan,
     registry::Contender,
-    work::{Assignment, Work},
+    work::{Assignment, Kind, Work},
 };
+
+/// The openings of a log in one round. Their median counts, because single times differ by a factor
+/// of four.
+const OPENINGS: usize = 20;
+/// No opening begins after this time. Some logs need seconds to open 1 GiB.
+const OPENINGS_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// The results of one contender on one work.
 pub struct Row {
-    pub work: String,
+    pub work: Work,
     pub contender: &'static str,
     /// One outcome per round; `None` if the run failed.
     pub outcomes: Vec<Option<Outcome>>,
@@ -36,13 +42,14 @@ pub struct Results {
 
 impl Results {
     pub fn row(&self, work: &str, contender: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.work == work && row.contender == contender)
+        self.rows.iter().find(|row| row.work.name == work && row.contender == contender)
     }
 
-    fn row_mut(&mut self, work: &str, contender: &'static str) -> &mut Row {
-        let found = self.rows.iter().position(|row| row.work == work && row.contender == contender);
+    fn row_mut(&mut self, work: &Work, contender: &'static str) -> &mut Row {
+        let found =
+            self.rows.iter().position(|row| row.work == *work && row.contender == contender);
         let index = found.unwrap_or_else(|| {
-            let work = work.to_owned();
+            let work = work.clone();
             self.rows.push(Row { work, contender, outcomes: Vec::new(), failure: None });
             self.rows.len() - 1
         });
@@ -70,7 +77,7 @@ pub fn run(plan: &Plan, dir: &Path, settings: &[String], mut results: Results) -
             for contender in contenders {
                 let outcome = run_once(plan, dir, settings, contender, work);
                 report(round, work, contender, &outcome);
-                let row = results.row_mut(&work.name, contender.name);
+                let row = results.row_mut(work, contender.name);
                 match outcome {
                     Ok(outcome) => row.outcomes.push(Some(outcome)),
                     Err(failure) => {
@@ -104,7 +111,27 @@ fn run_once(
     if let Some(work) = work.preparing() {
         child::run(&Assignment { work, prepare: true, ..assignment.clone() }, &[])?;
     }
-    child::run(&assignment, &[])
+    match work.kind {
+        Kind::Open => open_repeatedly(&assignment),
+        _ => child::run(&assignment, &[]),
+    }
+}
+
+/// Opens and closes the log of an assignment repeatedly, each time in a new process. Returns the
+/// outcome with the median time.
+fn open_repeatedly(assignment: &Assignment) -> Result<Outcome, String> {
+    let begun = Instant::now();
+    let mut outcomes = vec![child::run(assignment, &[])?];
+    while outcomes.len() < OPENINGS && begun.elapsed() < OPENINGS_TIME_MAX {
+        outcomes.push(child::run(assignment, &[])?);
+    }
+    let count = outcomes.len();
+    outcomes.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let mut median = outcomes.swap_remove(count / 2);
+    if count < OPENINGS {
+        median.note = Some(format!("median of {count} openings"));
+    }
+    Ok(median)
 }
 
 fn report(round: usize, work: &Work, contender: &Contender, outcome: &Result<Outcome, String>) {

@@ -5,7 +5,7 @@ use std::{thread, time::Instant};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    follow,
+    churn, follow,
     log::AsyncLog,
     meter::{Lane, Meter},
     open_loop,
@@ -40,9 +40,17 @@ pub fn run<L: AsyncLog>(assignment: &Assignment) -> Outcome {
     match work.kind {
         Kind::Replay | Kind::Open | Kind::Recover => on_a_task(assignment.clone()),
         Kind::OpenLoop { .. } => open_loop::tasks::<L>(assignment, &runtime),
+        Kind::Churn { .. } => churn::tasks::<L>(assignment, &runtime),
         Kind::Follow => follow::run(assignment, &runtime),
         _ => closed_loop::<L>(assignment, &runtime),
     }
+}
+
+/// As [`run`], but on a `current_thread` runtime, whatever runtime the work has.
+pub fn run_on_current_thread<L: AsyncLog>(assignment: &Assignment) -> Outcome {
+    let mut assignment = assignment.clone();
+    assignment.work.runtime = work::Runtime::CurrentThread;
+    run::<L>(&assignment)
 }
 
 fn closed_loop<L: AsyncLog>(assignment: &Assignment, runtime: &Runtime) -> Outcome {
@@ -117,7 +125,7 @@ async fn work_of<L: AsyncLog>(log: L, work: Work, mut lane: Lane, mut source: So
         }
         Kind::Mixed { commit_every } => {
             while lane.more() {
-                let commit = (lane.operations() + 1) % commit_every as u64 == 0;
+                let commit = (lane.operations() + 1).is_multiple_of(commit_every as u64);
                 let record = source.next();
                 let begun = lane.begin();
                 if commit {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread, time::Instant};
 
 use crate::{
+    churn,
     log::{Log, Writer, thread_count, thread_note},
     meter::{Lane, Meter},
     open_loop,
@@ -36,6 +37,7 @@ pub fn run<L: Log>(assignment: &Assignment) -> Outcome {
             }
             Outcome { operations: 1, seconds, peak_memory_kib, ..Outcome::default() }
         }
+        Kind::Churn { .. } => churn::threads::<L>(assignment),
         Kind::OpenLoop { .. } => open_loop::threads::<L>(assignment),
         _ => closed_loop::<L>(assignment),
     }
@@ -100,7 +102,7 @@ fn work_of<L: Log>(log: &L, work: &Work, mut lane: Lane, mut source: Source, ind
         }
         Kind::Mixed { commit_every } => {
             while lane.more() {
-                let commit = (lane.operations() + 1) % commit_every as u64 == 0;
+                let commit = (lane.operations() + 1).is_multiple_of(commit_every as u64);
                 let record = source.next();
                 let begun = lane.begin();
                 if commit {

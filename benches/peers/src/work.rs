@@ -39,6 +39,8 @@ pub enum Kind {
     Mixed { commit_every: usize },
     /// Commits that start at fixed times: `per_second` commits in bursts of `burst`.
     OpenLoop { per_second: u64, burst: u64 },
+    /// Durable batches of `records` records, in a log that keeps its newest `keep_bytes`.
+    Churn { records: usize, keep_bytes: u64 },
     /// Reads the whole log with a warm page cache.
     Replay,
     /// Tasks commit, and a reader follows the log.
@@ -159,6 +161,12 @@ impl Work {
     pub fn mixture(kind: Kind, name: &str) -> Self {
         let work = Work::new(format!("mixture/{name}"), kind, 64, RECORD);
         Work { records: Records::Mixture, ..work }
+    }
+
+    /// Durable batches of 64 records, `bytes` in total. The log keeps the newest eighth.
+    pub fn churn(record: usize, bytes: u64) -> Self {
+        let kind = Kind::Churn { records: 64, keep_bytes: bytes / 8 };
+        Work { bytes, ..Work::new(format!("churn/{record}"), kind, 1, record) }
     }
 
     pub fn mixed(commit_every: usize) -> Self {

@@ -10,12 +10,14 @@ use std::{
 };
 
 use crate::{
+    contenders::delayed,
     log::{Log, Replayed, Writer},
     work::{Assignment, Kind},
 };
 
-/// Writes into zero-filled space (`ZEROED`) or into reserved space.
-pub struct Floor<const ZEROED: bool> {
+/// Writes into zero-filled space (`ZEROED`) or into reserved space. With `DELAYED` each flush takes
+/// 1 ms more.
+pub struct Floor<const ZEROED: bool, const DELAYED: bool = false> {
     file: File,
     /// The file's bytes. After the last byte, writing starts over at offset 0.
     capacity: u64,
@@ -30,11 +32,12 @@ pub struct FloorWriter<'a> {
     /// Enqueued records are written in blocks of this size, as a log with a buffer does; 0 writes
     /// each record at once.
     block: usize,
+    is_delayed: bool,
 }
 
 const BLOCK: usize = 64 << 10;
 
-impl<const ZEROED: bool> Log for Floor<ZEROED> {
+impl<const ZEROED: bool, const DELAYED: bool> Log for Floor<ZEROED, DELAYED> {
     const SINGLE_THREAD: bool = true;
     type Writer<'a> = FloorWriter<'a>;
 
@@ -46,6 +49,7 @@ impl<const ZEROED: bool> Log for Floor<ZEROED> {
             Kind::Commit | Kind::OpenLoop { .. } | Kind::Mixed { .. } if work.bytes == 0 => {
                 64 << 20
             }
+            Kind::Churn { keep_bytes, .. } => keep_bytes.max(32 << 20),
             _ if work.bytes == 0 => 1 << 30,
             // Room for one more record or block.
             _ => work.bytes + (32 << 20),
@@ -60,7 +64,8 @@ impl<const ZEROED: bool> Log for Floor<ZEROED> {
 
     fn writer(&self, _lane: usize) -> FloorWriter<'_> {
         let (capacity, block) = (self.capacity, self.block);
-        FloorWriter { file: &self.file, capacity, at: 0, buffer: Vec::new(), block }
+        let (file, buffer) = (&self.file, Vec::new());
+        FloorWriter { file, capacity, at: 0, buffer, block, is_delayed: DELAYED }
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
@@ -102,6 +107,13 @@ impl FloorWriter<'_> {
         self.at += self.buffer.len() as u64;
         self.buffer.clear();
     }
+
+    fn sync(&self) {
+        self.file.sync_data().unwrap();
+        if self.is_delayed {
+            delayed::wait();
+        }
+    }
 }
 
 impl Writer for FloorWriter<'_> {
@@ -115,7 +127,7 @@ impl Writer for FloorWriter<'_> {
     fn commit(&mut self, record: &[u8]) {
         self.buffer.extend_from_slice(record);
         self.write();
-        self.file.sync_data().unwrap();
+        self.sync();
     }
 
     fn batch(&mut self, records: &[Vec<u8>], sync: bool) {
@@ -124,7 +136,7 @@ impl Writer for FloorWriter<'_> {
         }
         self.write();
         if sync {
-            self.file.sync_data().unwrap();
+            self.sync();
         }
     }
 

@@ -3,22 +3,24 @@
 use std::time::Instant;
 
 use futures::TryStreamExt;
-use highwater::{InlineSyncs, Options, Preallocation, Ticket, Wal};
+use highwater::{InlineSyncs, Options, Preallocation, Retention, Ticket, Wal};
 
 use crate::{
+    churn,
+    contenders::delayed::DelayedStorage,
     log::{AsyncLog, Replayed},
     work::Assignment,
 };
 
 /// With `IN_PLACE` the tasks do small writes, and the sync of a single waiter, on the runtime's
-/// threads.
+/// threads. With `DELAYED` each flush takes 1 ms more.
 #[derive(Clone)]
-pub struct Highwater<const IN_PLACE: bool = false>(pub Wal);
+pub struct Highwater<const IN_PLACE: bool = false, const DELAYED: bool = false>(pub Wal);
 
 /// The limit of `inline_writes` with `IN_PLACE`.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
 
-impl<const IN_PLACE: bool> AsyncLog for Highwater<IN_PLACE> {
+impl<const IN_PLACE: bool, const DELAYED: bool> AsyncLog for Highwater<IN_PLACE, DELAYED> {
     type Ticket = Ticket;
 
     async fn open(assignment: &Assignment) -> Self {
@@ -26,7 +28,15 @@ impl<const IN_PLACE: bool> AsyncLog for Highwater<IN_PLACE> {
         if IN_PLACE {
             options = options.inline_writes(INLINE_BYTES_MAX).inline_syncs(InlineSyncs::Always);
         }
-        Highwater(options.open(&assignment.directory).await.unwrap())
+        if let Some(bytes) = churn::keep_bytes(&assignment.work) {
+            options = options.retention(Retention::default().bytes(bytes));
+        }
+        let wal = if DELAYED {
+            options.open_with(DelayedStorage::create(&assignment.directory)).await
+        } else {
+            options.open(&assignment.directory).await
+        };
+        Highwater(wal.unwrap())
     }
 
     async fn append(&self, record: &[u8]) {

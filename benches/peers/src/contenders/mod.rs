@@ -1,6 +1,7 @@
 //! The adapters, one for each log under test.
 
 pub mod by_hand;
+pub mod delayed;
 pub mod fjall;
 pub mod floor;
 pub mod highwater;

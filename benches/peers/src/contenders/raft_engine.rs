@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use protobuf::well_known_types::BytesValue;
-use raft_engine::{Config, Engine, LogBatch, MessageExt};
+use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 
 use crate::{
+    churn::{self, Marks},
     log::{Log, Replayed, Writer},
     work::Assignment,
 };
@@ -30,6 +31,7 @@ pub struct GroupWriter<'a> {
     next: u64,
     batch: LogBatch,
     entry: BytesValue,
+    marks: Marks,
 }
 
 impl Log for RaftEngine {
@@ -37,12 +39,19 @@ impl Log for RaftEngine {
 
     fn open(assignment: &Assignment) -> Self {
         let dir = assignment.directory.to_str().unwrap().to_owned();
-        RaftEngine(Engine::open(Config { dir, ..Config::default() }).unwrap())
+        let mut config = Config { dir, ..Config::default() };
+        if let Some(keep) = churn::keep_bytes(&assignment.work) {
+            config.target_file_size = ReadableSize(churn::file_bytes(keep));
+            // More than the log keeps, because it rewrites records in the oldest part of its files.
+            config.purge_threshold = ReadableSize(keep + keep / 2);
+        }
+        RaftEngine(Engine::open(config).unwrap())
     }
 
     fn writer(&self, lane: usize) -> GroupWriter<'_> {
         let (group, batch) = (lane as u64 + 1, LogBatch::with_capacity(4));
-        GroupWriter { engine: &self.0, group, next: 1, batch, entry: BytesValue::new() }
+        let (entry, marks) = (BytesValue::new(), Marks::default());
+        GroupWriter { engine: &self.0, group, next: 1, batch, entry, marks }
     }
 
     fn replay(assignment: &Assignment, each: &mut dyn FnMut(&[u8])) -> Replayed {
@@ -96,5 +105,12 @@ impl Writer for GroupWriter<'_> {
             self.add(record);
         }
         self.write(sync);
+    }
+
+    fn truncate(&mut self) {
+        if let Some(first) = self.marks.push(self.next) {
+            self.engine.compact_to(self.group, first);
+        }
+        self.engine.purge_expired_files().unwrap();
     }
 }
