@@ -62,8 +62,8 @@ pub enum OnDamage {
 /// is a job of the blocking pool. On a fast device the trip to the pool and back takes a quarter of
 /// the time of a single commit. The promises of durability are the same.
 ///
-/// While a task flushes, all of it stands still: a timeout around the commit, or another branch of
-/// a `select`, has to wait for the flush. On a device that hangs, that can take as long as the
+/// A task that flushes does nothing else meanwhile: a timeout around the commit, or another branch
+/// of a `select`, has to wait for the flush. On a device that hangs, this lasts as long as the
 /// device hangs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

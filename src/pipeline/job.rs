@@ -39,13 +39,25 @@ impl Job {
         Job { core: Arc::clone(core), _open: OpenLog::enter(core), work: Some(work) }
     }
 
-    /// Hands the job to the log's executor.
+    /// Hands the job to the log's executor, or to a thread that stays for it.
     pub(crate) fn spawn(self) {
         let executor = Arc::clone(self.core.executor());
-        executor.spawn(Box::new(move || self.run()));
+        let standby = Arc::clone(&self.core.roles.standby);
+        if !standby.is_taken() {
+            executor.spawn(Box::new(move || {
+                if self.run() {
+                    standby.stand_by();
+                }
+            }));
+        } else if let Err(task) = standby.call(Box::new(move || self.run())) {
+            executor.spawn(Box::new(move || {
+                task();
+            }));
+        }
     }
 
-    fn run(mut self) {
+    /// Does the work. Returns whether its thread should stay for the next job.
+    fn run(mut self) -> bool {
         if let Some(work) = self.work.take() {
             let guard = PanicGuard { core: &self.core };
             // The directory's lock is held while the job runs, because no other process may own the
@@ -60,6 +72,9 @@ impl Job {
             drop(lock);
             std::mem::forget(guard);
         }
+        // The next commit of a task that is alone comes as soon as this one has returned.
+        let roles = &self.core.roles;
+        roles.alone.is_on() && self.core.executor().may_linger() && roles.standby.takes()
     }
 }
 

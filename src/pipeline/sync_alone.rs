@@ -1,7 +1,7 @@
 //! The commit that is alone: it is flushed on the thread of its task, if that is faster.
 //!
-//! The runtime moves the other tasks of the thread to another thread first. So only this task stands
-//! still during the flush. Whether it is alone, and which way is faster, is learned: see
+//! The runtime moves the other tasks of the thread to another thread first. So the flush delays
+//! only this task. Whether it is alone, and which way is faster, is learned: see
 //! [`Alone`](crate::pipeline::state::alone::Alone).
 //!
 //! Several commits of one task (a `join`) look alone, because each of them would flush before the

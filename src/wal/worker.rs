@@ -1,8 +1,8 @@
 //! Whether the caller may block its thread: it is a task on a worker of a multi-thread runtime.
 //!
 //! `block_in_place` moves the other tasks of such a worker to another thread. Elsewhere it panics
-//! (on a `current_thread` runtime, in a `LocalSet`), or there is nobody to move (in `block_on`).
-//! tokio has no call that tells these apart in all versions that the log supports. But a waker that
+//! (on a `current_thread` runtime, in a `LocalSet`), or has no tasks to move (in `block_on`). No
+//! call of tokio distinguishes these cases in all versions that the log supports. But a waker that
 //! `yield_now` gets is kept for later on a worker and on a `current_thread` runtime, and is woken
 //! at once anywhere else. The flavor of the runtime excludes `current_thread`.
 
@@ -24,8 +24,8 @@ use tokio::{
 
 thread_local! {
     /// The task that was last seen on a worker. Its runtime polls it on workers only, so the result
-    /// stays true for this task. After `block_in_place` the question could not be asked again
-    /// within the same poll, because the thread is no worker until the poll ends.
+    /// stays true for this task. After `block_in_place` the test below would fail within the same
+    /// poll, because the thread is no worker until the poll ends.
     static SEEN: Cell<Option<Id>> = const { Cell::new(None) };
 }
 

@@ -69,7 +69,6 @@ fn other_tasks_run_during_a_lone_flush() {
     let runtime = multi_thread(1);
     let (wal, flushed) = runtime.block_on(open(small(), &faults));
     let other = wal.clone();
-    // It ends when a flush of its own has hung at the gate.
     let commits = runtime.spawn(async move { commit(&other, &flushed, 10 * COMMITS).await });
     runtime.block_on(async {
         for _ in 0..20 {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::{
     registry::{self, Contender},
-    smoke,
     work::{Kind, Limits, Runtime, Work},
 };
 
@@ -69,7 +68,7 @@ pub fn plan(form: Form, churned_bytes: u64) -> Plan {
             Form::Curves => curves(),
             Form::Delayed => COMMIT_TASKS.map(Work::commit).into(),
             Form::Churn => [256, 4096].map(|record| Work::churn(record, churned_bytes)).into(),
-            Form::Smoke => smoke::works(),
+            Form::Smoke => smoke(),
         },
         contenders: match form {
             Form::Short | Form::Long | Form::Churn => registry::ALL.iter().collect(),
@@ -181,4 +180,18 @@ impl Plan {
 /// match `commit/1024`.
 fn matches_name(name: &str, part: &str) -> bool {
     part.strip_prefix('=').map_or_else(|| name.contains(part), |whole| name == whole)
+}
+/// Returns one small work of each kind.
+fn smoke() -> Vec<Work> {
+    vec![
+        Work::commit(4),
+        Work::append(4),
+        Work::batch(8),
+        Work::enqueue(256, 64 << 10),
+        Work::replay(256, 64 << 10),
+        Work::recover(64 << 10),
+        Work::open_loop(500, 10),
+        Work::follow(2),
+        Work::churn(256, 1 << 20),
+    ]
 }

@@ -7,22 +7,8 @@ use crate::{
     child,
     plan::Plan,
     rounds::Place,
-    work::{Assignment, Kind, Limits, Work},
+    work::{Assignment, Kind, Limits},
 };
-
-pub fn works() -> Vec<Work> {
-    vec![
-        Work::commit(4),
-        Work::append(4),
-        Work::batch(8),
-        Work::enqueue(256, 64 << 10),
-        Work::replay(256, 64 << 10),
-        Work::recover(64 << 10),
-        Work::open_loop(500, 10),
-        Work::follow(2),
-        Work::churn(256, 1 << 20),
-    ]
-}
 
 /// Runs the smoke test, and returns whether all contenders passed.
 pub fn run(plan: &Plan, dir: &Path, settings: &[String]) -> bool {

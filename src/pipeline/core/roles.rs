@@ -1,5 +1,7 @@
 //! The roles: the kinds of background work, and their locks, flags and habits.
 
+use std::sync::Arc;
+
 use crate::{
     pipeline::state::{
         alone::Alone,
@@ -7,6 +9,7 @@ use crate::{
         in_place::InPlace,
         ring::Drainer,
         scheduled::Scheduled,
+        standby::Standby,
         writing::{Active, Writing},
     },
     sync::{AtomicBool, Hint, Mutex},
@@ -51,6 +54,9 @@ pub(in crate::pipeline) struct Roles {
     pub(in crate::pipeline) in_place: InPlace,
     /// A commit that is alone flushes on its own thread.
     pub(in crate::pipeline) alone: Alone,
+    /// A thread of the pool that has just flushed for a commit that is alone. It does not hold the
+    /// log, so it holds this part itself.
+    pub(in crate::pipeline) standby: Arc<Standby>,
 }
 
 impl Roles {
@@ -67,6 +73,7 @@ impl Roles {
             in_place_record_count: Hint::default(),
             in_place: InPlace::new(inline_bytes_max),
             alone: Alone::default(),
+            standby: Arc::new(Standby::new()),
         }
     }
 }

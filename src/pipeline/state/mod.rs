@@ -30,6 +30,7 @@ pub(super) mod slot_state;
 pub(super) mod slots;
 pub(super) mod space;
 pub(super) mod stalls;
+pub(super) mod standby;
 pub(super) mod status;
 pub(super) mod times;
 pub(super) mod unit;

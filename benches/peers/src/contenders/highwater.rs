@@ -93,14 +93,12 @@ pub fn options(settings: &[String]) -> Options {
             "ring_bytes" => options.ring_bytes(number()),
             "record_bytes_max" => options.record_bytes_max(number()),
             "inline_writes" => options.inline_writes(number()),
-            "inline_syncs" => {
-                options.inline_syncs(match value {
-                    "never" => InlineSyncs::Never,
-                    "alone" => InlineSyncs::WhenAlone,
-                    "always" => InlineSyncs::Always,
-                    _ => panic!("the value is never, alone or always"),
-                })
-            }
+            "inline_syncs" => options.inline_syncs(match value {
+                "never" => InlineSyncs::Never,
+                "alone" => InlineSyncs::WhenAlone,
+                "always" => InlineSyncs::Always,
+                _ => panic!("the value is never, alone or always"),
+            }),
             "recycle_segments" => {
                 options.recycle_segments(value.parse().expect("the value is a count"))
             }

@@ -1,6 +1,6 @@
 //! The list of the targets.
 
-use super::{
+use super::target::{
     Against::{self, BestOf, BestPeer, FlushTime, Limit, Nothing, One},
     Bar::{self, AtLeast, AtMost, InEveryRound, Stretch},
     Target,
