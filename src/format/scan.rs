@@ -167,6 +167,9 @@ pub(crate) enum FrameCheck {
 
 /// Checks the frame at `lsn`, the position of `bytes`. `payload_start` counts from the start of
 /// `bytes`.
+///
+/// Inlined, because the result is large, and a walk takes it apart at once.
+#[inline(always)]
 pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &WalkBounds) -> FrameCheck {
     let room = place.end.since(lsn);
     if room == 0 {
