@@ -11,7 +11,10 @@
 //! `crc32c`, so an append computes nearly all of it before it reserves its LSN.
 
 use crate::{
-    format::control::{CONTROL_PAYLOAD_BYTES, Control, FIRST_PAYLOAD_BYTES},
+    format::{
+        control::{CONTROL_PAYLOAD_BYTES, Control, FIRST_PAYLOAD_BYTES},
+        shift::Shift,
+    },
     lsn::Lsn,
     sabotage::{self, Sabotage},
 };
@@ -67,8 +70,7 @@ pub(crate) fn control_frame_of(seed: Seed, lsn: Lsn, payload: &[u8], synced: Lsn
 pub(crate) fn unclaiming_control_frame(seed: Seed, lsn: Lsn, payload: &[u8]) -> Vec<u8> {
     let (mut header, crc) = control_header(seed, lsn, payload, lsn);
     header.lag = LAG_NONE;
-    header.check = header.expected_check(seed, lsn);
-    header.crc = header.expected_crc(seed, lsn, crc);
+    header.set_checksums(seed, lsn, crc);
     [&header.to_bytes(), payload].concat()
 }
 
@@ -135,6 +137,28 @@ impl Kind {
     }
 }
 
+/// The CRC of the bytes of a header that both checksums cover, with zeros in place of `check`. Both
+/// checksums follow from it, so it is computed once for a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covered(u32);
+
+/// The bytes that `crc32c` covers after the payload.
+static AFTER_PAYLOAD: Shift<4> = Shift::by(24);
+/// The bytes of `check`, which are the last ones that `crc32c` covers.
+static AFTER_CHECK: Shift<2> = Shift::by(2);
+
+impl Covered {
+    fn check(self) -> u16 {
+        let [a, b, c, d] = self.0.to_le_bytes();
+        u16::from_le_bytes([a ^ c, b ^ d])
+    }
+
+    /// Returns the CRC-32C of the payload, followed by the covered bytes with this `check`.
+    fn crc(self, payload_crc: u32, check: u16) -> u32 {
+        self.0 ^ AFTER_PAYLOAD.of(payload_crc.to_le_bytes()) ^ AFTER_CHECK.of(check.to_le_bytes())
+    }
+}
+
 /// The header of a frame, as stored. No field may be trusted before it is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
@@ -179,9 +203,14 @@ impl FrameHeader {
         let lag = u32::try_from(lsn.since(synced) / FRAME_ALIGN).unwrap_or(LAG_NONE);
         let mut header =
             FrameHeader { payload_bytes, kind_code: kind.code(), flags, check: 0, lag, crc: 0 };
-        header.check = header.expected_check(seed, lsn);
-        header.crc = header.expected_crc(seed, lsn, payload_crc);
+        header.set_checksums(seed, lsn, payload_crc);
         header
+    }
+
+    fn set_checksums(&mut self, seed: Seed, lsn: Lsn, payload_crc: u32) {
+        let covered = self.covered(seed, lsn);
+        self.check = covered.check();
+        self.crc = covered.crc(payload_crc, self.check);
     }
 
     pub(crate) fn parse(bytes: [u8; FRAME_HEADER_BYTES]) -> Self {
@@ -240,18 +269,31 @@ impl FrameHeader {
 
     /// Returns whether the header is as it was sealed at `lsn`.
     pub(crate) fn header_holds(&self, seed: Seed, lsn: Lsn) -> bool {
-        self.kind_code != 0 && self.check == self.expected_check(seed, lsn)
+        self.intact(seed, lsn).is_some()
+    }
+
+    /// Returns the CRC of the header if it is as it was sealed at `lsn`.
+    #[inline]
+    pub(crate) fn intact(&self, seed: Seed, lsn: Lsn) -> Option<Covered> {
+        let covered = self.covered(seed, lsn);
+        (self.kind_code != 0 && self.check == covered.check()).then_some(covered)
     }
 
     /// Returns whether header and payload are as they were sealed at `lsn`. The payload is given by
     /// its plain CRC-32C.
     pub(crate) fn payload_holds(&self, seed: Seed, lsn: Lsn, payload_crc: u32) -> bool {
-        self.crc == self.expected_crc(seed, lsn, payload_crc)
+        self.payload_holds_after(self.covered(seed, lsn), payload_crc)
+    }
+
+    /// As [`payload_holds`](FrameHeader::payload_holds), with the CRC of this header.
+    #[inline]
+    pub(crate) fn payload_holds_after(&self, covered: Covered, payload_crc: u32) -> bool {
+        self.crc == covered.crc(payload_crc, self.check)
     }
 
     /// Returns the bits in which the stored CRC differs from that of a frame sealed at `lsn`.
     pub(super) fn crc_difference(&self, seed: Seed, lsn: Lsn, payload_crc: u32) -> u32 {
-        self.crc ^ self.expected_crc(seed, lsn, payload_crc)
+        self.crc ^ self.covered(seed, lsn).crc(payload_crc, self.check)
     }
 
     /// Returns how far the log was known to be synced when the frame was created. Valid for intact
@@ -269,19 +311,11 @@ impl FrameHeader {
         self.lag != LAG_NONE
     }
 
-    fn expected_check(&self, seed: Seed, lsn: Lsn) -> u16 {
-        let crc = crc32c::crc32c(&self.covered(seed, lsn, 0));
-        let [a, b, c, d] = crc.to_le_bytes();
-        u16::from_le_bytes([a ^ c, b ^ d])
-    }
-
-    fn expected_crc(&self, seed: Seed, lsn: Lsn, payload_crc: u32) -> u32 {
-        crc32c::crc32c_append(payload_crc, &self.covered(seed, lsn, self.check))
-    }
-
-    /// Returns the 24 bytes that both checksums cover: seed, lag, LSN and the first header word.
-    fn covered(&self, seed: Seed, lsn: Lsn, check: u16) -> [u8; 24] {
-        let (first, _) = FrameHeader { check, ..*self }.to_words();
+    /// Returns the CRC of the 24 bytes that both checksums cover: seed, lag, LSN and the first
+    /// header word, without `check`.
+    #[inline]
+    fn covered(&self, seed: Seed, lsn: Lsn) -> Covered {
+        let (first, _) = FrameHeader { check: 0, ..*self }.to_words();
         let front = u64::from(seed.0) | u64::from(self.lag) << 32;
         let lsn = if sabotage::is_on(Sabotage::ForgetLsn) { 0 } else { lsn.as_u64() };
         let mut covered = [0; 24];
@@ -289,7 +323,7 @@ impl FrameHeader {
         for (place, word) in covered.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
-        covered
+        Covered(crc32c::crc32c(&covered))
     }
 }
 
@@ -315,6 +349,24 @@ mod tests {
         assert!(header.header_holds(seed(), Lsn::new(4096)));
         assert!(header.payload_holds(seed(), Lsn::new(4096), crc32c::crc32c(b"payload")));
         assert_eq!(header.commitment(Lsn::new(4096)), Some(Lsn::new(2048)));
+    }
+
+    /// The checksums are those of `docs/FORMAT.md`, computed from the bytes.
+    #[test]
+    fn checksums_are_those_of_the_format() {
+        for (number, lsn) in [0, 64, 4096, 1 << 40, u64::MAX / 8 * 8].into_iter().enumerate() {
+            let payload = vec![0xa7; number * 5];
+            let header = sealed(&payload, lsn);
+            let (first, second) = header.to_words();
+            let covered = |first: u64| {
+                let front = u64::from(seed().0) | second << 32;
+                [front, lsn, first].map(u64::to_le_bytes).concat()
+            };
+            let crc = crc32c::crc32c(&covered(first & 0xffff_ffff_ffff));
+            assert_eq!(u32::from(header.check), (crc ^ crc >> 16) & 0xffff);
+            let whole = [payload, covered(first)].concat();
+            assert_eq!(header.crc, crc32c::crc32c(&whole));
+        }
     }
 
     #[test]

@@ -14,4 +14,5 @@ pub(crate) mod last_close;
 pub(crate) mod scan;
 pub(crate) mod sealed_at;
 pub(crate) mod search;
+mod shift;
 pub(crate) mod slots;

@@ -167,6 +167,9 @@ pub(crate) enum FrameCheck {
 
 /// Checks the frame at `lsn`, the position of `bytes`. `payload_start` counts from the start of
 /// `bytes`.
+///
+/// Inlined, because the result is large, and a walk takes it apart at once.
+#[inline(always)]
 pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &WalkBounds) -> FrameCheck {
     let room = place.end.since(lsn);
     if room == 0 {
@@ -186,9 +189,9 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &WalkBounds) -> FrameCheck
     if header.to_words().0 == 0 {
         return FrameCheck::Stop(Stop::Blank);
     }
-    if !header.header_holds(place.seed, lsn) {
+    let Some(covered) = header.intact(place.seed, lsn) else {
         return FrameCheck::Stop(Stop::BadHeader);
-    }
+    };
     let frame_bytes = header.frame_bytes();
     let payload_bytes = header.payload_bytes;
     if frame_bytes > room {
@@ -202,7 +205,7 @@ pub(crate) fn frame_at(bytes: &[u8], lsn: Lsn, place: &WalkBounds) -> FrameCheck
         return FrameCheck::NeedsBytes(frame_bytes);
     };
     let (payload, padding) = frame.split_at(to_usize(u64::from(payload_bytes)));
-    if !header.payload_holds(place.seed, lsn, crc32c::crc32c(payload)) {
+    if !header.payload_holds_after(covered, crc32c::crc32c(payload)) {
         return FrameCheck::Stop(Stop::BadChecksum);
     }
     let Some((kind, codec, control)) = known(&header, payload) else {

@@ -148,7 +148,7 @@ pub(super) fn write_taken(
     let mut is_whole = true;
     writing.drainer.read_taken(|lsn, piece| {
         if is_whole {
-            core.measures().counters.writes.fetch_add(1, Ordering::Relaxed);
+            core.measures().counters.called_write();
             is_whole = write(&active.file, piece, active.offset(lsn))?;
         }
         Ok(())
@@ -182,7 +182,7 @@ fn write_oversized(
     let mut offset = writing.active.offset(writing.at());
     let underway = core.begin(Lane::Write, Operation::Write, writing.active_sequence());
     for piece in &unit.pieces {
-        core.measures().counters.writes.fetch_add(1, Ordering::Relaxed);
+        core.measures().counters.called_write();
         writing.active.file.write_at(piece, offset)?;
         offset += piece.len() as u64;
         underway.progressed();
@@ -211,7 +211,7 @@ pub(super) fn write_direct(
     writing.active.file.write_at(&frame(at), writing.active.offset(at))?;
     drop(underway);
     let counters = &core.measures().counters;
-    counters.writes.fetch_add(1, Ordering::Relaxed);
+    counters.called_write();
     counters.controls.fetch_add(1, Ordering::Relaxed);
     counters.wrote(1, bytes, PayloadBytes::default());
     writing.claimed = writing.claimed.max(synced);

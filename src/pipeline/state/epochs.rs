@@ -42,6 +42,7 @@ impl Epochs {
         }
     }
 
+    #[inline]
     pub(crate) fn current(&self) -> u64 {
         self.current.load(Ordering::Acquire)
     }
@@ -74,7 +75,14 @@ impl Epochs {
     }
 
     /// Returns `Truncated` if a cut since the goal's epoch went below its end.
+    #[inline]
     pub(crate) fn check(&self, goal: Goal) -> Result<()> {
+        if self.current() == goal.epoch { Ok(()) } else { self.check_cuts(goal) }
+    }
+
+    /// Kept apart, because nearly every goal is of the current epoch.
+    #[cold]
+    fn check_cuts(&self, goal: Goal) -> Result<()> {
         match self.cut_since(goal.epoch) {
             Some(to) if to < goal.end && !sabotage::is_on(Sabotage::ForgetCuts) => {
                 Err(Error::Truncated { to })

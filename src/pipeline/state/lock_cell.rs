@@ -4,13 +4,21 @@ use std::any::Any;
 
 use crate::{
     pipeline::state::wakers::Bell,
-    sync::{Condvar, LockAlways, Mutex, MutexGuard},
+    sync::{AtomicU64, Condvar, LockAlways, Mutex, MutexGuard, Ordering},
     turn::wait_over_io,
 };
+
+/// Set in [`LockCell::jobs`] if further jobs are refused.
+const RELEASED: u64 = 1;
+/// One job in [`LockCell::jobs`].
+const JOB: u64 = 2;
 
 /// Holds the lock on the directory, and counts the jobs that run under it.
 #[derive(Debug)]
 pub(crate) struct LockCell {
+    /// The number of jobs, in units of [`JOB`], and [`RELEASED`]. Outside of the mutex, because
+    /// each append in place counts as a job.
+    jobs: AtomicU64,
     state: Mutex<LockState>,
     left: Condvar,
     freed: Bell,
@@ -19,18 +27,12 @@ pub(crate) struct LockCell {
 struct LockState {
     /// `None` if the log was opened without a lock.
     lock: Option<Box<dyn Any + Send + Sync>>,
-    /// True if further jobs are refused.
-    released: bool,
     is_free: bool,
-    job_count: usize,
 }
 
 impl std::fmt::Debug for LockState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LockState")
-            .field("released", &self.released)
-            .field("job_count", &self.job_count)
-            .finish_non_exhaustive()
+        f.debug_struct("LockState").field("is_free", &self.is_free).finish_non_exhaustive()
     }
 }
 
@@ -40,7 +42,8 @@ pub(crate) struct LockHeld<'a>(&'a LockCell);
 impl LockCell {
     pub(crate) fn new(lock: Option<Box<dyn Any + Send + Sync>>) -> Self {
         LockCell {
-            state: Mutex::new(LockState { lock, released: false, is_free: false, job_count: 0 }),
+            jobs: AtomicU64::new(0),
+            state: Mutex::new(LockState { lock, is_free: false }),
             left: Condvar::new(),
             freed: Bell::default(),
         }
@@ -50,24 +53,30 @@ impl LockCell {
         self.state.lock_always()
     }
 
+    /// Counts a job. `None` if the lock was released.
+    #[inline]
     pub(crate) fn hold(&self) -> Option<LockHeld<'_>> {
-        let mut state = self.state();
-        if state.released {
-            return None;
-        }
-        state.job_count += 1;
-        Some(LockHeld(self))
+        let jobs = self.jobs.fetch_add(JOB, Ordering::AcqRel);
+        // A refused job also leaves, because it may be the last one that was counted.
+        let held = LockHeld(self);
+        (jobs & RELEASED == 0).then_some(held)
+    }
+
+    fn job_count(&self) -> u64 {
+        self.jobs.load(Ordering::Acquire) / JOB
     }
 
     /// Refuses further jobs, and frees the lock when the last one has ended.
     pub(crate) fn release_when_idle(&self) {
-        let mut state = self.state();
-        state.released = true;
-        if state.job_count == 0 {
+        let state = self.state();
+        // Either a job is counted here, or it sees the flag.
+        let jobs = self.jobs.fetch_or(RELEASED, Ordering::AcqRel);
+        if jobs / JOB == 0 {
             self.free(state);
         }
     }
 
+    /// Frees the lock. May be called again, by the next job that was refused.
     fn free(&self, mut state: MutexGuard<'_, LockState>) {
         state.lock = None;
         state.is_free = true;
@@ -92,24 +101,32 @@ impl LockCell {
     /// Refuses further jobs, waits for all except the caller's, and frees the lock. Blocks.
     pub(crate) fn release_from_last_job(&self) {
         let mut state = self.state();
-        state.released = true;
-        while state.job_count > 1 {
+        self.jobs.fetch_or(RELEASED, Ordering::AcqRel);
+        while self.job_count() > 1 {
             state = wait_over_io(&self.left, &self.state, state);
         }
         self.free(state);
     }
+
+    /// Notes that a job has left after the release.
+    #[cold]
+    fn left_after_release(&self) {
+        // The count was lowered before this lock is taken. A thread that waits has read the new
+        // count under the lock, or is notified.
+        let state = self.state();
+        self.left.notify_all();
+        if self.job_count() == 0 {
+            self.free(state);
+        }
+    }
 }
 
 impl Drop for LockHeld<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.job_count -= 1;
         // No thread waits before a release, and a notification is a system call.
-        if state.released {
-            self.0.left.notify_all();
-            if state.job_count == 0 {
-                self.0.free(state);
-            }
+        if self.0.jobs.fetch_sub(JOB, Ordering::AcqRel) & RELEASED != 0 {
+            self.0.left_after_release();
         }
     }
 }

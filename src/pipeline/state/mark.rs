@@ -126,6 +126,13 @@ impl Mark {
     }
 
     /// Returns whether the mark has reached `target`. If not, `waker` is woken when it has.
+    ///
+    /// If the mark has reached `target`, `waiter` becomes `None`, and needs no [`cancel`]. The
+    /// thread that moved the mark has removed the waiter, or removes it soon and wakes the task
+    /// once more.
+    ///
+    /// [`cancel`]: Mark::cancel
+    #[inline]
     pub(crate) fn register(
         &self,
         target: Lsn,
@@ -145,6 +152,7 @@ impl Mark {
         self.register_as(Rank::Reader, target, waiter, waker)
     }
 
+    #[inline]
     fn register_as(
         &self,
         rank: Rank,
@@ -152,29 +160,46 @@ impl Mark {
         waiter: &mut Option<WaiterId>,
         waker: &Waker,
     ) -> bool {
-        if self.get() >= target {
-            return true;
+        let is_reached = self.get() >= target || !self.enqueue(rank, target, waiter, waker);
+        if is_reached {
+            // Each move of the mark is followed by a wake-up of the reached waiters, and each move
+            // back by `wake_all`. Both remove them, so a second lock here would find nothing.
+            *waiter = None;
         }
-        let is_known = waiter.is_some_and(|id| self.queue.lock_always().has(id, waker));
-        if is_known {
+        is_reached
+    }
+
+    /// Has `waker` woken when the mark reaches `target`. Returns `false` if it has by now.
+    ///
+    /// Kept apart from the check of the mark, which is all that the poll of a woken task needs.
+    #[inline(never)]
+    fn enqueue(
+        &self,
+        rank: Rank,
+        target: Lsn,
+        waiter: &mut Option<WaiterId>,
+        waker: &Waker,
+    ) -> bool {
+        if waiter.is_some_and(|id| self.queue.lock_always().has(id, waker)) {
             // Registered before, so a move of the mark since then wakes it.
-            return self.get() >= target;
+            return self.get() < target;
         }
         // Wakers are user code: they are cloned and dropped without the lock.
         let mine = waker.clone();
         let mut queue = self.queue.lock_always();
-        let (is_reached, unused) = if self.get() >= target {
-            (true, Some(mine))
-        } else if let Some(id) = waiter {
-            (false, queue.update(*id, mine))
-        } else {
-            *waiter = Some(queue.insert(rank, target, mine));
-            (false, None)
+        let is_below = self.get() < target;
+        let unused = match waiter {
+            _ if !is_below => Some(mine),
+            Some(id) => queue.update(*id, mine),
+            None => {
+                *waiter = Some(queue.insert(rank, target, mine));
+                None
+            }
         };
         self.show_count(&queue);
         drop(queue);
         drop(unused);
-        is_reached
+        is_below
     }
 
     /// Removes a waiter, whether it was woken or not.

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::{
     pipeline::state::metrics::{Instruments, PayloadBytes, PayloadTotal},
-    sync::{AtomicU64, LockAlways, Mutex, Ordering},
+    sync::{AtomicU64, LockAlways, Mutex, Ordering, add_alone},
 };
 
 /// Two digits: values are exact to within 1 %. A histogram takes at most about 30 KiB for times up
@@ -106,11 +106,16 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Counts `frame_count` written frames.
+    /// Counts `frame_count` written frames. The caller holds the writer's lock.
     pub(crate) fn wrote(&self, frame_count: u64, bytes: u64, payload: PayloadBytes) {
-        self.frames.fetch_add(frame_count, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        add_alone(&self.frames, frame_count);
+        add_alone(&self.bytes, bytes);
         self.payload.add(payload);
+    }
+
+    /// Counts a write call. The caller holds the writer's lock.
+    pub(crate) fn called_write(&self) {
+        add_alone(&self.writes, 1);
     }
 
     /// Returns the number of records written. While a control record is in flight it may be 1 too

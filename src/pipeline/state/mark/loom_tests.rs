@@ -163,8 +163,33 @@ fn waiter_registers_again_beside_advance() {
         others.into_iter().for_each(|other| other.join().unwrap());
         assert!(reached || bell.count() == 1);
         assert!(mark.register(TARGET, &mut id, &waker));
-        mark.cancel(id.unwrap());
+        assert_eq!(id, None, "a reached mark keeps no waiter");
         let queue = mark.queue.lock_always();
         assert_eq!((queue.waiters.len(), queue.gone_count), (0, 0));
+    });
+}
+
+/// A waiter that sees the mark reached keeps no place, even if the mark moves back before the
+/// waiters are woken.
+#[test]
+fn reached_waiter_leaves_beside_lowering() {
+    explore(|| {
+        let mark = Arc::new(Mark::new(Lsn::ZERO));
+        let (_, waker) = WakeCount::new();
+        let mut id = None;
+        assert!(!mark.register(TARGET, &mut id, &waker));
+        let raiser = spawn(&mark, |mark| mark.advance(TARGET));
+        let lowerer = spawn(&mark, |mark| {
+            mark.lower(Lsn::ZERO);
+            mark.wake_all();
+        });
+        let reached = mark.register(TARGET, &mut id, &waker);
+        raiser.join().unwrap();
+        lowerer.join().unwrap();
+        assert_eq!(reached, id.is_none());
+        if let Some(id) = id {
+            mark.cancel(id);
+        }
+        assert_eq!((mark.waiter_count(), mark.writer_count()), (0, 0));
     });
 }

@@ -17,7 +17,7 @@ use metrics::{
 use super::{Flow, Holdings, SlotValues};
 use crate::{
     health::Health,
-    sync::{AtomicU64, LockAlways, Mutex, Ordering},
+    sync::{AtomicU64, LockAlways, Mutex, Ordering, add_alone},
 };
 
 /// The name of the log in its metrics: the value of the label `log`.
@@ -55,9 +55,10 @@ impl PayloadBytes {
 pub(crate) struct PayloadTotal(AtomicU64);
 
 impl PayloadTotal {
+    /// The caller holds the writer's lock.
     #[inline]
     pub(crate) fn add(&self, bytes: PayloadBytes) {
-        self.0.fetch_add(bytes.0, Ordering::Relaxed);
+        add_alone(&self.0, bytes.0);
     }
 
     pub(crate) fn get(&self) -> u64 {
