@@ -58,6 +58,12 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
         work();
     }
 
+    /// Runs `work`, which does not block, on a thread that polls tasks, at any time later. Drops it
+    /// if there is no such thread.
+    fn run_on_worker(&self, work: Task) {
+        drop(work);
+    }
+
     /// Returns whether the calling task may block its thread by
     /// [`block_here`](Executor::block_here).
     fn may_block_here(&self) -> bool {

@@ -38,6 +38,7 @@ mod syncer;
 pub(crate) mod truncate_end;
 pub(crate) mod truncate_start;
 pub(crate) mod wait;
+mod waking;
 mod write_in_place;
 mod write_job;
 mod writer;

@@ -5,8 +5,9 @@
 //! [`Alone`](crate::pipeline::state::alone::Alone).
 //!
 //! Several commits of one task (a `join`) look alone, because each of them would flush before the
-//! next one is polled. So the task yields before every 4th flush, and before each one after it has
-//! met others. All commits that come meanwhile count as company, and the pool flushes from then on.
+//! next one is polled. So the task yields before every 16th flush, and before each one for a while
+//! after it has met others. All commits that come meanwhile count as company, and the pool flushes
+//! from then on.
 
 use std::{sync::Arc, time::Instant};
 
@@ -24,12 +25,15 @@ use crate::{
 pub(super) struct Timed {
     way: Way,
     began: Instant,
+    is_learned: bool,
 }
 
 impl Timed {
     /// Notes that the commit is durable.
     pub(super) fn end(self, core: &Core) {
-        core.roles.alone.learn(self.way, self.began.elapsed());
+        if self.is_learned {
+            core.roles.alone.learn(self.way, self.began.elapsed());
+        }
     }
 }
 
@@ -41,10 +45,11 @@ pub(super) async fn sync_alone(core: &Arc<Core>, end: Lsn) -> Option<Timed> {
         request_sync(core);
         return None;
     }
-    let timed = Timed { began: Instant::now(), way: alone.choose() };
+    let (way, is_learned) = alone.choose();
+    let timed = Timed { began: Instant::now(), way, is_learned };
     if timed.way == Way::Here {
         alone.enter();
-        yield_to_company(core).await;
+        yield_to_company(core, &alone.yielding).await;
     }
     if !claim_sync(core, end) {
         // Flushed by another task meanwhile, or the running job sees the demand.
@@ -58,8 +63,8 @@ pub(super) async fn sync_alone(core: &Arc<Core>, end: Lsn) -> Option<Timed> {
 }
 
 fn flush_alone(core: &Arc<Core>, began: Instant) -> bool {
-    flush_here(core, |woken| {
-        let alone = &core.roles.alone;
+    let alone = &core.roles.alone;
+    flush_here(core, &alone.yielding, |woken| {
         // The caller itself is counted as a caller, not as a woken waiter.
         let caller_count = alone.take_callers() + woken.writer_count + woken.waiting_count;
         alone.note_group(caller_count, began.elapsed());

@@ -26,8 +26,8 @@ use crate::{
         core::{Core, Role},
         job::{request_sync, run_here},
         mark_frame::leave_mark,
-        state::mark::Woken,
-        syncer::sync_step,
+        state::{habit::Habit, mark::Woken},
+        syncer::{Synced, sync_step},
     },
 };
 
@@ -60,8 +60,8 @@ impl Drop for YieldOnce<'_> {
 }
 
 /// Yields to the other tasks of the thread, if they probably have something to sync.
-pub(super) async fn yield_to_company(core: &Arc<Core>) {
-    if core.roles.yielding.is_on() {
+pub(super) async fn yield_to_company(core: &Arc<Core>, yielding: &Habit) {
+    if yielding.is_on() {
         YieldOnce { core, has_yielded: false }.await;
     }
 }
@@ -69,7 +69,7 @@ pub(super) async fn yield_to_company(core: &Arc<Core>) {
 /// Has everything below `end` synced, which the caller has demanded: on this thread, or by the job
 /// that has the role.
 pub(super) async fn sync_here(core: &Arc<Core>, end: Lsn) {
-    yield_to_company(core).await;
+    yield_to_company(core, &core.roles.yielding).await;
     if claim_sync(core, end) {
         run_here(core, sync_in_place, Role::Sync);
     }
@@ -83,7 +83,7 @@ pub(super) fn claim_sync(core: &Core, end: Lsn) -> bool {
 }
 
 fn sync_in_place(core: &Arc<Core>) -> bool {
-    flush_here(core, |_| {
+    flush_here(core, &core.roles.yielding, |_| {
         let record_count = core.measures().counters.written_record_count();
         let before = core.roles.in_place_record_count.get();
         core.roles.in_place_record_count.set(record_count);
@@ -91,14 +91,19 @@ fn sync_in_place(core: &Arc<Core>) -> bool {
     })
 }
 
-/// Flushes on this thread. `has_company` returns whether several callers shared the flush. Returns
-/// whether nothing is left to sync. If something is, the caller still has the role.
-pub(super) fn flush_here(core: &Arc<Core>, has_company: impl FnOnce(Woken) -> bool) -> bool {
+/// Flushes on this thread. `has_company` returns whether several callers shared the flush, which
+/// `yielding` learns. Returns whether nothing is left to sync. If something is, the caller still has
+/// the role.
+pub(super) fn flush_here(
+    core: &Arc<Core>,
+    yielding: &Habit,
+    has_company: impl FnOnce(Woken) -> bool,
+) -> bool {
     // As for a job: no other process owns the log while this may write.
     let Some(_lock) = core.life.lock.hold() else { return true };
-    let Some(woken) = sync_step(core) else { return true };
-    core.roles.yielding.learn(has_company(woken));
-    core.roles.yielding.pass();
+    let Some(Synced { woken, .. }) = sync_step(core) else { return true };
+    yielding.learn(has_company(woken));
+    yielding.pass();
     if core.wants_sync() {
         return false;
     }

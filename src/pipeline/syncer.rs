@@ -19,6 +19,7 @@ use crate::{
         regroup::regroup,
         removal::apply_truncations,
         state::{in_flight::Lane, mark::Woken, measures::FlushReport},
+        waking::{Waking, wake},
         writer::{Drained, write_once},
     },
     sabotage::{self, Sabotage},
@@ -38,15 +39,24 @@ struct Flushed {
     reports: [Option<FlushReport>; 2],
 }
 
+/// The result of a sync.
+#[derive(Default)]
+pub(super) struct Synced {
+    pub(super) woken: Woken,
+    /// The tasks to wake, if a worker does that. Drop it soon.
+    pub(super) waking: Option<Waking>,
+}
+
 /// Flushes while a sync is wanted: the sync job. The caller has the sync role.
 pub(super) fn run(core: &Arc<Core>) {
     for _ in 0..core.turns(SYNCS_PER_JOB) {
         if core.wants_sync() {
             let began = Instant::now();
-            let Some(woken) = sync_step(core) else { return };
+            let Some(Synced { woken, waking }) = sync_step(core) else { return };
             let time = began.elapsed();
             core.roles.alone.note_group(woken.writer_count + woken.waiting_count, time);
             regroup(core, woken, time);
+            drop(waking);
             continue;
         }
         leave_mark(core);
@@ -57,14 +67,13 @@ pub(super) fn run(core: &Arc<Core>) {
     start(core, Role::Sync);
 }
 
-/// Flushes once for the thread that has the role. Returns the waiters that it woke; `None` if the
-/// log has stopped.
-pub(super) fn sync_step(core: &Arc<Core>) -> Option<Woken> {
+/// Flushes once for the thread that has the role. Returns `None` if the log has stopped.
+pub(super) fn sync_step(core: &Arc<Core>) -> Option<Synced> {
     match sync_once(core) {
-        Ok(woken) => Some(woken),
+        Ok(synced) => Some(synced),
         Err(error) if core.status().check().is_ok() && sabotage::blame(&error) => {
             core.synced().wake_all();
-            Some(Woken::default())
+            Some(Synced::default())
         }
         Err(error) => {
             core.stop(error.into_poison());
@@ -73,9 +82,9 @@ pub(super) fn sync_step(core: &Arc<Core>) -> Option<Woken> {
     }
 }
 
-/// Drains the ring, flushes, and raises the synced mark to the end that the flush covers. Returns
-/// the waiters that it woke.
-pub(super) fn sync_once(core: &Arc<Core>) -> Result<Woken> {
+/// Drains the ring, flushes, raises the synced mark to the end that the flush covers, and wakes the
+/// waiters.
+pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
     if core.slots().is_due() || core.times().is_on() || core.retaining().is_on() {
         place_notes(core);
     }
@@ -90,22 +99,23 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Woken> {
         }
     }
     let Some(claimed) = claim_synced(core)? else { return none_woken(core) };
-    let Some(flushed) = flush_group(core, claimed)? else { return Ok(Woken::default()) };
+    let Some(flushed) = flush_group(core, claimed)? else { return Ok(Synced::default()) };
     flushed.reports.iter().flatten().for_each(|report| flush::report(core, report));
     // Before any task is woken, because a woken task may read the measures.
     core.measures().synced(flushed.record_count, queue_bytes);
     core.progress.orders.note_requested(flushed.record_count);
     if !flushed.is_raised {
-        return Ok(Woken::default());
+        return Ok(Synced::default());
     }
-    let woken = core.progress.wake_reached(flushed.end);
+    let (wakers, woken) = core.progress.take_reached(flushed.end);
+    let waking = wake(core, wakers);
     core.run_completions();
     apply_truncations(core, || core.synced().get());
     settle_notes(core);
     request_relief_after_change(core);
     core.publish_marks();
     core.publish_flow();
-    Ok(woken)
+    Ok(Synced { woken, waking })
 }
 
 /// Flushes the written bytes, and raises the marks. Returns `None` if nothing is unsynced. No user
@@ -138,6 +148,6 @@ fn flush_group(core: &Core, claimed: Claimed<'_>) -> Result<Option<Flushed>> {
 }
 
 /// Returns that no waiter was woken, or the error if the log has stopped.
-fn none_woken(core: &Core) -> Result<Woken> {
-    core.status().check().map(|()| Woken::default())
+fn none_woken(core: &Core) -> Result<Synced> {
+    core.status().check().map(|()| Synced::default())
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::Weak;
 
 use tokio::runtime::Handle;
+#[cfg(not(shuttle))]
+use tokio::runtime::RuntimeFlavor;
 
 use crate::{
     error::Result,
@@ -40,7 +42,8 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
         None => Handle::try_current().map_err(outside)?,
     };
     let has_cores = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-    Ok(Arc::new(Pool { handle, has_cores, blocking: Blocking::default() }))
+    let has_workers = handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+    Ok(Arc::new(Pool { handle, has_cores, has_workers, blocking: Blocking::default() }))
 }
 
 /// Runs tasks on the blocking pool of a runtime.
@@ -51,6 +54,8 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
 struct Pool {
     handle: Handle,
     has_cores: bool,
+    /// The runtime polls tasks on threads of its own.
+    has_workers: bool,
     blocking: Blocking,
 }
 
@@ -89,6 +94,13 @@ impl Executor for Pool {
 
     fn run_apart(&self, work: Task) {
         watchdog::run_apart(work);
+    }
+
+    fn run_on_worker(&self, work: Task) {
+        if self.has_workers {
+            // Dropped with the work if the runtime shuts down.
+            self.handle.spawn(async move { work() });
+        }
     }
 
     fn may_block_here(&self) -> bool {

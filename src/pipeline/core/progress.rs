@@ -1,6 +1,6 @@
 //! The log's progress: its marks, and the tasks that wait for them.
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Waker};
 
 use crate::{
     format::frame::CONTROL_FRAME_BYTES,
@@ -98,10 +98,11 @@ impl Progress {
         true
     }
 
-    /// Wakes the waiters that raised marks have reached. Call it without any lock held.
-    pub(in crate::pipeline) fn wake_reached(&self, synced: Lsn) -> Woken {
+    /// Wakes the tasks that wait for the written mark, which was raised to `synced`. Returns the
+    /// wakers of those that wait for the synced mark. Call it without any lock held.
+    pub(in crate::pipeline) fn take_reached(&self, synced: Lsn) -> (Vec<Waker>, Woken) {
         self.written.wake_reached(synced);
-        self.synced.wake_reached(synced)
+        self.synced.take_reached(synced)
     }
 
     /// Moves the marks back to `cut`, and begins `epoch` there. `exchange` moves the tail and

@@ -3,15 +3,17 @@
 //! A commit is alone while the last flushes served one caller each. The trip to the pool and back
 //! is then a quarter of its time. A flush on the caller's thread saves the trip, but the runtime
 //! has to move that thread's other tasks to another thread. On a machine whose cores are busy this
-//! costs more than the trip. So both ways are timed: the faster one is used, and the other one is
-//! tried from time to time.
+//! costs more than the trip. So both ways are timed, and the other one is tried from time to time.
 //!
 //! Flushes must also be fast. A slow one leaves nothing to save, and the task that makes it can't
 //! look at its timeouts meanwhile.
 
 use std::time::Duration;
 
-use crate::sync::{AtomicU64, Hint, Ordering};
+use crate::{
+    pipeline::state::habit::{Habit, YIELDING_ALONE},
+    sync::{AtomicU64, Hint, Ordering},
+};
 
 /// After this many groups of one caller in a row, a caller counts as alone.
 const LONE_GROUPS_MIN: u64 = 4;
@@ -19,14 +21,20 @@ const LONE_GROUPS_MIN: u64 = 4;
 /// A slower flush ends the row of groups.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(1);
 
-/// The slower way is tried once in this many commits.
-const PROBE_EVERY: u64 = 64;
+/// Commits are counted in cycles. The first [`PROBE_COMMITS`] of a cycle take the slower way, to
+/// learn whether that has changed.
+const CYCLE_COMMITS: u64 = 1024;
+const PROBE_COMMITS: u64 = 16;
+
+/// After a change of the way, this many times are not learned. The first commits on a worker's
+/// thread pay for moving its tasks, and a thread of the pool has to wake up.
+const UNLEARNED_COMMITS: u64 = 4;
 
 /// One of this many parts of an average is replaced by each new time.
-const AVERAGE_PARTS: u64 = 8;
+const AVERAGE_PARTS: u64 = 32;
 
 /// A time counts for at most this many averages, so that one pause decides nothing.
-const OUTLIER: u64 = 4;
+const OUTLIER: u64 = 8;
 
 /// How a commit that is alone is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,19 +45,33 @@ pub(crate) enum Way {
     Pool,
 }
 
+impl Way {
+    fn other(self) -> Self {
+        match self {
+            Way::Here => Way::Pool,
+            Way::Pool => Way::Here,
+        }
+    }
+}
+
 /// The learned choice. Concurrent updates may be lost: the values are rough guesses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Alone {
     /// The groups of one caller since the last larger one.
     lone_group_count: Hint,
     /// The callers that came alone since the last flush on a caller's thread.
     caller_count: AtomicU64,
     commit_count: Hint,
+    /// A task yields before it flushes, so that commits of the same task join the flush.
+    pub(crate) yielding: Habit,
     here: Average,
     pool: Average,
 }
 
 /// A moving average of times, in nanoseconds; 0 before the first.
+///
+/// A median would not do. If the cores are busy, few commits take long, but these take so long that
+/// they decide the rate.
 #[derive(Debug, Default)]
 struct Average(Hint);
 
@@ -62,6 +84,19 @@ impl Average {
             _ => average - average / AVERAGE_PARTS + time.min(average * OUTLIER) / AVERAGE_PARTS,
         };
         self.0.set(next.max(1));
+    }
+}
+
+impl Default for Alone {
+    fn default() -> Self {
+        Alone {
+            lone_group_count: Hint::default(),
+            caller_count: AtomicU64::new(0),
+            commit_count: Hint::default(),
+            yielding: Habit::new(YIELDING_ALONE),
+            here: Average::default(),
+            pool: Average::default(),
+        }
     }
 }
 
@@ -92,15 +127,23 @@ impl Alone {
         self.caller_count.swap(0, Ordering::Relaxed)
     }
 
-    /// Returns the way for the next commit.
-    pub(crate) fn choose(&self) -> Way {
+    /// Returns the way for the next commit, and whether its time is to be learned.
+    pub(crate) fn choose(&self) -> (Way, bool) {
         let count = self.commit_count.get();
         self.commit_count.set(count.wrapping_add(1));
+        let (at, better) = (count % CYCLE_COMMITS, self.better());
+        let (way, since_change) = match at.checked_sub(PROBE_COMMITS) {
+            None => (better.other(), at),
+            Some(since_change) => (better, since_change),
+        };
+        (way, since_change >= UNLEARNED_COMMITS)
+    }
+
+    /// Returns the pool if it is clearly faster. It wakes two threads for each commit, and a flush
+    /// on the caller's thread usually none.
+    fn better(&self) -> Way {
         let (here, pool) = (self.here.0.get(), self.pool.0.get());
-        let is_probe = count % PROBE_EVERY == 0;
-        // The trip to the pool wakes two threads, so `Here` is better if the times are equal.
-        let is_here_faster = here <= pool;
-        if is_here_faster == is_probe { Way::Pool } else { Way::Here }
+        if pool > 0 && here > pool + pool / 8 { Way::Pool } else { Way::Here }
     }
 
     /// Notes the time of a commit.
@@ -126,8 +169,10 @@ mod tests {
     /// Commits `count` times. Returns how many were made on the caller's thread.
     fn commit(alone: &Alone, count: u64, here: Duration, pool: Duration) -> u64 {
         (0..count).fold(0, |here_count, _| {
-            let way = alone.choose();
-            alone.learn(way, if way == Way::Here { here } else { pool });
+            let (way, is_learned) = alone.choose();
+            if is_learned {
+                alone.learn(way, if way == Way::Here { here } else { pool });
+            }
             here_count + u64::from(way == Way::Here)
         })
     }
@@ -150,24 +195,52 @@ mod tests {
 
     #[test]
     fn faster_way_is_used_and_other_is_probed() {
-        let alone = Alone::default();
-        let here_count = commit(&alone, 64 * 100, micros(100), micros(140));
-        assert_eq!(here_count, 64 * 100 - 100);
+        const CYCLES: u64 = 20 * CYCLE_COMMITS;
+        let (alone, probes) = (Alone::default(), 20 * PROBE_COMMITS);
+        assert_eq!(commit(&alone, CYCLES, micros(100), micros(140)), CYCLES - probes);
         // The cores become busy.
-        let here_count = commit(&alone, 64 * 100, micros(300), micros(140));
-        assert!((100..150).contains(&here_count), "{here_count}");
+        let here_count = commit(&alone, CYCLES, micros(300), micros(140));
+        assert!((probes..probes + 100).contains(&here_count), "{here_count}");
         // They are free again.
-        commit(&alone, 64 * 50, micros(100), micros(140));
-        let here_count = commit(&alone, 64 * 100, micros(100), micros(140));
-        assert_eq!(here_count, 64 * 100 - 100);
+        commit(&alone, CYCLES, micros(100), micros(140));
+        assert_eq!(commit(&alone, CYCLES, micros(100), micros(140)), CYCLES - probes);
+        // Equal times, about.
+        assert_eq!(commit(&alone, CYCLES, micros(150), micros(140)), CYCLES - probes);
     }
 
     #[test]
-    fn one_pause_decides_nothing() {
+    fn pause_decides_nothing() {
         let alone = Alone::default();
-        commit(&alone, 1_000, micros(100), micros(140));
+        commit(&alone, CYCLE_COMMITS, micros(100), micros(140));
         alone.learn(Way::Here, Duration::from_secs(1));
-        assert_eq!(commit(&alone, 63, micros(100), micros(140)), 62, "{alone:?}");
+        let here_count = commit(&alone, CYCLE_COMMITS, micros(100), micros(140));
+        assert_eq!(here_count, CYCLE_COMMITS - PROBE_COMMITS, "{alone:?}");
+    }
+
+    /// One commit in 16 takes 20 times as long, for instance until a worker gets a core.
+    #[test]
+    fn rare_long_times_count() {
+        let alone = Alone::default();
+        let commit = |count| {
+            (0..count).fold(0, |here_count, at| {
+                let (way, _) = alone.choose();
+                let here = micros(if at % 16 == 0 { 2_000 } else { 100 });
+                alone.learn(way, if way == Way::Here { here } else { micros(120) });
+                here_count + u64::from(way == Way::Here)
+            })
+        };
+        commit(CYCLE_COMMITS);
+        let here_count = commit(20 * CYCLE_COMMITS);
+        assert!(here_count < 3 * CYCLE_COMMITS, "{here_count}");
+    }
+
+    /// The first commits after a change pay for the change.
+    #[test]
+    fn first_times_after_a_change_are_not_learned() {
+        let alone = Alone::default();
+        let learned: Vec<bool> = (0..CYCLE_COMMITS).map(|_| alone.choose().1).collect();
+        let unlearned: Vec<usize> = (0..learned.len()).filter(|at| !learned[*at]).collect();
+        assert_eq!(unlearned, [0, 1, 2, 3, 16, 17, 18, 19]);
     }
 
     #[test]

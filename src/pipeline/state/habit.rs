@@ -27,6 +27,12 @@ pub(crate) const GATHERING: HabitKind = HabitKind { gain: 4, confidence_max: 64,
 /// yields before every 4th sync only, because frequent yields make a scheduler wake other threads.
 pub(crate) const YIELDING: HabitKind = HabitKind { gain: 1, confidence_max: 1, probe_every: 4 };
 
+/// A task that is alone yields before it syncs in place, so that its other commits join the group.
+/// A yield costs as much as a trip to the pool, because the task moves to another thread. Tasks
+/// that commit together once probably do so again, so that is remembered for long.
+pub(crate) const YIELDING_ALONE: HabitKind =
+    HabitKind { gain: 1024, confidence_max: 1024, probe_every: 16 };
+
 /// The learned confidence. Concurrent updates may be lost: the value is a rough guess.
 #[derive(Debug)]
 pub(crate) struct Habit {

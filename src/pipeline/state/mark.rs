@@ -111,18 +111,21 @@ impl Mark {
     /// The second half: wakes the waiters whose target is `to` or less. Returns the number of
     /// writers.
     pub(crate) fn wake_reached(&self, to: Lsn) -> Woken {
-        let (reached, woken) = {
-            let mut queue = self.queue.lock_always();
-            let before = queue.writer_count;
-            let reached = queue.take_reached(to);
-            let waiting_count = queue.writer_count;
-            self.show_count(&queue);
-            (reached, Woken { writer_count: before - waiting_count, waiting_count })
-        };
+        let (reached, woken) = self.take_reached(to);
         if !reached.is_empty() {
             wake_each(reached);
         }
         woken
+    }
+
+    /// As [`wake_reached`](Mark::wake_reached). The caller wakes the returned wakers.
+    pub(crate) fn take_reached(&self, to: Lsn) -> (Vec<Waker>, Woken) {
+        let mut queue = self.queue.lock_always();
+        let before = queue.writer_count;
+        let reached = queue.take_reached(to);
+        let waiting_count = queue.writer_count;
+        self.show_count(&queue);
+        (reached, Woken { writer_count: before - waiting_count, waiting_count })
     }
 
     /// Returns whether the mark has reached `target`. If not, `waker` is woken when it has.
