@@ -117,7 +117,8 @@ fn runtime() -> Runtime {
 fn zero_filled(path: &Path, bytes: u64) -> File {
     let file =
         File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
-    let zeros = vec![0; 1 << 20];
+    // As the log does: larger writes leave larger folios, which are slower to flush.
+    let zeros = vec![0; 64 << 10];
     for offset in (0..bytes).step_by(zeros.len()) {
         file.write_all_at(&zeros, offset).unwrap();
     }

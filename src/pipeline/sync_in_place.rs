@@ -92,8 +92,8 @@ fn sync_in_place(core: &Arc<Core>) -> bool {
 }
 
 /// Flushes on this thread. `has_company` returns whether several callers shared the flush, which
-/// `yielding` learns. Returns whether nothing is left to sync. If something is, the caller still has
-/// the role.
+/// `yielding` learns. Returns whether nothing is left to sync. Otherwise the caller still has the
+/// role.
 pub(super) fn flush_here(
     core: &Arc<Core>,
     yielding: &Habit,

@@ -37,7 +37,7 @@ pub(super) fn wake(core: &Core, wakers: Vec<Waker>) -> Option<Waking> {
     }
     let waking = Waking(Arc::new(Mutex::new(wakers)));
     let by_worker = waking.clone();
-    // If nobody runs the task, its drop wakes them now.
+    // If no worker runs the task, its drop wakes them now.
     core.executor().run_on_worker(Box::new(move || drop(by_worker)));
     Some(waking)
 }

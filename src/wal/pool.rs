@@ -54,7 +54,7 @@ pub(crate) fn pool(handle: Option<&Handle>) -> Result<Arc<dyn Executor>> {
 struct Pool {
     handle: Handle,
     has_cores: bool,
-    /// The runtime polls tasks on threads of its own.
+    /// The runtime has worker threads, which poll tasks.
     has_workers: bool,
     blocking: Blocking,
 }

@@ -99,7 +99,7 @@ impl Progress {
     }
 
     /// Wakes the tasks that wait for the written mark, which was raised to `synced`. Returns the
-    /// wakers of those that wait for the synced mark. Call it without any lock held.
+    /// wakers for the synced mark. Call it without any lock held.
     pub(in crate::pipeline) fn take_reached(&self, synced: Lsn) -> (Vec<Waker>, Woken) {
         self.written.wake_reached(synced);
         self.synced.take_reached(synced)

@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(commit(&alone, CYCLES, micros(100), micros(140)), CYCLES - probes);
         // The cores become busy.
         let here_count = commit(&alone, CYCLES, micros(300), micros(140));
-        assert!((probes..probes + 100).contains(&here_count), "{here_count}");
+        let at_least = probes - PROBE_COMMITS;
+        assert!((at_least..probes + 100).contains(&here_count), "{here_count}");
         // They are free again.
         commit(&alone, CYCLES, micros(100), micros(140));
         assert_eq!(commit(&alone, CYCLES, micros(100), micros(140)), CYCLES - probes);
