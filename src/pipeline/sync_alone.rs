@@ -52,6 +52,7 @@ pub(super) async fn sync_alone(core: &Arc<Core>, end: Lsn) -> Option<Timed> {
         yield_to_company(core, &alone.yielding).await;
     }
     if !claim_sync(core, end) {
+        alone.leave();
         // Flushed by another task meanwhile, or the running job sees the demand.
         return None;
     }

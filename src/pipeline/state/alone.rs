@@ -122,6 +122,12 @@ impl Alone {
         self.caller_count.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Forgets the callers so far, because another thread flushes for this one. Otherwise the next
+    /// flush would count it, and take it for company.
+    pub(crate) fn leave(&self) {
+        self.caller_count.store(0, Ordering::Relaxed);
+    }
+
     /// Returns the number of callers since the last call.
     pub(crate) fn take_callers(&self) -> u64 {
         self.caller_count.swap(0, Ordering::Relaxed)
@@ -249,5 +255,9 @@ mod tests {
         let alone = Alone::default();
         (0..3).for_each(|_| alone.enter());
         assert_eq!((alone.take_callers(), alone.take_callers()), (3, 0));
+        alone.enter();
+        alone.leave();
+        alone.enter();
+        assert_eq!(alone.take_callers(), 1, "another thread flushed for the first one");
     }
 }
