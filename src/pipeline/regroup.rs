@@ -20,7 +20,7 @@ use crate::pipeline::{core::Core, state::mark::Woken};
 /// The longest wait is 1 / `SHARE` of the flush's time.
 const SHARE: u32 = 2;
 /// The longest wait on any device. Tasks that need longer are too many, or too slow, for one group.
-const WAIT_MAX: Duration = Duration::from_micros(200);
+const WAIT_MAX: Duration = Duration::from_millis(1);
 
 /// Waits for the `woken` tasks of a sync that took `sync_time`, if that pays.
 pub(super) fn regroup(core: &Core, woken: Woken, sync_time: Duration) {
