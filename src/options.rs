@@ -75,9 +75,12 @@ pub enum InlineSyncs {
     ///
     /// The task must run on a worker of a multi-thread runtime. Its flush runs within
     /// [`block_in_place`](tokio::task::block_in_place), so the worker's other tasks move to another
-    /// thread. In the following cases the pool flushes: on a `current_thread` runtime, in a
-    /// `LocalSet`, directly in `block_on`, if flushes take more than 1 ms, if the pool turns out to
-    /// be faster, and with any [`OnStall`] but [`Report`](OnStall::Report).
+    /// thread. They have to wait if all threads of the blocking pool are busy.
+    ///
+    /// The pool flushes in the following cases: on a `current_thread` runtime, in a `LocalSet`,
+    /// directly in `block_on`, if flushes take more than 1 ms, if the pool turns out to be faster,
+    /// in programs built with `panic = "abort"`, and with any [`OnStall`] but
+    /// [`Report`](OnStall::Report).
     #[default]
     WhenAlone,
     /// Every task that waits flushes itself, unless a flush is in progress.

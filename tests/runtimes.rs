@@ -18,7 +18,7 @@ use std::{
 use futures::future::join_all;
 use highwater::{
     Error, InlineSyncs, Options, Wal,
-    simulation::{Faults, Op},
+    simulation::{Disk, Faults, Op},
     storage::{FileStorage, MemoryStorage},
 };
 use support::{assert_ring_is_whole, reached, records, small, within};
@@ -119,6 +119,39 @@ fn one_blocking_thread_is_enough() {
         let again = options().open(directory.path()).await.unwrap();
         assert_eq!(records(&again).await.len(), 54 + 1000);
         within("close", again.close()).await.unwrap();
+    });
+}
+
+/// The thread that stays for the next lone commit leaves in time for the other work of its pool.
+#[test]
+fn lone_commits_leave_the_pool_to_others() {
+    let pool = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    multi_thread().block_on(async {
+        let options = small().io_handle(pool.handle().clone()).inline_syncs(InlineSyncs::Never);
+        // Its flushes are fast, so the commits stay alone.
+        let storage = Faults::new().over(Disk::new(1)).on_pool();
+        let wal = options.open_with(storage).await.unwrap();
+        let lsn = wal.append_and_sync(b"read meanwhile").await.unwrap();
+        let other = wal.clone();
+        let commits = tokio::spawn(async move {
+            loop {
+                other.append_and_sync(b"again and again").await.unwrap();
+            }
+        });
+        within("commits", async {
+            while wal.stats().sync_count < 100 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        for _ in 0..20 {
+            let read = within("read beside commits", wal.read(lsn)).await.unwrap();
+            assert_eq!(read.payload, "read meanwhile");
+            within("a task of the user", pool.spawn_blocking(|| ())).await.unwrap();
+        }
+        commits.abort();
+        assert!(commits.await.unwrap_err().is_cancelled());
+        within("close", wal.close()).await.unwrap();
     });
 }
 

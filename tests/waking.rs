@@ -16,7 +16,8 @@ use tokio::runtime::Builder;
 /// More than enough for a group that a worker wakes.
 const COMMITS: u64 = 40;
 
-const RECORD: [u8; 100] = [7; 100];
+const RECORD: [u8; 104] = [7; 104];
+const HEADER_BYTES: u64 = 16;
 
 /// Commits from threads that are not the runtime's share a flush while all workers are blocked.
 #[test]
@@ -37,7 +38,7 @@ fn blocked_workers_delay_no_wake_up() {
     // One flush is held at the gate, and the next one serves all other commits.
     let others_wait = async {
         reached(&gate, 1).await;
-        while wal.watermarks().reserved.as_u64() < COMMITS * RECORD.len() as u64 {
+        while wal.watermarks().reserved.as_u64() < COMMITS * (HEADER_BYTES + RECORD.len() as u64) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

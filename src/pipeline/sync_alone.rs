@@ -47,13 +47,15 @@ pub(super) async fn sync_alone(core: &Arc<Core>, end: Lsn) -> Option<Timed> {
     }
     let (way, is_learned) = alone.choose();
     let timed = Timed { began: Instant::now(), way, is_learned };
+    // Without the role, another task has flushed meanwhile, or the running job sees the demand.
     if timed.way == Way::Here {
-        alone.enter();
+        let counted = alone.enter();
         yield_to_company(core, &alone.yielding).await;
-    }
-    if !claim_sync(core, end) {
-        alone.leave();
-        // Flushed by another task meanwhile, or the running job sees the demand.
+        if !claim_sync(core, end) {
+            return None;
+        }
+        counted.flushes();
+    } else if !claim_sync(core, end) {
         return None;
     }
     let mut flush = || run_here(core, |core| flush_alone(core, timed.began), Role::Sync);

@@ -108,7 +108,11 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
         return Ok(Synced::default());
     }
     let (wakers, woken) = core.progress.take_reached(flushed.end);
-    let waking = wake(core, wakers);
+    let mut waking = wake(core, wakers);
+    if waking.is_some() && core.progress.completions.are_waiting() {
+        // Woken now, because a completion is the user's code and may take long.
+        waking = None;
+    }
     core.run_completions();
     apply_truncations(core, || core.synced().get());
     settle_notes(core);

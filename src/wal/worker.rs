@@ -32,22 +32,28 @@ thread_local! {
 /// Blocks workers for the tasks that use one log.
 #[derive(Debug, Default)]
 pub(super) struct Blocking {
-    /// Set when `block_in_place` has refused. It does so if a task of a `current_thread` runtime
-    /// has entered the handle of a multi-thread runtime.
+    /// Set when `block_in_place` has refused, by a panic that is caught. It does so if a task of a
+    /// `current_thread` runtime has entered the handle of a multi-thread runtime.
     has_refused: AtomicBool,
 }
 
 impl Blocking {
     /// Returns whether the caller is a task on a worker of a multi-thread runtime.
     pub(super) fn is_possible(&self) -> bool {
-        // The root future of `block_on` has no id.
+        // The root future of `block_on` has no id. A refusal is a panic, which must not end the
+        // process.
         let Some(task) = try_id() else { return false };
-        if self.has_refused.load(Ordering::Relaxed) {
+        if self.has_refused.load(Ordering::Relaxed) || cfg!(panic = "abort") {
+            return false;
+        }
+        // First, because a task on a worker may block on another runtime, and keeps its id there.
+        let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+        if !flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread) {
             return false;
         }
         // A thread that is ending has dropped its thread-local.
         let is_seen = SEEN.try_with(|seen| seen.get() == Some(task)).unwrap_or(false);
-        if is_seen || !looks_like_worker() {
+        if is_seen || !keeps_wakers() {
             return is_seen;
         }
         SEEN.try_with(|seen| seen.set(Some(task))).is_ok()
@@ -75,11 +81,8 @@ impl Blocking {
     }
 }
 
-fn looks_like_worker() -> bool {
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    if !flavor.is_ok_and(|flavor| flavor == RuntimeFlavor::MultiThread) {
-        return false;
-    }
+/// Returns whether a waker that `yield_now` gets is kept for later.
+fn keeps_wakers() -> bool {
     let probe = Arc::new(Probe::default());
     let waker = Waker::from(Arc::clone(&probe));
     let is_pending = pin!(yield_now()).poll(&mut Context::from_waker(&waker)).is_pending();
@@ -148,6 +151,20 @@ mod tests {
         let current = current_thread();
         let spawned = current.spawn(async { Blocking::default().is_possible() });
         assert!(!current.block_on(spawned).unwrap(), "current_thread");
+    }
+
+    /// A task keeps its id while it blocks on another runtime.
+    #[test]
+    fn runtime_within_a_task_may_not_block() {
+        let runtime = multi_thread();
+        let nested = runtime.spawn(async {
+            let blocking = Blocking::default();
+            let outside = blocking.is_possible();
+            let inside =
+                block_in_place(|| current_thread().block_on(async { blocking.is_possible() }));
+            (outside, inside)
+        });
+        assert_eq!(runtime.block_on(nested).unwrap(), (true, false));
     }
 
     #[test]

@@ -36,6 +36,9 @@ const AVERAGE_PARTS: u64 = 32;
 /// A time counts for at most this many averages, so that one pause decides nothing.
 const OUTLIER: u64 = 8;
 
+/// The most that the first time counts for.
+const FIRST_TIME_MAX_NS: u64 = 1_000_000;
+
 /// How a commit that is alone is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -68,6 +71,22 @@ pub(crate) struct Alone {
     pool: Average,
 }
 
+/// A caller that is counted.
+pub(crate) struct Counted<'a>(&'a Alone);
+
+impl Counted<'_> {
+    /// Keeps the count for the caller's flush.
+    pub(crate) fn flushes(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.caller_count.store(0, Ordering::Relaxed);
+    }
+}
+
 /// A moving average of times, in nanoseconds; 0 before the first.
 ///
 /// A median would not do. If the cores are busy, few commits take long, but these take so long that
@@ -80,7 +99,7 @@ impl Average {
         let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let average = self.0.get();
         let next = match average {
-            0 => time,
+            0 => time.min(FIRST_TIME_MAX_NS),
             _ => average - average / AVERAGE_PARTS + time.min(average * OUTLIER) / AVERAGE_PARTS,
         };
         self.0.set(next.max(1));
@@ -117,15 +136,12 @@ impl Alone {
         self.lone_group_count.get() >= LONE_GROUPS_MIN
     }
 
-    /// Counts a caller that is probably alone.
-    pub(crate) fn enter(&self) {
+    /// Counts a caller that is probably alone, until its flush takes the count. If the result is
+    /// dropped, no flush does, and all callers so far are forgotten. Otherwise the next flush would
+    /// take them for company.
+    pub(crate) fn enter(&self) -> Counted<'_> {
         self.caller_count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Forgets the callers so far, because another thread flushes for this one. Otherwise the next
-    /// flush would count it, and take it for company.
-    pub(crate) fn leave(&self) {
-        self.caller_count.store(0, Ordering::Relaxed);
+        Counted(self)
     }
 
     /// Returns the number of callers since the last call.
@@ -253,11 +269,10 @@ mod tests {
     #[test]
     fn callers_are_counted_until_taken() {
         let alone = Alone::default();
-        (0..3).for_each(|_| alone.enter());
+        (0..3).for_each(|_| alone.enter().flushes());
         assert_eq!((alone.take_callers(), alone.take_callers()), (3, 0));
-        alone.enter();
-        alone.leave();
-        alone.enter();
+        drop(alone.enter());
+        alone.enter().flushes();
         assert_eq!(alone.take_callers(), 1, "another thread flushed for the first one");
     }
 }

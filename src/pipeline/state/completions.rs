@@ -44,6 +44,11 @@ impl Completions {
         queue.waiting.insert(place, (goal, completion));
     }
 
+    /// Returns whether a completion waits.
+    pub(crate) fn are_waiting(&self) -> bool {
+        !self.queue().waiting.is_empty()
+    }
+
     /// Takes the role of the thread that runs completions. Returns `false` if no completion waits,
     /// or another thread has the role. That thread takes the lock again before it leaves, and sees
     /// the caller's completion.

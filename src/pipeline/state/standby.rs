@@ -18,6 +18,10 @@ use crate::{
 /// A thread stays for at most this long. A pool with few threads lacks it for as long.
 const STAY: Duration = Duration::from_millis(1);
 
+/// After this many tasks the thread returns to its pool, which may have other work for it, or may
+/// be shutting down.
+const TASKS_MAX: u32 = 16;
+
 /// Returns whether the thread should stay afterwards.
 pub(crate) type Task = Box<dyn FnOnce() -> bool + Send>;
 
@@ -84,7 +88,8 @@ impl Standby {
 
     /// Stays, and runs the tasks of callers, until none comes or a task returns `false`.
     pub(crate) fn stand_by(&self) {
-        while let Some(task) = self.wait() {
+        for _ in 0..TASKS_MAX {
+            let Some(task) = self.wait() else { return };
             self.habit.learn(true);
             if !task() {
                 return;
@@ -161,6 +166,20 @@ mod tests {
         let standby = Arc::new(Standby::new());
         standing(&standby).join().unwrap();
         assert!(standby.call(Box::new(|| false)).is_err());
+    }
+
+    /// Otherwise a pool of one thread could do nothing else while commits follow each other.
+    #[test]
+    fn thread_returns_to_its_pool_after_many_tasks() {
+        let standby = Arc::new(Standby::new());
+        let thread = standing(&standby);
+        let began = Instant::now();
+        let mut called_count = 0;
+        while !thread.is_finished() && began.elapsed() < Duration::from_secs(10) {
+            called_count += u32::from(standby.call(Box::new(|| true)).is_ok());
+        }
+        thread.join().unwrap();
+        assert!(called_count <= TASKS_MAX, "{called_count}");
     }
 
     #[test]
