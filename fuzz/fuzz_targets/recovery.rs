@@ -4,7 +4,6 @@
 use futures::StreamExt;
 use highwater::{Error, Lsn, Wal};
 use highwater_fuzz::{
-    directory::Directory,
     largest,
     mutation::Plan,
     opening::{assert_expected, now, options, read},
@@ -16,9 +15,10 @@ use libfuzzer_sys::fuzz_target;
 #[global_allocator]
 static ALLOCATOR: largest::Watched = largest::Watched;
 
-fuzz_target!(|plan: Plan| check(&plan.directory(), plan.record_bytes_max()));
+fuzz_target!(|plan: Plan| check(&plan));
 
-fn check(directory: &Directory, max: u64) {
+fn check(plan: &Plan) {
+    let (directory, max) = (&plan.directory(), plan.record_bytes_max());
     largest::reset();
     let storage = Repeatable::with(directory, 77);
     let opened = open(&storage, max);
@@ -36,7 +36,7 @@ fn check(directory: &Directory, max: u64) {
         "a second recovery finds the same"
     );
     assert_eq!(replay(&wal, opens.first), (opens.records.clone(), opens.is_damaged));
-    use_log(&storage, wal, opens, max);
+    use_log(&storage, wal, opens, max, plan.forges_position());
 }
 
 /// Reads a log during recovery, and then opens it for writing.
@@ -94,13 +94,14 @@ fn replay(wal: &Wal, first: u64) -> (Records, bool) {
 }
 
 /// Appends records, and checks that they are there after the log is reopened.
-fn use_log(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64) {
+fn use_log(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64, forges_position: bool) {
     for i in 0..3u8 {
         let payload = vec![i; 8 << i];
         let lsn = now(wal.append_and_sync(&payload)).unwrap().as_u64();
         assert!(lsn >= opens.end, "{lsn} was appended before the end {}", opens.end);
         opens.records.push((lsn, payload));
     }
+    let was_closed = opens.was_closed;
     if opens.is_damaged {
         // The next opening may find the damage and refuse.
         return;
@@ -112,7 +113,12 @@ fn use_log(storage: &Repeatable, wal: Wal, mut opens: Opens, max: u64) {
             now(wal.close()).unwrap();
         }
         drop(wal);
-        let (again, next) = open(storage, max).expect("an opened log reopens");
+        let Some((again, next)) = open(storage, max) else {
+            // A closed log shows its slots at its end, so its opening does not read the position
+            // that the header names. An unclosed one does, and finds a forged position there.
+            assert!(forges_position && was_closed, "an opened log reopens");
+            return;
+        };
         assert!(!again.is_cut && again.was_closed == closes, "{again:?}");
         assert!(!again.is_damaged);
         assert_eq!(again.records, opens.records);

@@ -297,6 +297,11 @@ impl Plan {
         directory
     }
 
+    /// Returns whether a header names a position of slots that the log did not write.
+    pub fn forges_position(&self) -> bool {
+        !self.anchors.is_empty()
+    }
+
     pub fn record_bytes_max(&self) -> u64 {
         if self.small_records { 200 } else { 1 << 20 }
     }

@@ -175,7 +175,9 @@ fn unclosed(storage: &dyn Storage, judged: &Judged, on_damage: OnDamage) -> Resu
 struct SlotsWalk {
     /// The position that a header names.
     named: Option<Lsn>,
-    /// That position, or the beginning of the segment. Before that the log had no slot.
+    /// That position, if it was durable when the header was written.
+    anchor: Option<Lsn>,
+    /// The beginning of the part. Before that the log had no slot.
     start: Lsn,
     until: Lsn,
 }
@@ -183,7 +185,15 @@ struct SlotsWalk {
 impl SlotsWalk {
     fn from_header(header: &SegmentHeader, until: Lsn) -> Self {
         let named = header.extension.slots;
-        SlotsWalk { named, start: named.unwrap_or(header.base), until }
+        let anchor = named.filter(|named| *named < header.synced);
+        // At or above `synced` it is the position of the first slots record, which may be lost.
+        // Then other frames are there, and the log's first slots record may be below it.
+        let start = match (anchor, named) {
+            (Some(anchor), _) => anchor,
+            (None, Some(_)) => header.base.min(header.synced),
+            (None, None) => header.base,
+        };
+        SlotsWalk { named, anchor, start, until }
     }
 
     /// Reads the part, and builds the slots from it and from the records that were `seen` after it.
@@ -207,11 +217,11 @@ impl SlotsWalk {
                 return Err(slots_damage(reader, *lsn, *stop, judged.commitment));
             }
         }
-        let missing = (self.start < oldest).then_some(self.start);
+        let missing = self.named.filter(|named| *named < oldest);
         let damaged = read.stop.map(|(_, lsn, _)| lsn);
         let warning = missing.or(damaged).map(|lsn| Warning::SlotsIncomplete { lsn });
         let (table, first) = fold(records);
-        let from = self.named.filter(|named| *named < judged.end).or(first);
+        let from = self.anchor.filter(|anchor| *anchor < judged.end).or(first);
         let slots = RecoveredSlots { table, from, floor: self.named };
         let times = RecoveredTimes::default();
         Ok(Found { slots, times, warning, read_bytes: read.read_bytes, time: read.time })

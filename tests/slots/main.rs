@@ -465,3 +465,49 @@ impl Since for Lsn {
         self.as_u64() - other.as_u64()
     }
 }
+
+/// The log's first slots record is behind a record of the next segment when the power fails, and
+/// only that segment's header is on the disk. The header names a position that the log never
+/// reached. It must not hide the slots that the log writes there after it is opened again.
+#[tokio::test]
+async fn lost_first_slot_hides_no_later_slot() {
+    for payload_bytes in [8, 24, 80, 96, 200] {
+        let disk = Disk::new(1);
+        let faults = Faults::new();
+        let wal = tiny().open_with(faults.over(disk.clone()).on_pool()).await.unwrap();
+        for _ in 0..8 {
+            wal.append_and_sync(&[1; 400]).await.unwrap();
+        }
+        settled(&wal).await;
+        let gate = faults.on(Op::Write).gate();
+        // The last record of the segment is held, so that the next ones wait in the ring.
+        let _last = wal.enqueue(vec![2; 400]).await.unwrap();
+        reached(&gate, 1).await;
+        let _next = wal.enqueue(vec![2; 400]).await.unwrap();
+        let mut slot = Box::pin(wal.slot("lost"));
+        assert!(slot.as_mut().now_or_never().is_none());
+        // The header is written, and the frames behind it are not.
+        gate.allow(2);
+        reached(&gate, 3).await;
+        let image = disk.image().crash(Survival::Everything);
+        drop(slot);
+        gate.open();
+        wal.close().await.unwrap();
+
+        let disk = Disk::with_image(image, 2);
+        let wal = tiny().open_with(disk.clone()).await.unwrap();
+        assert_eq!(positions(&wal), []);
+        let lsn = wal.append_and_sync(&vec![3; payload_bytes]).await.unwrap();
+        let slot = wal.slot_at("kept", lsn).await.unwrap();
+        wal.append_and_sync(&[4; 400]).await.unwrap();
+        drop((slot, wal));
+        for closes in [false, true, false] {
+            let wal = tiny().open_with(disk.clone()).await.unwrap();
+            assert_eq!(positions(&wal), named(&[("kept", lsn)]), "{payload_bytes} bytes");
+            wal.append_and_sync(&[5; 100]).await.unwrap();
+            if closes {
+                wal.close().await.unwrap();
+            }
+        }
+    }
+}

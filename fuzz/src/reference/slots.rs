@@ -4,6 +4,7 @@ use crate::{
     reference::{
         file::File,
         frames::{Frame, Region, Seen},
+        header::Header,
         outcome::Outcome,
         reading::Reading,
     },
@@ -23,7 +24,7 @@ pub fn check(members: &[File], reading: &Reading, first: u64) -> Result<(), Outc
     let holding = |at: u64| bases.partition_point(|&base| base <= at).checked_sub(1);
     // The segments below both positions may be removed at any time.
     let oldest = bases[holding(anchor.min(first)).unwrap_or(0)];
-    let mut at = anchor.max(oldest);
+    let mut at = start_of_slots(&newest).max(oldest);
     let until = reading.start.min(reading.end);
     while at < until {
         let member = holding(at).unwrap();
@@ -37,6 +38,16 @@ pub fn check(members: &[File], reading: &Reading, first: u64) -> Result<(), Outc
         };
     }
     Ok(())
+}
+
+/// Returns the position before which the log had no slot, or which leads to the older ones.
+fn start_of_slots(newest: &Header) -> u64 {
+    match newest.slots {
+        // The first slots record, which was not durable yet.
+        Some(anchor) if anchor >= newest.synced => newest.base.min(newest.synced),
+        Some(anchor) => anchor,
+        None => newest.base,
+    }
 }
 
 const CLOSE_FRAME_BYTES: u64 = 24;
@@ -60,7 +71,7 @@ pub fn check_closed(members: &[File], reading: &Reading) -> Result<(), Outcome> 
         let note = region_at(at, end).and_then(|region| region.frame_at(at));
         end = if note.is_some_and(|frame| is_note(&frame).is_some()) { at } else { end };
     }
-    let start = newest.slots.unwrap_or(newest.base);
+    let start = start_of_slots(&newest);
     let walk = |from: u64| -> Result<(), Outcome> {
         let mut at = from;
         while at < end {
