@@ -52,6 +52,12 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns whether the checks of [`watch`](Executor::watch) come by the real clock, so that they
+    /// notice soon that a log rests.
+    fn notices_rest(&self) -> bool {
+        false
+    }
+
     /// Runs `work` so that it may block without a delay for the calls of
     /// [`watch`](Executor::watch).
     fn run_apart(&self, work: Task) {

@@ -65,6 +65,8 @@ pub enum Sabotage {
     BelieveShortWrite,
     /// A group is flushed without a frame that claims the previous group.
     ForgetClaim,
+    /// The mark that a run of flushes owes is never written.
+    ForgetOwedMark,
     /// A conditional append takes its place although another append came before it.
     ForgetConflict,
     /// Closing a log does not write the note of the last close.

@@ -14,7 +14,7 @@ use crate::{
         append::{Placed, place, place_now, reserve_batch, try_place},
         core::{Core, Role, Start},
         job::{request_sync, request_write},
-        mark_frame::leave_mark,
+        mark_frame::{leave_mark, leave_owed_mark},
         notes::place_notes,
         open_log::OpenLog,
         prepare, relief, removal,
@@ -50,6 +50,7 @@ fn perform(core: &Arc<Core>, role: Role) {
         }
         Role::Remove => removal::run(core),
         Role::Relieve => relief::run(core),
+        Role::Mark => leave_owed_mark(core),
     }
 }
 

@@ -24,10 +24,10 @@ pub(super) fn flush_quietly(core: &Core, lane: Lane, file: &SegmentFile) -> Resu
     core.measures().counters.syncs.fetch_add(1, Ordering::Relaxed);
     core.measures().flushed(time);
     let is_slow = time >= core.config().stall_after;
-    Ok(FlushReport { time, slow_segment: is_slow.then(|| file.name().to_owned()) })
+    Ok(FlushReport { began, time, slow_segment: is_slow.then(|| file.name().to_owned()) })
 }
 
-pub(super) fn report(core: &Core, FlushReport { time, slow_segment }: &FlushReport) {
+pub(super) fn report(core: &Core, FlushReport { time, slow_segment, .. }: &FlushReport) {
     core.measures().instruments.flushed(*time);
     if let Some(segment) = slow_segment {
         let log = core.storage().location();

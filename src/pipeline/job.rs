@@ -45,11 +45,11 @@ impl Job {
         let standby = Arc::clone(&self.core.roles.standby);
         if !standby.is_taken() {
             executor.spawn(Box::new(move || {
-                if self.run() {
+                if self.run_and_stay() {
                     standby.stand_by();
                 }
             }));
-        } else if let Err(task) = standby.call(Box::new(move || self.run())) {
+        } else if let Err(task) = standby.call(Box::new(move || self.run_and_stay())) {
             executor.spawn(Box::new(move || {
                 task();
             }));
@@ -57,7 +57,14 @@ impl Job {
     }
 
     /// Does the work. Returns whether its thread should stay for the next job.
-    fn run(mut self) -> bool {
+    fn run_and_stay(mut self) -> bool {
+        self.run();
+        // The next commit of a task that is alone comes as soon as this one has returned.
+        let roles = &self.core.roles;
+        roles.alone.is_on() && self.core.executor().may_linger() && roles.standby.takes()
+    }
+
+    fn run(&mut self) {
         if let Some(work) = self.work.take() {
             let guard = PanicGuard { core: &self.core };
             // The directory's lock is held while the job runs, because no other process may own the
@@ -72,9 +79,6 @@ impl Job {
             drop(lock);
             std::mem::forget(guard);
         }
-        // The next commit of a task that is alone comes as soon as this one has returned.
-        let roles = &self.core.roles;
-        roles.alone.is_on() && self.core.executor().may_linger() && roles.standby.takes()
     }
 }
 
@@ -106,6 +110,12 @@ impl Drop for PanicGuard<'_> {
 /// Starts a job for a role that the caller has claimed.
 pub(super) fn start(core: &Arc<Core>, role: Role) {
     Job::of(core, Work::Role(role)).spawn();
+}
+
+/// As [`start`], for a small role that must not wait for a thread of the pool.
+pub(super) fn start_apart(core: &Arc<Core>, role: Role) {
+    let mut job = Job::of(core, Work::Role(role));
+    core.executor().run_apart(Box::new(move || job.run()));
 }
 
 /// Has the published frames written, by the running job or a new one. Call it after publishing.

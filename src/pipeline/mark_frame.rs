@@ -10,6 +10,7 @@ use crate::{
         reservation::Reservation,
         writer::{Drained, write_once},
     },
+    sabotage::{self, Sabotage},
     sync::Ordering,
 };
 
@@ -29,6 +30,22 @@ pub(crate) fn leave_mark(core: &Arc<Core>) {
         if core.has_published() {
             request_write(core);
         }
+    }
+}
+
+/// As [`leave_mark`], when the log rests. While flushes follow each other, each group claims the
+/// one before it.
+pub(super) fn leave_mark_when_idle(core: &Arc<Core>) {
+    let is_forgotten = sabotage::is_on(Sabotage::ForgetOwedMark);
+    if !is_forgotten && !core.vitals().owe_mark(core.executor().as_ref()) {
+        leave_mark(core);
+    }
+}
+
+/// Writes the mark that is owed, if one is.
+pub(super) fn leave_owed_mark(core: &Arc<Core>) {
+    if core.vitals().owed_mark().take() && !sabotage::is_on(Sabotage::ForgetOwedMark) {
+        leave_mark(core);
     }
 }
 

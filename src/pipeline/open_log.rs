@@ -30,6 +30,7 @@ impl OpenLog {
         let core = Arc::downgrade(&log);
         let gone = move || {
             if let Some(core) = core.upgrade().filter(|core| core.status().check().is_ok()) {
+                settle(&core);
                 // No job runs any more, so calls that need none get the same error from now on.
                 core.stop(Error::Closed { by: ClosedBy::RuntimeGone });
             }
@@ -58,6 +59,19 @@ impl Deref for OpenLog {
 
 impl Drop for OpenLog {
     fn drop(&mut self) {
-        self.0.leave();
+        if self.0.status().leave() {
+            settle(&self.0);
+            self.0.end_waits();
+        }
+    }
+}
+
+/// Writes the mark that is owed, because the process may end before the log is seen at rest.
+fn settle(core: &Arc<Core>) {
+    if core.vitals().owed_mark().is_owed() {
+        // As for a job: no other process owns the log while this may write.
+        if let Some(_lock) = core.life.lock.hold() {
+            (core.perform)(core, Role::Mark);
+        }
     }
 }

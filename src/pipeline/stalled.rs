@@ -7,7 +7,8 @@
 use std::{io, sync::Arc};
 
 use crate::pipeline::{
-    core::{Core, Patient},
+    core::{Core, Patient, Role},
+    job::start_apart,
     state::{
         metrics::Instruments,
         stalls::{Stall, StallEvent, Verdict},
@@ -39,6 +40,10 @@ impl Patient for Core {
         if let Some(event) = verdict.event {
             report(&self, event);
         }
+    }
+
+    fn settle(self: Arc<Self>) {
+        start_apart(&self, Role::Mark);
     }
 
     fn is_unwatched(self: Arc<Self>, error: &io::Error) {

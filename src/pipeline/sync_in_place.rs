@@ -25,7 +25,7 @@ use crate::{
     pipeline::{
         core::{Core, Role},
         job::{request_sync, run_here},
-        mark_frame::leave_mark,
+        mark_frame::leave_mark_when_idle,
         state::{habit::Habit, mark::Woken},
         syncer::{Synced, sync_step},
     },
@@ -107,6 +107,6 @@ pub(super) fn flush_here(
     if core.wants_sync() {
         return false;
     }
-    leave_mark(core);
+    leave_mark_when_idle(core);
     !core.roles.sync_flag.release(|| core.wants_sync())
 }

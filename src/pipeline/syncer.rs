@@ -14,7 +14,7 @@ use crate::{
         core::{Core, Role},
         flush::{self, flush_quietly},
         job::{request_relief_after_change, start},
-        mark_frame::leave_mark,
+        mark_frame::leave_mark_when_idle,
         notes::{place_notes, settle_notes},
         regroup::regroup,
         removal::apply_truncations,
@@ -59,7 +59,7 @@ pub(super) fn run(core: &Arc<Core>) {
             drop(waking);
             continue;
         }
-        leave_mark(core);
+        leave_mark_when_idle(core);
         if !core.roles.sync_flag.release(|| core.wants_sync()) {
             return;
         }
@@ -101,6 +101,9 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
     let Some(claimed) = claim_synced(core)? else { return none_woken(core) };
     let Some(flushed) = flush_group(core, claimed)? else { return Ok(Synced::default()) };
     flushed.reports.iter().flatten().for_each(|report| flush::report(core, report));
+    if let Some(report) = &flushed.reports[1] {
+        core.vitals().owed_mark().note_flush(report.began, report.time);
+    }
     // Before any task is woken, because a woken task may read the measures.
     core.measures().synced(flushed.record_count, queue_bytes);
     core.progress.orders.note_requested(flushed.record_count);

@@ -81,6 +81,10 @@ impl Executor for Pool {
         true
     }
 
+    fn notices_rest(&self) -> bool {
+        true
+    }
+
     fn watch(&self, watchable: Weak<dyn Watchable>) -> bool {
         let Err(failure) = watchdog::watch(&watchable) else { return true };
         if let Some(error) = failure.to_report {

@@ -19,6 +19,7 @@ mod headers;
 mod last_close;
 mod leftovers;
 mod restarts;
+mod rests;
 
 use highwater::simulation::{Disk, Image, Survival};
 

@@ -401,17 +401,14 @@ impl Core {
         self.supply.space.wake_all();
     }
 
-    /// Removes a holder. When the last one is gone no mark moves any more, and waiters are woken to
-    /// read that.
-    pub(in crate::pipeline) fn leave(&self) {
-        if self.status().leave() {
-            self.written().wake_all();
-            self.synced().wake_all();
-            self.progress.watched.end(Error::Closed { by: ClosedBy::LastHandle });
-            self.vitals.watched().end(Error::Closed { by: ClosedBy::LastHandle });
-            self.publish_metrics();
-            self.run_completions();
-        }
+    /// Wakes all waiters when the last holder is gone, because no mark moves any more.
+    pub(in crate::pipeline) fn end_waits(&self) {
+        self.written().wake_all();
+        self.synced().wake_all();
+        self.progress.watched.end(Error::Closed { by: ClosedBy::LastHandle });
+        self.vitals.watched().end(Error::Closed { by: ClosedBy::LastHandle });
+        self.publish_metrics();
+        self.run_completions();
     }
 
     /// Runs the completions that are due after `synced` moved or the log stopped. Call it without

@@ -28,6 +28,8 @@ pub(in crate::pipeline) enum Role {
     Remove,
     /// Make room for appends that wait for the budget.
     Relieve,
+    /// Write the mark that is owed.
+    Mark,
 }
 
 /// The locks, flags and habits of the roles.

@@ -14,9 +14,10 @@ use crate::{
     executor::{Executor, Watchable},
     health::Health,
     operation::Operation,
-    options::Config,
+    options::{Config, OnStall},
     pipeline::state::{
         in_flight::{InFlight, Lane},
+        owed_mark::{OwedMark, REST_TICK},
         stalls::{Condition, Stall, Stalls, Verdict},
         watched::Watched,
     },
@@ -28,6 +29,9 @@ use crate::{
 pub(in crate::pipeline) trait Patient: Send + Sync {
     /// Acts on the verdict of a check.
     fn act(self: Arc<Self>, verdict: &Verdict);
+
+    /// Has the mark written that is owed.
+    fn settle(self: Arc<Self>);
 
     /// Reports that nothing checks the vitals.
     #[cfg_attr(shuttle, allow(dead_code, reason = "shuttle's threads watch nothing"))]
@@ -41,6 +45,7 @@ pub(crate) struct Vitals {
     is_watchable: bool,
     in_flight: InFlight,
     stalls: Stalls,
+    owed_mark: OwedMark,
     watched: Arc<Watched<Health>>,
     /// Set once the log has started.
     patient: OnceLock<Attached>,
@@ -91,6 +96,7 @@ impl Vitals {
             is_watchable: executor.watches(),
             stalls: Stalls::new(&in_flight),
             in_flight,
+            owed_mark: OwedMark::new(),
             watched: Arc::new(Watched::new(Health::Good)),
             patient: OnceLock::new(),
             is_reporting: AtomicBool::new(false),
@@ -99,6 +105,10 @@ impl Vitals {
 
     pub(crate) fn watched(&self) -> &Arc<Watched<Health>> {
         &self.watched
+    }
+
+    pub(crate) fn owed_mark(&self) -> &OwedMark {
+        &self.owed_mark
     }
 
     pub(crate) fn stalls(&self) -> &Stalls {
@@ -129,13 +139,44 @@ impl Vitals {
         Underway { vitals: Some(self), lane }
     }
 
+    /// Owes the mark after a flush that is part of a run. Returns false if the caller has to leave
+    /// the mark itself: nothing would write it later, or the drop of the log must not wait for a
+    /// disk.
+    pub(in crate::pipeline) fn owe_mark(self: &Arc<Self>, executor: &dyn Executor) -> bool {
+        let may_wait = executor.notices_rest() && self.config.on_stall == OnStall::Report;
+        if !may_wait || !self.owed_mark.is_run() {
+            return false;
+        }
+        self.owed_mark.owe();
+        // As for a call: the thread that watches releases the flag, then looks at the debt.
+        if self.in_flight.is_watched.claim(|| true) && !self.begin_watch(executor) {
+            return !self.owed_mark.take();
+        }
+        true
+    }
+
+    /// Returns whether the log is watched now.
     #[cold]
-    fn begin_watch(self: &Arc<Self>, executor: &dyn Executor) {
+    fn begin_watch(self: &Arc<Self>, executor: &dyn Executor) -> bool {
         let watchable: Arc<dyn Watchable> = Arc::clone(self) as Arc<dyn Watchable>;
-        if !executor.watch(Arc::downgrade(&watchable)) {
+        let is_watched = executor.watch(Arc::downgrade(&watchable));
+        if !is_watched {
             // The next call tries again.
             self.in_flight.is_watched.release(|| false);
         }
+        is_watched
+    }
+
+    /// Returns the number of calls that the writer and the syncer have made, or `None` while one
+    /// is in flight.
+    fn progress(&self) -> Option<u64> {
+        let lanes = [Lane::Write, Lane::Sync].map(|lane| self.in_flight.look(lane));
+        let [write, sync] = lanes.map(|seen| (!seen.is_in_flight()).then_some(seen.count));
+        Some(write?.wrapping_add(sync?))
+    }
+
+    fn patient(&self) -> Option<Arc<dyn Patient>> {
+        self.patient.get().and_then(|Attached(patient)| patient.upgrade())
     }
 
     /// Publishes the health of the I/O and of the supply of files. `refusal` returns the reason why
@@ -173,19 +214,21 @@ impl Watchable for Vitals {
             || verdict.event.is_some()
             || verdict.stops.is_some();
         if is_eventful {
-            let patient = self.patient.get().and_then(|Attached(patient)| patient.upgrade());
-            patient.into_iter().for_each(|patient| patient.act(&verdict));
+            self.patient().into_iter().for_each(|patient| patient.act(&verdict));
         }
-        let is_wanted = || self.stalls.is_active(&self.in_flight);
+        if self.owed_mark.is_due(self.progress()) {
+            self.patient().into_iter().for_each(Patient::settle);
+        }
+        let is_wanted = || self.stalls.is_active(&self.in_flight) || self.owed_mark.is_owed();
         match verdict.next {
             None if !self.in_flight.is_watched.release(is_wanted) => None,
             None => Some(Duration::ZERO),
+            Some(next) if self.owed_mark.is_owed() => Some(next.min(REST_TICK)),
             next => next,
         }
     }
 
     fn is_unwatched(self: Arc<Self>, error: &io::Error) {
-        let patient = self.patient.get().and_then(|Attached(patient)| patient.upgrade());
-        patient.into_iter().for_each(|patient| patient.is_unwatched(error));
+        self.patient().into_iter().for_each(|patient| patient.is_unwatched(error));
     }
 }

@@ -205,6 +205,7 @@ impl Drop for RoomWait<'_> {
 
 /// A flush that was made, to be reported without a lock.
 pub(crate) struct FlushReport {
+    pub(crate) began: Instant,
     pub(crate) time: Duration,
     /// The file, if its flush took longer than an operator should accept.
     pub(crate) slow_segment: Option<String>,

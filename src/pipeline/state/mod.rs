@@ -20,6 +20,7 @@ pub(super) mod mark;
 pub(super) mod measures;
 pub(super) mod metrics;
 pub(super) mod orders;
+pub(super) mod owed_mark;
 pub(super) mod payload;
 pub(super) mod permits;
 pub(super) mod recycled;
