@@ -118,7 +118,7 @@ pub use health::Health;
 pub use lock_owner::LockOwner;
 pub use lsn::{Lsn, Start};
 pub use operation::Operation;
-pub use options::{Compression, InlineSyncs, OnDamage, OnStall, Preallocation};
+pub use options::{Compression, InlineSyncs, OnDamage, OnStall, Preallocation, SyncMethod};
 pub use pipeline::{Payload, Percentiles};
 pub use reader::Reader;
 pub use record::Record;

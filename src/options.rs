@@ -96,6 +96,32 @@ pub enum InlineSyncs {
     Always,
 }
 
+/// How the log makes a group of records durable.
+///
+/// All methods give the same guarantees. `highwater bench-fsync` measures both on a disk, and
+/// suggests one. There is no method that bypasses the page cache (`O_DIRECT`): `docs/DURABILITY.md`
+/// gives the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncMethod {
+    /// Writes the group, then flushes its file: `fdatasync` on Linux. The default.
+    #[default]
+    Fdatasync,
+    /// Writes a small group with one call that returns when the bytes are durable: `pwritev2` with
+    /// `RWF_DSYNC` on Linux. It saves a system call for each group.
+    ///
+    /// The log does so if a task waits for the flush, and the group is all that is unsynced and has
+    /// at most 64 KiB. It writes and flushes as with `Fdatasync` after other writes (`append`,
+    /// `enqueue`), in a segment's first flush, on other systems, and on a storage without
+    /// [`write_at_durably`](crate::storage::StorageFile::write_at_durably).
+    ///
+    /// It costs concurrency: a call of [`append`](crate::Wal::append) during the durable write waits
+    /// for it. So choose it for logs whose records are all synced one by one or in small groups, and
+    /// if `bench-fsync` shows a gain. The file system must honour `RWF_DSYNC`, as ext4, XFS and
+    /// btrfs do.
+    Dsync,
+}
+
 /// The reaction of the log to an I/O call that does not return.
 ///
 /// The call is a write, a flush or the preparation of the next segment's file. A call that removes
@@ -208,6 +234,7 @@ pub(crate) struct Config {
     /// The size up to which an append is written by its own task. The write may block.
     pub(crate) inline_bytes_max: u64,
     pub(crate) inline_syncs: InlineSyncs,
+    pub(crate) sync_method: SyncMethod,
     /// The interval of time marks; `None` for no marks.
     pub(crate) time_marks_ms: Option<u64>,
     /// The permissions of new files, on Unix.
@@ -234,6 +261,7 @@ impl Default for Config {
             compression_bytes_min: 128,
             inline_bytes_max: 0,
             inline_syncs: InlineSyncs::default(),
+            sync_method: SyncMethod::default(),
             time_marks_ms: None,
             file_mode: FILE_MODE,
             stall_after: Duration::from_secs(1),

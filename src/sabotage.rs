@@ -69,6 +69,10 @@ pub enum Sabotage {
     ForgetOwedMark,
     /// A conditional append takes its place although another append came before it.
     ForgetConflict,
+    /// A durable write is an ordinary one, and is believed to be durable.
+    DropDurability,
+    /// A durable write is believed to cover frames that were written before it.
+    ForgetEarlierWrites,
     /// Closing a log does not write the note of the last close.
     ForgetClosedNote,
     /// `Indeterminate` names the next record's LSN, which is given to another record.

@@ -10,7 +10,7 @@
 mod contract;
 
 use contract::{
-    in_place::{InPlace, set_inline_syncs, set_inline_writes},
+    in_place::{InPlace, set_durable_writes, set_inline_syncs, set_inline_writes},
     sweep::{
         FULL, Tally, fail_syncs_of, sweep_simulated_with_thread_settings,
         sweep_with_thread_settings,
@@ -60,6 +60,20 @@ fn indeterminate_for_reused_lsn_is_caught() {
             sweep_simulated_with_thread_settings(seed, &stalled_script(seed), FULL, tally)
         });
     });
+}
+
+#[test]
+fn durable_write_that_lost_its_flag_is_caught() {
+    set_durable_writes(true);
+    assert_caught(Sabotage::DropDurability, 14, in_place);
+    assert_caught(Sabotage::DropDurability, 14, simulated);
+}
+
+#[test]
+fn durable_write_that_skips_earlier_ones_is_caught() {
+    set_durable_writes(true);
+    assert_caught(Sabotage::ForgetEarlierWrites, 14, in_place);
+    assert_caught(Sabotage::ForgetEarlierWrites, 14, simulated);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use highwater::{InlineSyncs, Wal};
+use highwater::{InlineSyncs, SyncMethod, Wal};
 
 const MODE: &str = "HIGHWATER_TRACED_MODE";
 /// The number of records that mode "append in place" appends.
@@ -41,10 +41,14 @@ fn child_under_strace() {
         let options = Wal::options().segment_bytes(64 << 10).ring_bytes(16 << 10);
         let options = options.recycle_segments(if mode == "recycle" { 2 } else { 0 });
         let options = options.inline_writes(if mode.ends_with("in place") { 8192 } else { 0 });
-        let options = options.inline_syncs(if mode == "commit in place" {
+        let options = options.inline_syncs(if mode.starts_with("commit") {
             InlineSyncs::Always
         } else {
             InlineSyncs::default()
+        });
+        let options = options.sync_method(match mode.as_str() {
+            "commit durably" => SyncMethod::Dsync,
+            _ => SyncMethod::default(),
         });
         let wal = options.open(directory).await.unwrap();
         mark("OPENED");
@@ -73,7 +77,7 @@ fn child_under_strace() {
                 }
                 mark("END");
             }
-            "commit in place" => {
+            "commit in place" | "commit durably" => {
                 wal.append_and_sync(&[1; 8]).await.unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(50));
                 mark("BEGIN");
@@ -346,6 +350,25 @@ fn inline_commit_is_flushed_by_its_own_thread() {
         let position = |what: &str| calls.iter().position(|line| line.contains(what));
         let (write, flush) = (position("pwrite64("), position("fdatasync("));
         acknowledged += usize::from(write.is_some() && write < flush);
+    }
+    assert_eq!(acknowledged, usize::from(IN_PLACE_COUNT), "{during:#?}");
+}
+
+/// With durable writes, one call writes a commit and makes it durable. No flush follows.
+#[test]
+fn durable_write_replaces_write_and_flush() {
+    let directory = tempfile::tempdir().unwrap();
+    let what = "pwrite64,pwritev2,write,fsync,fdatasync";
+    let Some(trace) = trace_of(what, "commit durably", directory.path()) else {
+        return;
+    };
+    let begun = trace.lines().skip_while(|line| !line.contains("<<BEGIN>>"));
+    let during: Vec<_> = begun.take_while(|line| !line.contains("<<END>>")).collect();
+    assert!(!during.iter().any(|line| line.contains("sync(")), "{during:#?}");
+    let mut acknowledged = 0;
+    for calls in during.split(|line| line.contains("<<ACK>>")) {
+        let durable = calls.iter().filter(|line| line.contains("RWF_DSYNC"));
+        acknowledged += usize::from(durable.count() == 1);
     }
     assert_eq!(acknowledged, usize::from(IN_PLACE_COUNT), "{during:#?}");
 }

@@ -1,6 +1,6 @@
 //! One flush of one file, measured.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     error::Result,
@@ -21,10 +21,20 @@ pub(super) fn flush_quietly(core: &Core, lane: Lane, file: &SegmentFile) -> Resu
     file.sync_data()?;
     let time = began.elapsed();
     drop(underway);
+    Ok(measured(core, file, began, time))
+}
+
+/// Counts a flush of a file that began at `began` and took `time`.
+pub(super) fn measured(
+    core: &Core,
+    file: &SegmentFile,
+    began: Instant,
+    time: Duration,
+) -> FlushReport {
     core.measures().counters.syncs.fetch_add(1, Ordering::Relaxed);
     core.measures().flushed(time);
     let is_slow = time >= core.config().stall_after;
-    Ok(FlushReport { began, time, slow_segment: is_slow.then(|| file.name().to_owned()) })
+    FlushReport { began, time, slow_segment: is_slow.then(|| file.name().to_owned()) }
 }
 
 pub(super) fn report(core: &Core, FlushReport { time, slow_segment, .. }: &FlushReport) {

@@ -39,6 +39,7 @@ pub(crate) mod truncate_end;
 pub(crate) mod truncate_start;
 pub(crate) mod wait;
 mod waking;
+mod write_durably;
 mod write_in_place;
 mod write_job;
 mod writer;

@@ -20,6 +20,7 @@ use crate::{
         removal::apply_truncations,
         state::{in_flight::Lane, mark::Woken, measures::FlushReport},
         waking::{Waking, wake},
+        write_durably::{self, Durable, write_durably},
         writer::{Drained, write_once},
     },
     sabotage::{self, Sabotage},
@@ -91,6 +92,7 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
     let ring = &core.intake.ring;
     let goal = ring.tail();
     let queue_bytes = goal.since(ring.drained());
+    let durable = if write_durably::is_on(core) { write_durably(core, goal)? } else { None };
     while ring.drained() < goal {
         match write_once(core) {
             Drained::Wrote => {}
@@ -99,7 +101,9 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
         }
     }
     let Some(claimed) = claim_synced(core)? else { return none_woken(core) };
-    let Some(flushed) = flush_group(core, claimed)? else { return Ok(Synced::default()) };
+    let Some(flushed) = flush_group(core, claimed, durable.as_ref())? else {
+        return Ok(Synced::default());
+    };
     flushed.reports.iter().flatten().for_each(|report| flush::report(core, report));
     if let Some(report) = &flushed.reports[1] {
         core.vitals().owed_mark().note_flush(report.began, report.time);
@@ -125,9 +129,13 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
     Ok(Synced { woken, waking })
 }
 
-/// Flushes the written bytes, and raises the marks. Returns `None` if nothing is unsynced. No user
-/// code runs here, because the next syncer waits for the claim's lock.
-fn flush_group(core: &Core, claimed: Claimed<'_>) -> Result<Option<Flushed>> {
+/// Flushes the written bytes that are not `durable`, and raises the marks. Returns `None` if nothing
+/// is unsynced. No user code runs here, because the next syncer waits for the claim's lock.
+fn flush_group(
+    core: &Core,
+    claimed: Claimed<'_>,
+    durable: Option<&Durable>,
+) -> Result<Option<Flushed>> {
     let Claimed { group: Group { unsynced, record_count, epoch }, .. } = &claimed;
     let mut end = unsynced.end;
     if end <= core.synced().get() {
@@ -145,7 +153,9 @@ fn flush_group(core: &Core, claimed: Claimed<'_>) -> Result<Option<Flushed>> {
             writing.sealed_is_synced(sealed);
         }
     }
-    reports[1] = Some(flush_quietly(core, Lane::Sync, &unsynced.active)?);
+    if !durable.is_some_and(|durable| durable.covers(unsynced, *epoch)) {
+        reports[1] = Some(flush_quietly(core, Lane::Sync, &unsynced.active)?);
+    }
     core.status().check()?;
     if sabotage::is_on(Sabotage::MarkLaterByte) {
         end = core.intake.ring.drained();

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Result},
     sabotage::{self, Sabotage},
     segments::name::Sequence,
-    storage::{Storage, StorageFile, read_full, uninterrupted, write_full},
+    storage::{Storage, StorageFile, read_full, uninterrupted, write_full, write_full_durably},
     sync::Mutex,
     turn::lock_always_over_io,
 };
@@ -101,6 +101,27 @@ impl SegmentFile {
             Ok(count) => Some(count),
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,
             Err(_) => Some(0),
+        }
+    }
+
+    /// Writes the bytes and makes them durable. Returns `false` if the storage cannot do that; then
+    /// nothing was written. A failure counts as a failed sync.
+    pub(crate) fn write_at_durably(&self, bytes: &[u8], offset: u64) -> Result<bool> {
+        if sabotage::is_on(Sabotage::DropDurability) {
+            return self.write_at(bytes, offset).map(|()| true);
+        }
+        let mut failure = lock_always_over_io(&self.sync_failure);
+        if let Some(error) = failure.as_ref() {
+            return Err(error.clone());
+        }
+        match write_full_durably(self.file.as_ref(), bytes, offset) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => {
+                let error = self.failed("durably writing", offset, error);
+                *failure = Some(error.clone());
+                Err(error)
+            }
         }
     }
 

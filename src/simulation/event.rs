@@ -22,6 +22,8 @@ pub enum Op {
     Write,
     /// [`StorageFile::write_at_nonblocking`](crate::storage::StorageFile::write_at_nonblocking).
     WriteNonblocking,
+    /// [`StorageFile::write_at_durably`](crate::storage::StorageFile::write_at_durably).
+    WriteDurably,
     /// `reserve` and `set_len` of a [`StorageFile`](crate::storage::StorageFile).
     Resize,
     /// `sync_data` and `sync_all` of a [`StorageFile`](crate::storage::StorageFile).
@@ -101,4 +103,6 @@ pub struct Wrote {
     pub is_blank: bool,
     /// Set if it was a non-blocking write.
     pub is_nonblocking: bool,
+    /// Set if it was a durable write.
+    pub is_durable: bool,
 }

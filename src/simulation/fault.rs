@@ -268,11 +268,14 @@ fn can_happen(op: Op, action: &Action, afterwards: bool) -> bool {
     let is_hold = matches!(action, Action::Gate(_) | Action::Delay(_));
     match op {
         _ if afterwards => {
-            matches!(op, Op::Write | Op::WriteNonblocking | Op::Sync | Op::SyncDir)
-                && (is_failure || is_hold)
+            let has_later_faults = [Op::Write, Op::WriteNonblocking, Op::WriteDurably, Op::Sync]
+                .contains(&op)
+                || op == Op::SyncDir;
+            has_later_faults && (is_failure || is_hold)
         }
         _ if is_failure || is_hold || matches!(action, Action::Panic) => true,
         Op::Write | Op::WriteNonblocking => true,
+        Op::WriteDurably => matches!(action, Action::Short(_) | Action::Ignore),
         Op::Read => matches!(action, Action::Short(_) | Action::FlipBit),
         Op::Create | Op::Open => false,
         _ => matches!(action, Action::Ignore),
@@ -358,7 +361,8 @@ impl Fault {
         self.end(Action::Short(bytes));
     }
 
-    /// Reports success without effect: a flush that a device only claims, or a lost write.
+    /// Reports success without effect: a flush that a device only claims, or a lost write. A durable
+    /// write becomes an ordinary one.
     pub fn ignore(self) {
         self.end(Action::Ignore);
     }

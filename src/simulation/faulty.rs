@@ -227,6 +227,7 @@ impl FaultyFile {
                 head: written.iter().take(64).copied().collect(),
                 is_blank: written.iter().all(|&byte| byte == 0),
                 is_nonblocking: op == Op::WriteNonblocking,
+                is_durable: op == Op::WriteDurably,
             })
         });
         Ok(count)
@@ -242,6 +243,8 @@ impl FaultyFile {
     ) -> io::Result<usize> {
         match verdict {
             Verdict::Go(_) => Ok(0),
+            // The flag is lost on the way to the device.
+            Verdict::Ignore if op == Op::WriteDurably => self.inner.write_at(bytes, offset),
             Verdict::Ignore => Ok(bytes.len()),
             Verdict::FlipBit(bit) => {
                 let mut wrong = bytes.to_vec();
@@ -312,6 +315,20 @@ impl StorageFile for FaultyFile {
     fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.write(Op::WriteNonblocking, bytes, offset, |bytes| {
             self.inner.write_at_nonblocking(bytes, offset)
+        })
+    }
+
+    fn write_at_durably(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let written = self.write(Op::WriteDurably, bytes, offset, |bytes| {
+            self.inner.write_at_durably(bytes, offset)
+        });
+        let refusals = [io::ErrorKind::Interrupted, io::ErrorKind::Unsupported];
+        written.inspect_err(|error| {
+            if !refusals.contains(&error.kind()) {
+                // The page cache has the bytes, and their flush has failed.
+                let _ = self.inner.write_at(bytes, offset);
+                self.on_failed_sync.iter().for_each(|then| then());
+            }
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
@@ -154,6 +155,19 @@ impl Image {
         Arc::make_mut(&mut inode.volatile).resize(length, 0);
         // Cut sectors are dirty, because they read as zeros if the file grows again.
         inode.dirty.extend(length / SECTOR_BYTES..before.div_ceil(SECTOR_BYTES));
+    }
+
+    /// Writes back a file's length, because it is needed to read the bytes, and its dirty sectors in
+    /// this range of bytes.
+    pub(super) fn write_back_range(&mut self, number: InodeNumber, bytes: Range<usize>) {
+        let Some(inode) = self.inodes.get_mut(number) else { return };
+        let sectors = bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES);
+        let volatile = Arc::clone(&inode.volatile);
+        let durable = Arc::make_mut(&mut inode.durable);
+        durable.resize(volatile.len(), 0);
+        for sector in sectors.filter(|sector| inode.dirty.remove(sector)) {
+            copy_sector(durable, &volatile, sector, SECTOR_BYTES);
+        }
     }
 
     /// Writes back a file's length and its dirty sectors, each if `is_kept` returns true. All

@@ -239,6 +239,17 @@ impl StorageFile for RawFile {
         self.write_at(bytes, offset)
     }
 
+    /// Two operations, so that the power may go while the write is under way. Only the sectors of
+    /// this write become durable.
+    fn write_at_durably(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let count = self.write_at(bytes, offset)?;
+        let start = to_usize(offset)?;
+        self.disk.change(|state| {
+            state.image.write_back_range(self.number, start..start + count);
+            Ok(count)
+        })
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.alive()?.image.file(self.number).len() as u64)
     }

@@ -14,7 +14,9 @@ pub(crate) use file::ReadOnlyDirectory;
 #[cfg(feature = "simulation")]
 pub(crate) use memory::LockFlag;
 pub use memory::MemoryStorage;
-pub(crate) use rw::{copy_out, not_found, read_full, to_usize, uninterrupted, write_full};
+pub(crate) use rw::{
+    copy_out, not_found, read_full, to_usize, uninterrupted, write_full, write_full_durably,
+};
 
 use crate::lock_owner::LockOwner;
 
@@ -200,6 +202,22 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// `WouldBlock`; `Unsupported` if the file cannot guarantee that, which is the default. An open
     /// log then never calls this method again. Else the device's error.
     fn write_at_nonblocking(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let _ = (bytes, offset);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// As [`write_at`](StorageFile::write_at), and makes these bytes durable before it returns, with
+    /// the metadata that is needed to read them. Other bytes of the file may stay unsynced.
+    ///
+    /// A log calls it only with [`SyncMethod::Dsync`](crate::SyncMethod::Dsync). On Linux it is
+    /// `pwritev2` with `RWF_DSYNC`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if the file cannot do that, which is the default. Nothing was written then, and
+    /// an open log never calls this method again. Else the device's error. Then the state of the
+    /// file's unsynced bytes is unknown, as after a failed [`sync_data`](StorageFile::sync_data).
+    fn write_at_durably(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let _ = (bytes, offset);
         Err(io::ErrorKind::Unsupported.into())
     }

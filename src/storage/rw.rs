@@ -33,9 +33,27 @@ pub(crate) fn read_full(
 
 /// Writes all of `bytes`. A count of 0 is an error, because a repeated call would not help.
 pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    write_all(bytes, offset, |rest, offset| file.write_at(rest, offset))
+}
+
+/// As [`write_full`]. Each call makes its bytes durable.
+pub(crate) fn write_full_durably(
+    file: &dyn StorageFile,
+    bytes: &[u8],
+    offset: u64,
+) -> io::Result<()> {
+    write_all(bytes, offset, |rest, offset| file.write_at_durably(rest, offset))
+}
+
+#[inline]
+fn write_all(
+    bytes: &[u8],
+    offset: u64,
+    write: impl Fn(&[u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-        match uninterrupted(|| file.write_at(rest, offset + done as u64))? {
+        match uninterrupted(|| write(rest, offset + done as u64))? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             count => done += count,
         }

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::{
     error::{ClosedBy, Error, Result},
     executor::{Executor, InPlace, start},
-    options::{Compression, Config, InlineSyncs, OnDamage, OnStall, Preallocation},
+    options::{Compression, Config, InlineSyncs, OnDamage, OnStall, Preallocation, SyncMethod},
     pipeline::LogName,
     recovery::Opening,
     retention::{Budget, OnBudget, Retention},
@@ -223,6 +223,27 @@ impl Options {
     /// ```
     pub fn inline_syncs(mut self, which: InlineSyncs) -> Self {
         self.config.inline_syncs = which;
+        self
+    }
+
+    /// Sets how a group of records is made durable; [`SyncMethod::Fdatasync`] by default.
+    ///
+    /// Set [`SyncMethod::Dsync`] if all records are synced in small groups and
+    /// `highwater bench-fsync` suggests it. Calls of [`Wal::append`] then wait for a durable write
+    /// that is in flight. Where a durable write is impossible, the log flushes as by default.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("log");
+    /// use highwater::{SyncMethod, Wal};
+    /// let wal = Wal::options().sync_method(SyncMethod::Dsync).open(&path).await?;
+    /// let lsn = wal.append_and_sync("one call writes it and makes it durable").await?;
+    /// assert!(wal.watermarks().synced > lsn);
+    /// # wal.close().await }
+    /// ```
+    pub fn sync_method(mut self, method: SyncMethod) -> Self {
+        self.config.sync_method = method;
         self
     }
 

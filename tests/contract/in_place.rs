@@ -1,8 +1,11 @@
-//! Inline writes and syncs as a dimension of the sweeps, chosen by seed.
+//! Inline writes and syncs, and durable writes, as dimensions of the sweeps, chosen by seed.
 
 use std::{cell::Cell, io::ErrorKind};
 
-use highwater::simulation::{Disk, Op, Random};
+use highwater::{
+    SyncMethod,
+    simulation::{Disk, Op, Random},
+};
 
 /// The writes that an append does inline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,7 @@ pub(crate) enum InPlace {
 thread_local! {
     static IN_PLACE: Cell<InPlace> = const { Cell::new(InPlace::Off) };
     static SYNCS: Cell<bool> = const { Cell::new(false) };
+    static DURABLE_WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Sets the inline writes of the logs that this thread opens from now on, on prepared disks.
@@ -36,9 +40,19 @@ pub(crate) fn inline_syncs() -> bool {
     SYNCS.get()
 }
 
+/// Sets the sync method of the logs that this thread opens from now on.
+pub(crate) fn set_durable_writes(are_used: bool) {
+    DURABLE_WRITES.set(are_used);
+}
+
+pub(crate) fn sync_method() -> SyncMethod {
+    if DURABLE_WRITES.get() { SyncMethod::Dsync } else { SyncMethod::Fdatasync }
+}
+
 /// Configures inline writes and syncs by seed: three seeds in four write inline, each in its own
-/// way. Of each eight, four also sync inline.
+/// way. Of each eight, four also sync inline. Of each five, two write small groups durably.
 pub(crate) fn configure_inline(seed: u64) {
+    set_durable_writes(seed % 5 >= 3);
     set_inline_syncs(seed / 4 % 2 == 1);
     set_inline_writes(match seed % 4 {
         0 => InPlace::Off,

@@ -118,6 +118,7 @@ pub(crate) async fn open(disk: impl Storage) -> highwater::Result<Wal> {
     } else {
         InlineSyncs::default()
     });
+    let options = options.sync_method(in_place::sync_method());
     let reserved = if RESERVED.get() { Preallocation::Reserve } else { Preallocation::Adaptive };
     let options = options.preallocation(reserved).on_stall(ON_STALL.get());
     let options = options.retention(match RETENTION.get() {

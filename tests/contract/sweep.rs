@@ -279,23 +279,38 @@ pub(crate) fn fail_syncs_of(
     running: Running,
     tally: &mut Tally,
 ) -> Result<(), String> {
+    // A durable write that fails is a failed flush.
+    for op in [Op::Sync, Op::WriteDurably] {
+        fail_each(op, script, seed, running, tally)?;
+    }
+    Ok(())
+}
+
+fn fail_each(
+    op: Op,
+    script: &Script,
+    seed: u64,
+    running: Running,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let run_on = |disk: &Disk| match running {
         Running::InPlace => block_on(run(script, disk, seed, running)),
         Running::Simulated => Simulation::new(seed).run(run(script, disk, seed, running)),
     };
     for index in 0.. {
         let disk = Disk::new(seed);
-        disk.faults().on(Op::Sync).skip(index).once().fail_os(5);
+        disk.faults().on(op).skip(index).once().fail_os(5);
         let disk = prepared(disk);
         disk.faults().record(true);
         let oracle = run_on(&disk);
-        let failed = |event: &Event| matches!(event, Event::Failed { op: Op::Sync, .. });
+        let failed =
+            |event: &Event| matches!(event, Event::Failed { op: failed, .. } if *failed == op);
         if disk.faults().count(failed) == 0 {
             break;
         }
         disk.faults().record(false);
         tally.cuts += 1;
-        let case = |what: String| format!("seed {seed}, flush {index} fails: {what}");
+        let case = |what: String| format!("seed {seed}, {op:?} {index} fails: {what}");
         block_on(async {
             // The power goes at once, or after the log was reopened on the same boot.
             for survival in [Survival::Nothing, Survival::Random(seed ^ index)] {

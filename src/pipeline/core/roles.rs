@@ -54,6 +54,8 @@ pub(in crate::pipeline) struct Roles {
     /// The number of records written when the last sync in place ended.
     pub(in crate::pipeline) in_place_record_count: Hint,
     pub(in crate::pipeline) in_place: InPlace,
+    /// False once the storage has refused a durable write.
+    pub(in crate::pipeline) durable_writes: AtomicBool,
     /// A commit that is alone flushes on its own thread.
     pub(in crate::pipeline) alone: Alone,
     /// A thread of the pool that has just flushed for a commit that is alone. It does not hold the
@@ -74,6 +76,7 @@ impl Roles {
             yielding: Habit::new(YIELDING),
             in_place_record_count: Hint::default(),
             in_place: InPlace::new(inline_bytes_max),
+            durable_writes: AtomicBool::new(true),
             alone: Alone::default(),
             standby: Arc::new(Standby::new()),
         }

@@ -256,6 +256,12 @@ impl StorageFile for CachedHandle {
         self.write_at(bytes, offset)
     }
 
+    /// Also covers all earlier writes of the file, as a flush does.
+    fn write_at_durably(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let count = self.write_at(bytes, offset)?;
+        self.sync_data().map(|()| count)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.read().bytes)
     }

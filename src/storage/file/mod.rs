@@ -189,6 +189,10 @@ impl StorageFile for DirectoryFile {
         platform::write_at_nonblocking(&self.file, bytes, offset)
     }
 
+    fn write_at_durably(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        platform::write_at_durably(&self.file, bytes, offset)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

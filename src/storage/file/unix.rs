@@ -335,14 +335,34 @@ pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usi
 /// Supported by XFS, and by Btrfs at times. Not supported by ext4, nor outside Linux.
 #[cfg(target_os = "linux")]
 pub(super) fn write_at_nonblocking(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    use rustix::io::{Errno, ReadWriteFlags, pwritev2};
-    pwritev2(file, &[io::IoSlice::new(bytes)], offset, ReadWriteFlags::NOWAIT).map_err(|error| {
+    write_with(rustix::io::ReadWriteFlags::NOWAIT, file, bytes, offset)
+}
+
+/// Supported by every file system since Linux 4.7.
+#[cfg(target_os = "linux")]
+pub(super) fn write_at_durably(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    write_with(rustix::io::ReadWriteFlags::DSYNC, file, bytes, offset)
+}
+
+#[cfg(target_os = "linux")]
+fn write_with(
+    flags: rustix::io::ReadWriteFlags,
+    file: &File,
+    bytes: &[u8],
+    offset: u64,
+) -> io::Result<usize> {
+    rustix::io::pwritev2(file, &[io::IoSlice::new(bytes)], offset, flags).map_err(|error| {
         match error {
             // Older kernels do not know the flag or the call.
             Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => io::ErrorKind::Unsupported.into(),
             error => error.into(),
         }
     })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn write_at_durably(_: &File, _: &[u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -232,3 +232,7 @@ pub(super) fn link_count(file: &File) -> io::Result<u64> {
 pub(super) fn write_at_nonblocking(_: &File, _: &[u8], _: u64) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+pub(super) fn write_at_durably(_: &File, _: &[u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
