@@ -354,6 +354,28 @@ fn inline_commit_is_flushed_by_its_own_thread() {
     assert_eq!(acknowledged, usize::from(IN_PLACE_COUNT), "{during:#?}");
 }
 
+/// If the file system refuses to zero without a transfer, the log asks it once.
+#[test]
+fn refusal_to_zero_costs_one_call() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(trace) = trace_of("fallocate,openat,write", "append", directory.path()) else {
+        return;
+    };
+    let reserved = trace.lines().filter(|line| line.contains("fallocate(")).count();
+    let zeroed: Vec<_> = trace.lines().filter(|line| is_zeroing(line)).collect();
+    assert!(reserved > 3, "the log must rotate: {trace}");
+    match zeroed.iter().any(|line| line.contains(" = 0")) {
+        true => println!("the file system zeroes without a transfer: {zeroed:?}"),
+        false => assert_eq!(zeroed.len(), 1, "{zeroed:?}"),
+    }
+}
+
+/// `fallocate(7</…>, 0x80, 0, 65536)`, with the flag's name where `strace` knows it.
+fn is_zeroing(line: &str) -> bool {
+    let arguments = line.split_once("fallocate(").map_or("", |(_, rest)| rest);
+    arguments.contains(", 0x80") || arguments.contains("WRITE_ZEROES")
+}
+
 /// With durable writes, one call writes a commit and makes it durable. No flush follows.
 #[test]
 fn durable_write_replaces_write_and_flush() {

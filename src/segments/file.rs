@@ -1,5 +1,7 @@
 //! One open segment file. Its errors name the file and the offset; a failed sync stays failed.
 
+use std::ops::Range;
+
 use crate::{
     error::{Error, Result},
     sabotage::{self, Sabotage},
@@ -75,6 +77,12 @@ impl SegmentFile {
     pub(crate) fn reserve(&self, bytes: u64) -> Result<()> {
         uninterrupted(|| self.file.reserve(bytes))
             .map_err(|error| self.failed("allocating", bytes, error))
+    }
+
+    /// Returns whether the range reads as zeros now, in written space. A failure counts as a refusal,
+    /// because the writes that follow report a failure that lasts.
+    pub(crate) fn write_zeroes(&self, range: Range<u64>) -> bool {
+        uninterrupted(|| self.file.write_zeroes(range.clone())).is_ok()
     }
 
     pub(crate) fn set_len(&self, bytes: u64) -> Result<()> {

@@ -22,6 +22,10 @@ static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 /// up to 6 ms; with 256 KiB, 0.75 ms.
 const PIECE_BYTES: u64 = 256 << 10;
 
+/// Bytes of one call that zeroes without a transfer. Between two calls the watcher of stalls sees
+/// progress, and the device can do other work.
+const ZEROED_BYTES: u64 = 1 << 20;
+
 /// The load while a file is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beside {
@@ -144,6 +148,9 @@ fn fill(
         Preallocation::Adaptive | Preallocation::ZeroFill => {
             // Reserving first keeps extents contiguous and finds a full disk at once.
             file.reserve(bytes)?;
+            if zero(file, bytes, progress) {
+                return Ok(());
+            }
             let write = |zeros: &[u8], offset| {
                 progress();
                 file.write_at(zeros, offset)
@@ -159,36 +166,47 @@ fn fill(
     }
 }
 
-#[cfg(test)]
-#[cfg(not(any(loom, shuttle)))]
-mod tests {
-    use std::cell::RefCell;
-
-    use super::*;
-
-    #[test]
-    fn blanking_flushes_every_piece_except_the_last() {
-        for (range, flush_count) in [
-            (0..0, 0),
-            (4096..PIECE_BYTES, 0),
-            (0..PIECE_BYTES, 0),
-            (0..PIECE_BYTES + 1, 1),
-            (100..100 + 4 * PIECE_BYTES, 3),
-        ] {
-            let (end, flushed) = (RefCell::new(range.start), RefCell::new(Vec::new()));
-            let write = |zeros: &[u8], offset| {
-                assert_eq!(offset, *end.borrow(), "no gap");
-                *end.borrow_mut() += zeros.len() as u64;
-                Ok(())
-            };
-            let flush = || {
-                flushed.borrow_mut().push(*end.borrow());
-                Ok(())
-            };
-            blank_by_pieces(range.clone(), write, flush).unwrap();
-            assert_eq!(*end.borrow(), range.end);
-            let places = (1..=flush_count).map(|count| range.start + count * PIECE_BYTES);
-            assert!(flushed.borrow().iter().copied().eq(places), "{range:?}");
+/// Zeroes the file without a transfer to the device, and reads it back. Returns whether it is full
+/// of zeros.
+///
+/// The reads have two purposes. A record that is written into a page that is not cached waits until
+/// the page is read: 120 µs instead of 2 µs. And bytes that are not zeros are no surprise later.
+fn zero(file: &SegmentFile, bytes: u64, progress: &dyn Fn()) -> bool {
+    let mut buffer = Vec::new();
+    let mut start = 0;
+    while start < bytes {
+        let end = bytes.min(start + ZEROED_BYTES);
+        progress();
+        if !file.write_zeroes(start..end) {
+            return false;
+        }
+        buffer.resize(ZEROS_BYTES, 0);
+        while start < end {
+            progress();
+            let count = ZEROS_BYTES.min(usize::try_from(end - start).unwrap_or(ZEROS_BYTES));
+            let read = buffer.get_mut(..count).unwrap_or_default();
+            // A read that fails is no proof either.
+            let is_read = file.read_at(read, start).is_ok_and(|read_count| read_count == count);
+            if !is_read || ZEROS.get(..count) != Some(&*read) {
+                warn_of_wrong_zeros(file, start);
+                return false;
+            }
+            start += count as u64;
         }
     }
+    true
 }
+
+fn warn_of_wrong_zeros(file: &SegmentFile, offset: u64) {
+    tracing::warn!(
+        log = file.directory(),
+        segment = file.name(),
+        offset,
+        "the file system claims to have zeroed a file, which reads as other bytes; zeros are written \
+         instead; update the kernel or the device's firmware"
+    );
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;

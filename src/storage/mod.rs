@@ -7,7 +7,7 @@ mod file;
 mod memory;
 mod rw;
 
-use std::{any::Any, fmt, io, path::PathBuf};
+use std::{any::Any, fmt, io, ops::Range, path::PathBuf};
 
 pub use file::FileStorage;
 pub(crate) use file::ReadOnlyDirectory;
@@ -262,6 +262,22 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// `StorageFull` if there is too little space; else the device's error.
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
+    }
+
+    /// Makes a range of the file read as zeros, as written bytes, without a transfer of zeros to the
+    /// device. A file that ends before the range's end becomes longer.
+    ///
+    /// Unlike [`reserve`](StorageFile::reserve), a later write into the range changes no metadata.
+    /// The log reads the range back, and writes zeros if it finds other bytes. On Linux it is
+    /// `fallocate` with `FALLOC_FL_WRITE_ZEROES`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if the file cannot do that, which is the default; else the device's error. After
+    /// an error the log writes zeros.
+    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Makes the file's bytes durable, with the metadata that is needed to read them.

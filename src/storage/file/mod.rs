@@ -17,8 +17,12 @@ mod windows;
 use std::{
     fs::File,
     io,
+    ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub(crate) use read_only::ReadOnlyDirectory;
@@ -51,6 +55,7 @@ pub struct FileStorage {
     directory: Directory,
     file_mode: u32,
     copies_on_write: bool,
+    writes_zeroes: Arc<AtomicBool>,
     lock: Mutex<Weak<HeldLock>>,
 }
 
@@ -83,8 +88,14 @@ impl FileStorage {
             copies_on_write: directory.copies_on_write(),
             directory,
             file_mode,
+            writes_zeroes: Arc::new(AtomicBool::new(true)),
             lock: Mutex::default(),
         })
+    }
+
+    fn opened(&self, file: File) -> DirectoryFile {
+        let writes_zeroes = Arc::clone(&self.writes_zeroes);
+        DirectoryFile { file, copies_on_write: self.copies_on_write, writes_zeroes }
     }
 
     fn held_lock(&self) -> Option<Arc<HeldLock>> {
@@ -128,12 +139,12 @@ impl Storage for FileStorage {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = self.directory.create(name, self.file_mode)?;
-        Ok(Box::new(DirectoryFile { file, copies_on_write: self.copies_on_write }))
+        Ok(Box::new(self.opened(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = self.directory.open_to_write(name)?;
-        Ok(Box::new(DirectoryFile { file, copies_on_write: self.copies_on_write }))
+        Ok(Box::new(self.opened(file)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -174,6 +185,8 @@ impl Storage for FileStorage {
 struct DirectoryFile {
     file: File,
     copies_on_write: bool,
+    /// True until the file system has refused `write_zeroes`. The files of a directory share it.
+    writes_zeroes: Arc<AtomicBool>,
 }
 
 impl StorageFile for DirectoryFile {
@@ -212,6 +225,18 @@ impl StorageFile for DirectoryFile {
             platform::check_free(&self.file, bytes.saturating_mul(2))?;
         }
         Ok(())
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
+        // Two threads may both find out. That costs a system call.
+        if !self.writes_zeroes.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let written = platform::write_zeroes(&self.file, range);
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Unsupported) {
+            self.writes_zeroes.store(false, Ordering::Relaxed);
+        }
+        written
     }
 
     fn sync_data(&self) -> io::Result<()> {

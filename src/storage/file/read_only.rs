@@ -1,7 +1,7 @@
 //! A directory that is only read. Calls that would change it fail before they reach the operating
 //! system.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use super::{DirectoryFile, names::names_in, platform::Directory};
 use crate::storage::{Locking, Place, Storage, StorageFile};
@@ -96,7 +96,7 @@ impl Storage for ReadOnlyDirectory {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageFile>> {
         let file = self.directory.open_to_read(name)?;
-        Ok(Box::new(DirectoryFile { file, copies_on_write: false }))
+        Ok(Box::new(DirectoryFile { file, copies_on_write: false, writes_zeroes: Arc::default() }))
     }
 
     fn remove(&self, _: &str) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
+    ops::Range,
     os::windows::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -234,5 +235,9 @@ pub(super) fn write_at_nonblocking(_: &File, _: &[u8], _: u64) -> io::Result<usi
 }
 
 pub(super) fn write_at_durably(_: &File, _: &[u8], _: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn write_zeroes(_: &File, _: Range<u64>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
