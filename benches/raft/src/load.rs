@@ -18,6 +18,13 @@ pub(crate) struct Measured {
     pub(crate) written: Option<Written>,
 }
 
+impl Measured {
+    /// Returns the rate of completed operations.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+}
+
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.latencies.clone();
@@ -26,8 +33,7 @@ impl fmt::Display for Measured {
             let index = (sorted.len() as f64 * part) as usize;
             sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
         };
-        let per_second = sorted.len() as f64 / self.took.as_secs_f64();
-        write!(f, "{per_second:>10.0} {:>9} {:>9}", at(0.5), at(0.99))?;
+        write!(f, "{:>10.0} {:>9} {:>9}", self.per_second(), at(0.5), at(0.99))?;
         let entries = sorted.len().max(1) as f64;
         if let Some(Written { sync_count, bytes }) = &self.written {
             write!(f, " {:>12.4} {:>12.1}", *sync_count as f64 / entries, *bytes as f64 / entries)?;

@@ -2,9 +2,10 @@
 //!
 //! A cluster has three nodes in one process. Its network is a function call and its state machine
 //! does almost nothing, so that the log store dominates the result. The three nodes share one disk,
-//! unlike nodes on three machines.
+//! unlike nodes on three machines. On simulated devices they do not.
 
 mod cluster;
+mod device;
 mod groups;
 mod load;
 mod stores;
@@ -53,6 +54,10 @@ enum Command {
             default_value = "highwater,raft-log,raft-log-no-wait,memory"
         )]
         stores: Vec<StoreName>,
+        /// The flush time of a simulated device in µs. By default it is the median of a loop of
+        /// writes and flushes in the directory, without a log
+        #[arg(long)]
+        flush_us: Option<u64>,
     },
     /// Measure Raft groups that commit one entry after the other, on one log and on one log per
     /// group
@@ -62,9 +67,11 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StoreName {
     Highwater,
+    /// On a simulated device for each node: files in memory, and flushes of a fixed time
+    HighwaterSimulated,
     /// With its defaults: before each flush it waits 1 ms for more entries
     RaftLog,
     /// With `flush_batch_wait = 0`
@@ -83,8 +90,17 @@ async fn main() -> io::Result<()> {
     let directory =
         tempfile::Builder::new().prefix("raft-bench-").tempdir_in(&arguments.directory)?;
     match &arguments.command {
-        Command::Clusters { clients, stores } => {
-            measure_clusters(&arguments, directory.path(), clients, stores, duration).await
+        Command::Clusters { clients, stores, flush_us } => {
+            let flush_time = match flush_us {
+                _ if !stores.contains(&StoreName::HighwaterSimulated) => Duration::ZERO,
+                Some(time) => Duration::from_micros(*time),
+                None => device::raw_flush_time(directory.path())?,
+            };
+            if !flush_time.is_zero() {
+                println!("a flush of a simulated device takes {flush_time:?}");
+            }
+            let load = ClusterLoad { clients, stores, duration, flush_time };
+            measure_clusters(&arguments, directory.path(), &load).await
         }
         Command::Groups { groups } => {
             measure_groups(&arguments, directory.path(), groups, duration).await
@@ -98,27 +114,56 @@ fn print_header(subject: &str, count: &str) {
     println!("{subject:<18} {count:>7} {rate:>10} {p50:>9} {p99:>9} {syncs:>12} {bytes:>12}");
 }
 
+struct ClusterLoad<'a> {
+    clients: &'a [usize],
+    stores: &'a [StoreName],
+    duration: Duration,
+    /// Of the simulated devices.
+    flush_time: Duration,
+}
+
 async fn measure_clusters(
     arguments: &Arguments,
     directory: &Path,
-    clients: &[usize],
-    stores: &[StoreName],
-    duration: Duration,
+    load: &ClusterLoad<'_>,
 ) -> io::Result<()> {
     print_header("store", "clients");
-    for clients in clients {
+    for clients in load.clients {
+        let mut rates = vec![Vec::new(); load.stores.len()];
         for _ in 0..arguments.rounds {
-            for store in stores {
+            for (store, rates) in load.stores.iter().zip(&mut rates) {
                 let at = tempfile::tempdir_in(directory)?;
-                let cluster = start(*store, at.path()).await?;
-                let measured = load::run(&cluster, *clients, arguments.payload, duration).await;
-                let name = store.to_possible_value().map(|value| value.get_name().to_owned());
-                println!("{:<18} {clients:>7} {measured}", name.unwrap_or_default());
+                let cluster = start(*store, at.path(), load.flush_time).await?;
+                let measured =
+                    load::run(&cluster, *clients, arguments.payload, load.duration).await;
+                println!("{:<18} {clients:>7} {measured}", name_of(*store));
+                rates.push(measured.per_second());
                 cluster.stop().await?;
             }
         }
+        print_ratios(load.stores, *clients, &rates);
     }
     Ok(())
+}
+
+fn name_of(store: StoreName) -> String {
+    store.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Prints each store's rate divided by that of `memory`: the median and the least of
+/// the rounds.
+fn print_ratios(stores: &[StoreName], clients: usize, rates: &[Vec<f64>]) {
+    let memory = stores.iter().position(|store| *store == StoreName::Memory);
+    let Some(memory) = memory.and_then(|at| rates.get(at)) else { return };
+    for (store, rates) in stores.iter().zip(rates).filter(|(store, _)| **store != StoreName::Memory)
+    {
+        let mut ratios: Vec<f64> = rates.iter().zip(memory).map(|(rate, of)| rate / of).collect();
+        ratios.sort_by(f64::total_cmp);
+        if let (Some(median), [first, ..]) = (ratios.get(ratios.len() / 2), ratios.as_slice()) {
+            let name = name_of(*store);
+            println!("{name:<18} {clients:>7} {median:.2} of memory (at least {first:.2})");
+        }
+    }
 }
 
 async fn measure_groups(
@@ -142,9 +187,12 @@ async fn measure_groups(
     Ok(())
 }
 
-async fn start(store: StoreName, at: &Path) -> io::Result<Cluster> {
+async fn start(store: StoreName, at: &Path, flush_time: Duration) -> io::Result<Cluster> {
     match store {
-        StoreName::Highwater => Cluster::start::<HighwaterMedium>(at, ()).await,
+        StoreName::Highwater => Cluster::start::<HighwaterMedium>(at, None).await,
+        StoreName::HighwaterSimulated => {
+            Cluster::start::<HighwaterMedium>(at, Some(flush_time)).await
+        }
         StoreName::RaftLog => Cluster::start::<RaftLogMedium>(at, None).await,
         StoreName::RaftLogNoWait => Cluster::start::<RaftLogMedium>(at, Some(Duration::ZERO)).await,
         #[cfg(feature = "rocksdb")]
