@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     exit::UNREADABLE,
-    files::{Scratch, Sync},
+    files::{Scratch, Sync, aligned},
     output::{Failure, failure, note},
     progress::Progress,
 };
@@ -27,6 +27,9 @@ pub(crate) enum Case {
     Fsync,
     /// The same with each write flushed by itself (`O_DSYNC`).
     Dsync,
+    /// The same past the page cache (`O_DIRECT` and `O_DSYNC`). No log writes so; it shows the gain
+    /// of a device with FUA.
+    DirectDsync,
     /// 4 KiB into space that is reserved and was never written.
     Reserved,
     /// 4 KiB at the end of a file that grows.
@@ -37,11 +40,12 @@ pub(crate) enum Case {
     Group1024,
 }
 
-const ALL: [Case; 8] = [
+const ALL: [Case; 9] = [
     Case::Floor,
     Case::Small,
     Case::Fsync,
     Case::Dsync,
+    Case::DirectDsync,
     Case::Reserved,
     Case::Growing,
     Case::Group64,
@@ -55,6 +59,7 @@ impl Case {
             Case::Small => "512 B into zeros written ahead, fdatasync",
             Case::Fsync => "4 KiB into zeros written ahead, fsync",
             Case::Dsync => "4 KiB into zeros written ahead, O_DSYNC",
+            Case::DirectDsync => "4 KiB into zeros written ahead, O_DIRECT",
             Case::Reserved => "4 KiB into space only reserved, fdatasync",
             Case::Growing => "4 KiB onto a growing file, fdatasync",
             Case::Group64 => "64 KiB into zeros written ahead, fdatasync",
@@ -79,6 +84,7 @@ impl Case {
         match self {
             Case::Fsync => Sync::All,
             Case::Dsync => Sync::EachWrite,
+            Case::DirectDsync => Sync::EachDirectWrite,
             _ => Sync::Data,
         }
     }
@@ -165,7 +171,10 @@ impl Run {
             return Ok(());
         }
         let case = self.case;
-        let mut bytes: Vec<u8> = (0..=250).cycle().take(case.write_bytes()).collect();
+        // A direct write needs aligned memory.
+        let mut memory = Vec::new();
+        let bytes = aligned(&mut memory, case.write_bytes());
+        bytes.iter_mut().zip((0..=250).cycle()).for_each(|(byte, value)| *byte = value);
         let (begun, mut reported_ms, mut at, mut is_first) = (Instant::now(), 0, 0, true);
         while is_first || begun.elapsed() < turn {
             is_first = false;
@@ -180,7 +189,7 @@ impl Run {
             let number = self.latency.len().to_le_bytes();
             bytes.iter_mut().zip(number).for_each(|(byte, new)| *byte = new);
             let started = Instant::now();
-            scratch.write_and_sync(at, &bytes, case.sync())?;
+            scratch.write_and_sync(at, bytes, case.sync())?;
             let took = started.elapsed();
             self.spent += took;
             self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));

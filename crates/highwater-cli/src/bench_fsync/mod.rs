@@ -88,6 +88,10 @@ const NOTHING_NS: u64 = 15_000;
 /// A flush below this time needs a device with a protected cache.
 const PROTECTED_NS: u64 = 60_000;
 
+/// `Dsync` is suggested if its time is below this part of a flush. It costs concurrency, and a smaller
+/// gain is within the noise of the measurement.
+const DSYNC_GAIN_PERCENT: u64 = 95;
+
 /// The ratio of the 90th percentile to the median that indicates other load.
 const UNSTEADY: u64 = 5;
 
@@ -157,6 +161,7 @@ fn suggestions(zero_fill_bytes_per_second: u64, cases: &[Measured]) -> Vec<Strin
         )),
         _ => {}
     }
+    suggestions.extend(sync_method(cases).filter(|_| !is_unsteady(cases)));
     // With segments of this size, rotations are rare, and the next file is ready in time.
     let quarter_second = zero_fill_bytes_per_second / 4;
     let mut segment_bytes = 4u64 << 20;
@@ -177,6 +182,24 @@ fn suggestions(zero_fill_bytes_per_second: u64, cases: &[Measured]) -> Vec<Strin
         ));
     }
     suggestions
+}
+
+/// Compares the two methods by which a log can make a small group durable.
+fn sync_method(cases: &[Measured]) -> Option<String> {
+    let (flushed, durable) = (median(cases, Case::Floor)?, median(cases, Case::Dsync)?);
+    let times = format!("{} against {}", time(durable), time(flushed));
+    let mut text = if durable.saturating_mul(100) < flushed.saturating_mul(DSYNC_GAIN_PERCENT) {
+        format!(
+            "Options::sync_method(Dsync), if all records are synced: a durable write takes {times}"
+        )
+    } else {
+        format!("Options::sync_method(Fdatasync), the default: a durable write takes {times}")
+    };
+    if let Some(direct) = median(cases, Case::DirectDsync) {
+        // The log has no such method: see docs/DURABILITY.md.
+        text.push_str(&format!("; past the page cache it takes {}", time(direct)));
+    }
+    Some(text)
 }
 
 /// Formats a time: `12.3 µs`.
@@ -250,6 +273,22 @@ mod tests {
         let cases = [measured(Case::Floor, 100_000), measured(Case::Reserved, 101_000)];
         assert!(suggestions(1 << 20, &cases)[0].contains("Reserve"));
         assert!(suggestions(1 << 20, &cases)[1].contains("4 << 20"));
+    }
+
+    #[test]
+    fn sync_method_follows_from_measurements() {
+        let cases = |dsync| [measured(Case::Floor, 100_000), measured(Case::Dsync, dsync)];
+        let suggested = |dsync| suggestions(1 << 20, &cases(dsync)).concat();
+        assert!(suggested(60_000).contains("sync_method(Dsync)"));
+        assert!(suggested(97_000).contains("sync_method(Fdatasync)"), "within the noise");
+        assert!(suggested(120_000).contains("sync_method(Fdatasync)"));
+        assert!(!suggestions(1 << 20, &cases(1)[..1]).concat().contains("sync_method"));
+        let [floor, dsync] = cases(60_000);
+        let unsteady = [Measured { p90_ns: 900_000, ..floor }, dsync];
+        assert!(!suggestions(1 << 20, &unsteady).concat().contains("sync_method"));
+        let [floor, dsync] = cases(60_000);
+        let direct = suggestions(1 << 20, &[floor, dsync, measured(Case::DirectDsync, 20_000)]);
+        assert!(direct.concat().contains("past the page cache it takes 20.0 µs"), "{direct:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
 
 pub(crate) use directory::NewDirectory;
 pub(crate) use new_file::NewFile;
-pub(crate) use scratch::{Scratch, Sync};
+pub(crate) use scratch::{Scratch, Sync, aligned};
 pub(crate) use space::{Space, space};
 
 /// Returns the failure of an operation on a file, with advice.

@@ -20,7 +20,12 @@ pub(crate) enum Sync {
     All,
     /// Each write is synced by itself (`O_DSYNC`).
     EachWrite,
+    /// The same, past the page cache (`O_DIRECT`).
+    EachDirectWrite,
 }
+
+/// A multiple of the blocks of common devices. Others refuse a direct write.
+const ALIGNMENT: usize = 4 << 10;
 
 /// The start of the file names. A random number and the suffix follow.
 const STEM: &str = "highwater-bench-fsync";
@@ -109,18 +114,27 @@ impl Scratch {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        if sync == Sync::EachWrite && !each_write_synced(&mut options) {
+        if !each_write_synced(&mut options, sync) {
             return Ok(false);
         }
         let opened = options.open(self.name.path()).and_then(|file| {
-            if is_same(&file, &self.owner)? {
-                Ok(file)
-            } else {
-                Err(io::ErrorKind::NotFound.into())
+            if !is_same(&file, &self.owner)? {
+                return Err(io::ErrorKind::NotFound.into());
             }
+            if sync == Sync::EachDirectWrite {
+                // Some file systems refuse only the write.
+                (&file).write_all(aligned(&mut Vec::new(), ALIGNMENT))?;
+            }
+            Ok(file)
         });
-        self.file = self.with_context("opening", opened)?;
-        Ok(true)
+        match opened {
+            // The file system has no direct I/O.
+            Err(error) if sync == Sync::EachDirectWrite && is_unsupported(&error) => Ok(false),
+            opened => {
+                self.file = self.with_context("opening", opened)?;
+                Ok(true)
+            }
+        }
     }
 
     pub(crate) fn write_and_sync(
@@ -135,12 +149,19 @@ impl Scratch {
             match sync {
                 Sync::Data => self.file.sync_data(),
                 Sync::All => self.file.sync_all(),
-                Sync::EachWrite => Ok(()),
+                Sync::EachWrite | Sync::EachDirectWrite => Ok(()),
             }
         };
         let written = write();
         self.with_context("writing", written)
     }
+}
+
+/// Returns `count` zeros in memory that is aligned for a direct write.
+pub(crate) fn aligned(memory: &mut Vec<u8>, count: usize) -> &mut [u8] {
+    memory.resize(count + ALIGNMENT, 0);
+    let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    memory.get_mut(start..start + count).unwrap_or_default()
 }
 
 /// Opens a regular file. Follows no link, and does not block on a pipe.
@@ -201,15 +222,27 @@ fn reserve(_: &File, _: u64) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Sets the flags for `sync`. Returns `false` if this system has none.
 #[cfg(target_os = "linux")]
-fn each_write_synced(options: &mut OpenOptions) -> bool {
+fn each_write_synced(options: &mut OpenOptions, sync: Sync) -> bool {
     use std::os::unix::fs::OpenOptionsExt;
-    let flags = rustix::fs::OFlags::DSYNC | rustix::fs::OFlags::NOFOLLOW;
-    let flag = i32::try_from(flags.bits());
+
+    use rustix::fs::OFlags;
+    let flags = match sync {
+        Sync::Data | Sync::All => return true,
+        Sync::EachWrite => OFlags::DSYNC,
+        Sync::EachDirectWrite => OFlags::DSYNC | OFlags::DIRECT,
+    };
+    let flag = i32::try_from((flags | OFlags::NOFOLLOW).bits());
     flag.map(|flag| options.custom_flags(flag)).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn each_write_synced(_: &mut OpenOptions) -> bool {
-    false
+fn each_write_synced(_: &mut OpenOptions, sync: Sync) -> bool {
+    matches!(sync, Sync::Data | Sync::All)
+}
+
+/// Returns whether a file can't be opened, or written, in this way.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
