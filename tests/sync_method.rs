@@ -80,7 +80,7 @@ async fn large_group_and_first_of_segment_need_flush() {
 }
 
 #[tokio::test]
-async fn storage_without_it_is_asked_once_and_flushed() {
+async fn storage_without_it_is_tried_once_and_flushed() {
     let disk = Disk::new(4);
     disk.faults().on(Op::WriteDurably).fail(ErrorKind::Unsupported);
     let wal = opened(&disk).await;

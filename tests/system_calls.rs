@@ -354,7 +354,7 @@ fn inline_commit_is_flushed_by_its_own_thread() {
     assert_eq!(acknowledged, usize::from(IN_PLACE_COUNT), "{during:#?}");
 }
 
-/// If the file system refuses to zero without a transfer, the log asks it once.
+/// If the file system refuses to zero without a transfer, the log tries it once.
 #[test]
 fn refusal_to_zero_costs_one_call() {
     let directory = tempfile::tempdir().unwrap();

@@ -65,7 +65,8 @@ impl Durable {
     }
 }
 
-/// Returns whether durable writes are on. They are switched off for good if the storage has none.
+/// Returns whether durable writes are on. They are switched off
+/// once the storage has refused one.
 pub(super) fn is_on(core: &Core) -> bool {
     core.config().sync_method == SyncMethod::Dsync
         && core.roles.durable_writes.load(Ordering::Relaxed)
