@@ -115,10 +115,10 @@ pub enum SyncMethod {
     /// `enqueue`), in a segment's first flush, on other systems, and on a storage without
     /// [`write_at_durably`](crate::storage::StorageFile::write_at_durably).
     ///
-    /// It costs concurrency: a call of [`append`](crate::Wal::append) during the durable write waits
-    /// for it. So choose it for logs whose records are all synced one by one or in small groups, and
-    /// if `bench-fsync` shows a gain. The file system must honour `RWF_DSYNC`, as ext4, XFS and
-    /// btrfs do.
+    /// It costs concurrency: a call of [`append`](crate::Wal::append) during the durable write
+    /// waits for it. So choose it for logs whose records are all synced one by one or in small
+    /// groups, and if `bench-fsync` shows a gain. The file system must honour `RWF_DSYNC`, as ext4,
+    /// XFS and btrfs do.
     Dsync,
 }
 

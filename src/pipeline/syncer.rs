@@ -129,8 +129,8 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
     Ok(Synced { woken, waking })
 }
 
-/// Flushes the written bytes that are not `durable`, and raises the marks. Returns `None` if nothing
-/// is unsynced. No user code runs here, because the next syncer waits for the claim's lock.
+/// Flushes the written bytes that are not `durable`, and raises the marks. Returns `None` if
+/// nothing is unsynced. No user code runs here, because the next syncer waits for the claim's lock.
 fn flush_group(
     core: &Core,
     claimed: Claimed<'_>,

@@ -111,9 +111,9 @@ fn step_durably(
         return Ok(None);
     }
     let offset = writing.active.offset(at) - bytes.len() as u64;
-    writing.drainer.read_taken(|_, piece| {
+    writing.drainer.read_taken(|_, piece| -> Result<()> {
         bytes.extend_from_slice(piece);
-        Ok::<_, crate::Error>(())
+        Ok(())
     })?;
     let Some(report) = flush_bytes(core, &writing.active.file, &bytes, offset)? else {
         core.roles.durable_writes.store(false, Ordering::Relaxed);

@@ -79,8 +79,8 @@ impl SegmentFile {
             .map_err(|error| self.failed("allocating", bytes, error))
     }
 
-    /// Returns whether the range reads as zeros now, in written space. A failure counts as a refusal,
-    /// because the writes that follow report a failure that lasts.
+    /// Returns whether the range reads as zeros now, in written space. A failure counts as a
+    /// refusal, because the writes that follow report a failure that lasts.
     pub(crate) fn write_zeroes(&self, range: Range<u64>) -> bool {
         uninterrupted(|| self.file.write_zeroes(range.clone())).is_ok()
     }

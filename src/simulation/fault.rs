@@ -361,8 +361,8 @@ impl Fault {
         self.end(Action::Short(bytes));
     }
 
-    /// Reports success without effect: a flush that a device only claims, or a lost write. A durable
-    /// write becomes an ordinary one.
+    /// Reports success without effect: a flush that a device only claims, or a lost write. A
+    /// durable write becomes an ordinary one.
     pub fn ignore(self) {
         self.end(Action::Ignore);
     }

@@ -157,8 +157,8 @@ impl Image {
         inode.dirty.extend(length / SECTOR_BYTES..before.div_ceil(SECTOR_BYTES));
     }
 
-    /// Writes back a file's length, because it is needed to read the bytes, and its dirty sectors in
-    /// this range of bytes.
+    /// Writes back a file's length, because it is needed to read the bytes, and its dirty sectors
+    /// in this range of bytes.
     pub(super) fn write_back_range(&mut self, number: InodeNumber, bytes: Range<usize>) {
         let Some(inode) = self.inodes.get_mut(number) else { return };
         let sectors = bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES);

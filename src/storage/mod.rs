@@ -214,9 +214,10 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// `Unsupported` if the file cannot do that, which is the default. Nothing was written then, and
-    /// an open log never calls this method again. Else the device's error. Then the state of the
-    /// file's unsynced bytes is unknown, as after a failed [`sync_data`](StorageFile::sync_data).
+    /// `Unsupported` if the file cannot do that, which is the default. Nothing was written then,
+    /// and an open log never calls this method again. Else the device's error. Then the state of
+    /// the file's unsynced bytes is unknown, as after a failed
+    /// [`sync_data`](StorageFile::sync_data).
     fn write_at_durably(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let _ = (bytes, offset);
         Err(io::ErrorKind::Unsupported.into())
@@ -264,8 +265,8 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
         self.set_len(bytes)
     }
 
-    /// Makes a range of the file read as zeros, as written bytes, without a transfer of zeros to the
-    /// device. A file that ends before the range's end becomes longer.
+    /// Makes a range of the file read as zeros, as written bytes, without a transfer of zeros to
+    /// the device. A file that ends before the range's end becomes longer.
     ///
     /// Unlike [`reserve`](StorageFile::reserve), a later write into the range changes no metadata.
     /// The log reads the range back, and writes zeros if it finds other bytes. On Linux it is
@@ -273,8 +274,8 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// `Unsupported` if the file cannot do that, which is the default; else the device's error. After
-    /// an error the log writes zeros.
+    /// `Unsupported` if the file cannot do that, which is the default; else the device's error.
+    /// After an error the log writes zeros.
     fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
         let _ = range;
         Err(io::ErrorKind::Unsupported.into())

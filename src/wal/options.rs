@@ -230,7 +230,7 @@ impl Options {
     ///
     /// Set [`SyncMethod::Dsync`] if all records are synced in small groups and
     /// `highwater bench-fsync` suggests it. Calls of [`Wal::append`] then wait for a durable write
-    /// that is in flight. Where a durable write is impossible, the log flushes as by default.
+    /// that is in flight. If a durable write is impossible, the log flushes as by default.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> highwater::Result<()> {

@@ -88,8 +88,8 @@ const NOTHING_NS: u64 = 15_000;
 /// A flush below this time needs a device with a protected cache.
 const PROTECTED_NS: u64 = 60_000;
 
-/// `Dsync` is suggested if its time is below this part of a flush. It costs concurrency, and a smaller
-/// gain is within the noise of the measurement.
+/// `Dsync` is suggested if its time is below this part of a flush. It costs concurrency, and a
+/// smaller gain is within the noise of the measurement.
 const DSYNC_GAIN_PERCENT: u64 = 95;
 
 /// The ratio of the 90th percentile to the median that indicates other load.
