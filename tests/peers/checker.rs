@@ -103,6 +103,7 @@ fn checker_detects_each_kind_of_lie() {
             head,
             is_blank: false,
             is_nonblocking: false,
+            is_durable: false,
         })
     };
     let file = || "1".to_owned();
