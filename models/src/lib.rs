@@ -9,4 +9,6 @@ mod check;
 #[cfg(test)]
 mod line;
 #[cfg(test)]
+mod promotion;
+#[cfg(test)]
 mod recovery;

@@ -14,6 +14,13 @@ pub(crate) struct Epoch {
     pub(crate) cuts: u8,
 }
 
+impl Epoch {
+    /// Returns whether both were begun by different promotions to the same term.
+    pub(crate) fn is_rival_of(self, other: Self) -> bool {
+        self.term == other.term && self.tag != other.tag
+    }
+}
+
 /// The frame of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Record {
@@ -72,7 +79,9 @@ impl Log {
 
     /// Makes the log the same as `other` up to `end`, and syncs it.
     pub(crate) fn copy_from(&mut self, other: &Log, end: usize) {
-        self.history.clone_from(&other.history);
+        // The header of an epoch follows the last record before it.
+        let begun = other.history.iter().filter(|(_, base)| *base <= end);
+        self.history = begun.copied().collect();
         self.records = other.records.iter().copied().take(end).collect();
         self.synced = end;
     }
