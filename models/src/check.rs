@@ -25,8 +25,7 @@ where
     assert!(properties.iter().any(|property| is_always(&property.expectation)));
     // A search with only some discoveries left to make would end before it has visited all states.
     let never = BTreeSet::from(["never discovered"]);
-    let checker =
-        model.checker().finish_when(HasDiscoveries::AllOf(never)).spawn_bfs().join();
+    let checker = model.checker().finish_when(HasDiscoveries::AllOf(never)).spawn_bfs().join();
     checker.assert_properties();
     assert!(checker.is_done(), "the search is not exhaustive");
     let count = checker.unique_state_count();

@@ -5,6 +5,8 @@
 //! and their results.
 
 #[cfg(test)]
+mod archive;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod line;
@@ -12,3 +14,7 @@ mod line;
 mod promotion;
 #[cfg(test)]
 mod recovery;
+#[cfg(test)]
+mod shipping;
+#[cfg(test)]
+mod truncation;

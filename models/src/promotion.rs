@@ -7,14 +7,17 @@
 //! that out.
 
 mod node;
+mod rules;
+mod steps;
+mod tests;
 
 use stateright::{Model, Property};
 
-use self::node::{Node, Role};
-use crate::{
-    check::{assert_broken, assert_holds, bound},
-    line::{Epoch, agree, common_point},
+use self::{
+    node::{Node, Role},
+    rules::Mistake,
 };
+use crate::line::{Epoch, agree};
 
 const NODES: usize = 3;
 
@@ -22,38 +25,6 @@ const COPIES: &str = "each acknowledged record has k + 1 copies";
 const PROMOTED_HAS_IT: &str = "a promoted leader has every record acknowledged in older lines";
 const ACKED_ONCE: &str = "no LSN is acknowledged with two contents";
 const AGREE: &str = "logs are equal below their common point";
-
-/// A mistake that must be found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mistake {
-    None,
-    /// A follower takes records from a leader of a lower term.
-    AcceptLowerTerm,
-    /// A promise is lost in a crash.
-    PromiseUnsynced,
-    /// The header of the new term's epoch is lost in a crash.
-    HeaderUnsynced,
-    /// Two promotions to one term have the same epoch.
-    NoTag,
-    /// A recovery raises the same number as a promotion, and the epochs have tags.
-    RecoveryRaisesTerm,
-    /// Recoveries and promotions take the highest epoch plus one, without tags.
-    PlainNumbers,
-    /// A promotion needs one promise less.
-    TooFewPromises,
-    /// The end alone decides which node has the highest position.
-    HighestByEnd,
-    /// A node compares terms alone, so it follows both leaders of one term.
-    IgnoreTag,
-    /// A leader counts followers that do not have its epoch yet.
-    CountOlderLines,
-    /// The epoch of the last record, and not the line, decides which position is the highest.
-    HighestByRecord,
-    /// A follower cuts its log before it has the records of the new epoch.
-    CutFirst,
-    /// A copy of a log is opened for appends in the epoch of the original.
-    CopyInPlace,
-}
 
 #[derive(Clone, Debug)]
 struct Promotion {
@@ -124,159 +95,6 @@ enum Action {
         from: usize,
         to: usize,
     },
-}
-
-impl Promotion {
-    fn new(k: usize, mistake: Mistake) -> Self {
-        let (is_first_come, stands_again) = (false, false);
-        let (crashes, term_max) = (bound(1, 2), if k == 1 { 3 } else { bound(2, 3) });
-        Self { mistake, is_first_come, k, stands_again, lsns: 2, ids: 3, term_max, crashes }
-    }
-
-    /// Returns whether a node that made `promise` follows a leader of `line`.
-    fn accepts(&self, promise: Epoch, line: Epoch) -> bool {
-        match self.mistake {
-            Mistake::AcceptLowerTerm => true,
-            Mistake::IgnoreTag => line.term >= promise.term,
-            _ if self.is_first_come => line.term > promise.term || line == promise,
-            _ => line >= promise,
-        }
-    }
-
-    /// Returns the number of nodes that must promise. Each set of `k + 1` nodes has one of them.
-    fn quorum(&self) -> usize {
-        let quorum = NODES - self.k;
-        if self.mistake == Mistake::TooFewPromises { quorum - 1 } else { quorum }
-    }
-
-    fn tag(&self, node: usize) -> u8 {
-        let is_untagged = matches!(self.mistake, Mistake::NoTag | Mistake::PlainNumbers);
-        if is_untagged { 0 } else { u8::try_from(node).unwrap_or(u8::MAX) + 1 }
-    }
-
-    /// Returns the epoch that a recovery of `node` begins.
-    fn recovered(&self, epoch: Epoch, node: usize) -> Epoch {
-        match self.mistake {
-            Mistake::RecoveryRaisesTerm | Mistake::PlainNumbers => {
-                Epoch { term: epoch.term + 1, tag: self.tag(node), cuts: 0 }
-            }
-            _ => Epoch { cuts: epoch.cuts + 1, ..epoch },
-        }
-    }
-
-    /// The leader's line and the follower's common point, if the follower accepts this leader.
-    fn handshake(&self, state: &State, leader: usize, follower: usize) -> Option<(Epoch, usize)> {
-        let (from, to) = (&state.nodes[leader], &state.nodes[follower]);
-        let line = from.line();
-        let is_leader = from.role == Role::Leader && leader != follower;
-        let may_follow = to.role != Role::Leader || line > to.line();
-        let accepted = is_leader && may_follow && self.accepts(to.promise, line);
-        accepted.then(|| (line, common_point(&from.log, &to.log)))
-    }
-
-    fn ship(&self, state: &mut State, leader: usize, follower: usize) -> Option<()> {
-        let (line, common) = self.handshake(state, leader, follower)?;
-        let from = state.nodes[leader].log.clone();
-        let to = &mut state.nodes[follower];
-        if to.log.end() != common || to.log == from {
-            return None;
-        }
-        to.follow(line);
-        to.log.copy_from(&from, from.end().min(common + 1));
-        let counted = if self.mistake == Mistake::CountOlderLines { line } else { to.line() };
-        let end = to.log.end();
-        state.report = Some(Report { from: follower, to: leader, line: counted, end });
-        Some(())
-    }
-
-    fn adopt(&self, state: &mut State, leader: usize, follower: usize) -> Option<()> {
-        let (line, common) = self.handshake(state, leader, follower)?;
-        let from = state.nodes[leader].log.clone();
-        let to = &mut state.nodes[follower];
-        if to.log.end() == common {
-            return None;
-        }
-        to.follow(line);
-        if self.mistake == Mistake::CutFirst {
-            to.log.cut(common);
-        } else {
-            // The records arrive first, then the header: the old ones count until then.
-            to.log.copy_from(&from, to.log.end().min(from.end()));
-        }
-        Some(())
-    }
-
-    fn deliver(&self, state: &mut State) -> Option<()> {
-        let report = state.report.take()?;
-        let leader = &mut state.nodes[report.to];
-        if leader.role == Role::Leader && leader.line() == report.line {
-            leader.marks[report.from] = report.end;
-            let mut marks = leader.marks;
-            marks.sort_unstable_by(|a, b| b.cmp(a));
-            let log = leader.log.clone();
-            for (lsn, record) in log.records.iter().enumerate().take(marks[self.k - 1]) {
-                match state.acked.get(lsn) {
-                    Some((id, _)) => state.is_acked_twice |= *id != record.id,
-                    None => state.acked.push((record.id, report.line)),
-                }
-            }
-        }
-        Some(())
-    }
-
-    fn promise(&self, state: &mut State, candidate: usize, node: usize) -> Option<()> {
-        let Role::Candidate { promised } = state.nodes[candidate].role else { return None };
-        let line = state.nodes[candidate].promise;
-        let own = state.nodes[candidate].clone();
-        let other = &mut state.nodes[node];
-        let has_promised = promised & 1 << node != 0;
-        if has_promised || candidate == node || !self.accepts(other.promise, line) {
-            return None;
-        }
-        other.follow(line);
-        let is_above = match self.mistake {
-            Mistake::HighestByEnd => other.log.end() > own.log.end(),
-            Mistake::HighestByRecord => other.log.position() > own.log.position(),
-            _ => (other.line(), other.log.end()) > (own.line(), own.log.end()),
-        };
-        // The candidate gives up: the other node must be promoted.
-        let promised = Role::Candidate { promised: promised | 1 << node };
-        state.nodes[candidate].role = if is_above { Role::Follower } else { promised };
-        Some(())
-    }
-
-    fn crash(&self, state: &mut State, at: usize) {
-        let node = &mut state.nodes[at];
-        node.marks = [0; NODES];
-        if node.role != Role::Leader {
-            node.role = Role::Follower;
-        }
-        if let Some(base) = node.unsynced_header.take() {
-            node.log.cut(base);
-            node.role = Role::Follower;
-        }
-        if self.mistake == Mistake::PromiseUnsynced {
-            node.promise = node.line();
-        }
-        // The connections of the node are gone.
-        state.report = state.report.take().filter(|report| report.to != at);
-        state.crashes += 1;
-    }
-
-    fn crash_torn(&self, state: &mut State, at: usize) -> Option<()> {
-        let node = &state.nodes[at];
-        let epoch = self.recovered(node.log.epoch(), at);
-        let base = node.log.history.last().map_or(0, |(_, base)| *base);
-        let claimed = node.log.end().saturating_sub(1).max(base);
-        if node.role != Role::Leader || epoch.term > self.term_max {
-            return None;
-        }
-        self.crash(state, at);
-        let node = &mut state.nodes[at];
-        node.log.begin(epoch, claimed);
-        node.promise = node.line();
-        Some(())
-    }
 }
 
 impl Model for Promotion {
@@ -417,105 +235,4 @@ impl State {
     fn leaders(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.role == Role::Leader)
     }
-}
-
-#[test]
-fn promotion_keeps_records_of_one_follower() {
-    assert_holds(Promotion::new(1, Mistake::None), 10_000);
-}
-
-#[test]
-fn promotion_keeps_records_of_two_followers() {
-    assert_holds(Promotion::new(2, Mistake::None), 10_000);
-}
-
-/// A promotion of a leader in office is what an operator does to end a tie.
-#[test]
-fn repeated_promotion_keeps_records() {
-    let crashes = bound(0, 1);
-    let model = Promotion { stands_again: true, crashes, ..Promotion::new(1, Mistake::None) };
-    assert_holds(model, 10_000);
-}
-
-#[test]
-fn first_come_of_two_lines_keeps_records() {
-    for k in [1, 2] {
-        let crashes = bound(0, 1);
-        let model = Promotion { is_first_come: true, crashes, ..Promotion::new(k, Mistake::None) };
-        assert_holds(model, 10_000);
-    }
-}
-
-#[test]
-fn lower_term_accepted_acks_an_lsn_twice() {
-    assert_broken(Promotion::new(1, Mistake::AcceptLowerTerm), ACKED_ONCE);
-}
-
-#[test]
-fn lower_term_accepted_loses_records() {
-    assert_broken(Promotion::new(1, Mistake::AcceptLowerTerm), PROMOTED_HAS_IT);
-}
-
-#[test]
-fn promise_unsynced_loses_records() {
-    assert_broken(Promotion::new(1, Mistake::PromiseUnsynced), PROMOTED_HAS_IT);
-}
-
-#[test]
-fn header_unsynced_loses_copies() {
-    assert_broken(Promotion::new(1, Mistake::HeaderUnsynced), COPIES);
-}
-
-#[test]
-fn equal_epochs_diverge_unnoticed() {
-    assert_broken(Promotion::new(2, Mistake::NoTag), AGREE);
-}
-
-#[test]
-fn plain_numbers_diverge_unnoticed() {
-    assert_broken(Promotion::new(1, Mistake::PlainNumbers), AGREE);
-}
-
-#[test]
-fn recovery_that_outranks_promotion_loses_records() {
-    let model = Promotion { crashes: 2, ..Promotion::new(1, Mistake::RecoveryRaisesTerm) };
-    assert_broken(model, PROMOTED_HAS_IT);
-}
-
-#[test]
-fn too_few_promises_lose_records() {
-    assert_broken(Promotion::new(1, Mistake::TooFewPromises), PROMOTED_HAS_IT);
-}
-
-#[test]
-fn highest_by_end_loses_records() {
-    let model = Promotion { stands_again: true, crashes: 0, ..Promotion::new(1, Mistake::HighestByEnd) };
-    assert_broken(model, PROMOTED_HAS_IT);
-}
-
-#[test]
-fn highest_by_last_record_loses_records() {
-    let model = Promotion { stands_again: true, crashes: 0, ..Promotion::new(1, Mistake::HighestByRecord) };
-    assert_broken(model, PROMOTED_HAS_IT);
-}
-
-#[test]
-fn counting_older_lines_loses_records() {
-    let model = Promotion { stands_again: true, crashes: 0, ..Promotion::new(1, Mistake::CountOlderLines) };
-    assert_broken(model, PROMOTED_HAS_IT);
-}
-
-#[test]
-fn both_lines_of_a_term_ack_an_lsn_twice() {
-    assert_broken(Promotion::new(1, Mistake::IgnoreTag), ACKED_ONCE);
-}
-
-#[test]
-fn cut_before_arrival_loses_copies() {
-    assert_broken(Promotion::new(1, Mistake::CutFirst), COPIES);
-}
-
-#[test]
-fn copy_opened_in_place_diverges_unnoticed() {
-    assert_broken(Promotion::new(1, Mistake::CopyInPlace), AGREE);
 }

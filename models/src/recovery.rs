@@ -5,11 +5,12 @@
 //! begins the next epoch at S, as `docs/DURABILITY.md` describes. A record takes one LSN.
 
 mod disk;
+mod tests;
 
 use stateright::{Model, Property};
 
 use self::disk::{Disk, Loss, View};
-use crate::check::{assert_broken, assert_holds, bound};
+use crate::check::bound;
 
 const ACKED_IS_KEPT: &str = "an open log has every acknowledged record";
 const CUT_STAYS_CUT: &str = "a record that was cut is never read again";
@@ -309,49 +310,4 @@ impl State {
         let is_lost = |lsn, id| view.frame(lsn).is_none_or(|frame| frame.id != id);
         acked.into_iter().find_map(|(lsn, id)| is_lost(lsn, *id).then_some(lsn))
     }
-}
-
-#[test]
-fn recovery_keeps_acknowledged_records() {
-    assert_holds(Recovery::new(Mistake::None), 1_000);
-}
-
-#[test]
-fn recovery_reports_damage() {
-    assert_holds(Recovery::damaged(Mistake::None), 1_000);
-}
-
-#[test]
-fn acknowledging_before_flush_loses_records() {
-    assert_broken(Recovery::new(Mistake::AcknowledgeEarly), ACKED_IS_KEPT);
-}
-
-#[test]
-fn acknowledging_before_flush_acks_an_lsn_twice() {
-    assert_broken(Recovery::new(Mistake::AcknowledgeEarly), ACKED_ONCE);
-}
-
-#[test]
-fn cut_in_the_same_epoch_revives_records() {
-    assert_broken(Recovery::new(Mistake::KeepEpoch), CUT_STAYS_CUT);
-}
-
-#[test]
-fn header_used_before_its_flush_loses_records() {
-    assert_broken(Recovery::new(Mistake::UseHeaderEarly), ACKED_IS_KEPT);
-}
-
-#[test]
-fn resuming_without_rewriting_loses_records() {
-    assert_broken(Recovery::new(Mistake::ResumeUnwritten), ACKED_IS_KEPT);
-}
-
-#[test]
-fn epoch_without_unclaimed_units_loses_records() {
-    assert_broken(Recovery::new(Mistake::DropAboveClaim), ACKED_IS_KEPT);
-}
-
-#[test]
-fn ignored_claims_hide_damage() {
-    assert_broken(Recovery::damaged(Mistake::IgnoreClaims), DAMAGE_IS_REPORTED);
 }
