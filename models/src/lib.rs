@@ -9,6 +9,8 @@ mod archive;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod copy;
+#[cfg(test)]
 mod line;
 #[cfg(test)]
 mod promotion;

@@ -52,7 +52,7 @@ impl Log {
         self.history.last().map_or(Epoch::default(), |(epoch, _)| *epoch)
     }
 
-    /// Returns the epoch of the last record, and the end: the position that a promotion compares.
+    /// Returns the epoch of the last record, and the end.
     pub(crate) fn position(&self) -> (Epoch, usize) {
         (self.records.last().map_or(Epoch::default(), |record| record.epoch), self.end())
     }

@@ -4,7 +4,7 @@
 //! of power keeps any subset of the unsynced frames, torn ones too. Opening resumes in place or
 //! begins the next epoch at S, as `docs/DURABILITY.md` describes. A record takes one LSN.
 
-mod disk;
+pub(crate) mod disk;
 mod tests;
 
 use stateright::{Model, Property};

@@ -19,8 +19,8 @@ const FOLLOWERS: usize = 2;
 const SAME_BYTES: &str = "logs have the same bytes below their common point";
 const SOUND: &str = "each record is of the epoch that the history gives its place";
 const GROWS: &str = "no node follows an epoch lower than its own";
-const MARKS: &str = "a mark is not above the follower's synced end";
-const COPIES_AT_ACK: &str = "a record has k + 1 copies when it is acknowledged";
+const MARKS: &str = "the mark of a connected follower is not above its synced end";
+const COPIES_AT_ACK: &str = "a record has k + 1 copies when it is acknowledged, less lost disks";
 const COPIES: &str = "an acknowledged record has k + 1 copies, less one for each lost disk";
 
 /// A mistake that must be found.
@@ -31,7 +31,7 @@ enum Mistake {
     ShipUnsynced,
     /// The follower reports what it has written.
     ReportWritten,
-    /// The leader keeps the report of an earlier connection.
+    /// The leader counts the report of an earlier connection after a reconnect.
     KeepReport,
     /// The common point is the lower of the two ends.
     CompareEnds,
@@ -61,8 +61,10 @@ struct Link {
 struct Follower {
     log: Log,
     link: Option<Link>,
-    /// The follower's synced end, as the leader knows it.
+    /// The follower's synced end, as the leader knows it. It stays when the connection ends.
     mark: Option<usize>,
+    /// The disk was lost, and the follower has not connected since then.
+    is_lost: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,7 +108,7 @@ impl Shipping {
 
     fn connect(&self, state: &mut State, at: usize) {
         let leader = &state.leader;
-        let Follower { log, link, .. } = &mut state.followers[at];
+        let Follower { log, link, mark, is_lost } = &mut state.followers[at];
         state.is_epoch_lowered |= leader.epoch() < log.epoch();
         let common = match self.mistake {
             Mistake::CompareEnds => leader.end().min(log.end()),
@@ -119,6 +121,10 @@ impl Shipping {
             log.copy_from(leader, log.end().min(leader.synced));
         }
         *link = Some(Link { record: None, report: None });
+        *is_lost = false;
+        if self.mistake != Mistake::KeepReport {
+            *mark = None;
+        }
     }
 
     fn send(&self, state: &mut State, at: usize) -> Option<()> {
@@ -156,22 +162,19 @@ impl Shipping {
         for lsn in state.acked.len()..marks[self.k - 1] {
             let Some(record) = state.leader.records.get(lsn).copied() else { break };
             state.acked.push(record.id);
-            state.is_acked_early |= state.copies(lsn, record.id) <= self.k;
+            let lost = state.followers.iter().filter(|follower| follower.is_lost).count();
+            state.is_acked_early |= state.copies(lsn, record.id) + lost <= self.k;
         }
         Some(())
     }
 
-    fn disconnect(&self, state: &mut State, at: usize) {
-        let follower = &mut state.followers[at];
-        follower.link = None;
-        if self.mistake != Mistake::KeepReport {
-            follower.mark = None;
-        }
+    fn disconnect(state: &mut State, at: usize) {
+        state.followers[at].link = None;
         state.faults += 1;
     }
 
     fn crash_follower(&self, state: &mut State, at: usize, kept: usize) {
-        self.disconnect(state, at);
+        Self::disconnect(state, at);
         let log = &mut state.followers[at].log;
         log.records.truncate(kept);
         if self.mistake == Mistake::FollowerBeginsEpoch {
@@ -182,10 +185,10 @@ impl Shipping {
 
     fn crash_leader(&self, state: &mut State, kept: usize, is_torn: bool) {
         for at in 0..FOLLOWERS {
-            self.disconnect(state, at);
+            state.followers[at].link = None;
             state.followers[at].mark = None;
         }
-        state.faults = state.faults - 2 + 1;
+        state.faults += 1;
         let log = &mut state.leader;
         log.records.truncate(kept);
         if is_torn {
@@ -274,11 +277,12 @@ impl Model for Shipping {
             }
             Action::Report(at) => self.report(&mut next, at)?,
             Action::DeliverReport(at) => self.deliver_report(&mut next, at)?,
-            Action::Disconnect(at) => self.disconnect(&mut next, at),
+            Action::Disconnect(at) => Self::disconnect(&mut next, at),
             Action::CrashFollower(at, kept) => self.crash_follower(&mut next, at, kept),
             Action::LoseDisk(at) => {
-                self.disconnect(&mut next, at);
+                Self::disconnect(&mut next, at);
                 next.followers[at].log = Log::default();
+                next.followers[at].is_lost = true;
                 next.lost_disks += 1;
             }
             Action::CrashLeader(kept) => self.crash_leader(&mut next, kept, false),
@@ -299,8 +303,8 @@ impl Model for Shipping {
             }),
             Property::always(GROWS, |_: &Self, state: &State| !state.is_epoch_lowered),
             Property::always(MARKS, |_: &Self, state: &State| {
-                let is_true = |to: &Follower| to.mark.is_none_or(|mark| mark <= to.log.synced);
-                state.followers.iter().all(is_true)
+                let mut connected = state.followers.iter().filter(|to| to.link.is_some());
+                connected.all(|to| to.mark.is_none_or(|mark| mark <= to.log.synced))
             }),
             Property::always(COPIES_AT_ACK, |_: &Self, state: &State| !state.is_acked_early),
             Property::always(COPIES, |model: &Self, state: &State| {

@@ -97,7 +97,7 @@ const COMMENT_LINE_CHARACTERS_MAX: usize = 100;
 const NAME_CHARACTERS_MAX: usize = 50;
 
 /// Folders and files with prose. This test has to name the banned words.
-const PLACES: [&str; 11] = [
+const PLACES: [&str; 12] = [
     "src",
     "tests",
     "crates",
@@ -105,6 +105,7 @@ const PLACES: [&str; 11] = [
     "benches",
     "fuzz",
     "examples",
+    "models",
     "docs",
     "README.md",
     "CHANGELOG.md",

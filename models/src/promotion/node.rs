@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) marks: [usize; NODES],
     /// The base of an epoch whose header a crash would lose. Set by a mistake alone.
     pub(super) unsynced_header: Option<usize>,
+    /// The records that the node does not include in its position. Set by a mistake alone.
+    pub(super) unclaimed: usize,
 }
 
 impl Node {
@@ -34,12 +36,21 @@ impl Node {
             promise: line,
             marks: [0; NODES],
             unsynced_header: None,
+            unclaimed: 0,
         }
     }
 
     /// Returns the term and the tag of the log's newest epoch.
     pub(super) fn line(&self) -> Epoch {
         Epoch { cuts: 0, ..self.log.epoch() }
+    }
+
+    /// Returns the line and the end, which decide on the node to promote.
+    ///
+    /// Without the cuts of the epoch: a node with the header of a recovery's epoch, which may begin
+    /// below acknowledged records, is not above a node with these records.
+    pub(super) fn position(&self) -> (Epoch, usize) {
+        (self.line(), self.log.end().saturating_sub(self.unclaimed))
     }
 
     /// Promises `line`, and is a follower from here on.

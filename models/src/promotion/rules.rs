@@ -29,6 +29,9 @@ pub(super) enum Mistake {
     CountOlderLines,
     /// The epoch of the last record, and not the line, decides which position is the highest.
     HighestByRecord,
+    /// A node that has restarted returns its last claim as its position. Its last record is not
+    /// claimed.
+    ClaimedPosition,
     /// A follower cuts its log before it has the records of the new epoch.
     CutFirst,
     /// A copy of a log is opened for appends in the epoch of the original.

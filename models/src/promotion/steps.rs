@@ -28,6 +28,7 @@ impl Promotion {
         }
         to.follow(line);
         to.log.copy_from(&from, from.end().min(common + 1));
+        to.unclaimed = 0;
         let counted = if self.mistake == Mistake::CountOlderLines { line } else { to.line() };
         let end = to.log.end();
         state.report = Some(Report { from: follower, to: leader, line: counted, end });
@@ -82,7 +83,7 @@ impl Promotion {
         let is_above = match self.mistake {
             Mistake::HighestByEnd => other.log.end() > own.log.end(),
             Mistake::HighestByRecord => other.log.position() > own.log.position(),
-            _ => (other.line(), other.log.end()) > (own.line(), own.log.end()),
+            _ => other.position() > own.position(),
         };
         // The candidate gives up: the other node must be promoted.
         let promised = Role::Candidate { promised: promised | 1 << node };
@@ -100,6 +101,7 @@ impl Promotion {
             node.log.cut(base);
             node.role = Role::Follower;
         }
+        node.unclaimed = usize::from(self.mistake == Mistake::ClaimedPosition);
         if self.mistake == Mistake::PromiseUnsynced {
             node.promise = node.line();
         }

@@ -79,6 +79,11 @@ fn highest_by_end_loses_records() {
 }
 
 #[test]
+fn claim_as_position_loses_records() {
+    assert_broken(Promotion::new(1, Mistake::ClaimedPosition), PROMOTED_HAS_IT);
+}
+
+#[test]
 fn highest_by_last_record_loses_records() {
     let model =
         Promotion { stands_again: true, crashes: 0, ..Promotion::new(1, Mistake::HighestByRecord) };

@@ -2,7 +2,7 @@
 
 /// Whether bytes are on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum State {
+pub(crate) enum State {
     /// In the page cache, and written by the next flush.
     Dirty,
     /// In the page cache alone, marked clean by a failed flush.
@@ -12,8 +12,8 @@ pub(super) enum State {
 
 /// A frame. Frames of a segment are sealed for its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Frame {
-    pub(super) id: u8,
+pub(crate) struct Frame {
+    pub(crate) id: u8,
     /// Everything below was synced when the frame was made.
     claim: usize,
 }
@@ -38,7 +38,7 @@ struct Segment {
 
 /// What a loss of power does to one part that is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
+pub(crate) enum Loss {
     Kept,
     Lost,
     Torn,
@@ -46,22 +46,22 @@ pub(super) enum Loss {
 
 /// The segments, by epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     segments: Vec<Segment>,
 }
 
 impl Disk {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let header = Some(State::Durable);
         Self { segments: vec![Segment { epoch: 1, base: 0, header, cells: Vec::new() }] }
     }
 
-    pub(super) fn epoch(&self) -> u8 {
+    pub(crate) fn epoch(&self) -> u8 {
         self.segments.last().map_or(0, |segment| segment.epoch)
     }
 
     /// Writes a frame into the newest segment.
-    pub(super) fn write(&mut self, lsn: usize, id: u8, claim: usize) {
+    pub(crate) fn write(&mut self, lsn: usize, id: u8, claim: usize) {
         if let Some(segment) = self.segments.last_mut() {
             segment.set(lsn, Cell::Frame(Frame { id, claim }, State::Dirty));
         }
@@ -70,7 +70,7 @@ impl Disk {
     /// Writes the frames of `[from, to)` and the header again, with the same bytes.
     ///
     /// Durable bytes stay durable, because a torn write of the same bytes leaves these bytes.
-    pub(super) fn write_again(&mut self, from: usize, to: usize) {
+    pub(crate) fn write_again(&mut self, from: usize, to: usize) {
         for segment in &mut self.segments {
             segment.header = segment.header.map(State::written_again);
             let base = segment.base;
@@ -85,7 +85,7 @@ impl Disk {
     }
 
     /// Begins a segment of the next epoch at `base`, without a header, with the frames up to `end`.
-    pub(super) fn begin_epoch(&mut self, base: usize, end: usize) {
+    pub(crate) fn begin_epoch(&mut self, base: usize, end: usize) {
         let view = View::of(self);
         let frames = (base..end).filter_map(|lsn| view.frame(lsn));
         let frames = frames.map(|frame| Cell::Frame(Frame { claim: base, ..frame }, State::Dirty));
@@ -93,14 +93,14 @@ impl Disk {
         self.segments.push(Segment { epoch, base, header: None, cells });
     }
 
-    pub(super) fn write_header(&mut self) {
+    pub(crate) fn write_header(&mut self) {
         if let Some(segment) = self.segments.last_mut() {
             segment.header = Some(State::Dirty);
         }
     }
 
     /// Removes the file of an interrupted recovery.
-    pub(super) fn remove_headless(&mut self) {
+    pub(crate) fn remove_headless(&mut self) {
         self.segments.retain(|segment| segment.header.is_some());
     }
 
@@ -115,7 +115,7 @@ impl Disk {
     }
 
     /// Flushes the frames, and with `headers` the headers as well.
-    pub(super) fn flush(&mut self, headers: bool) {
+    pub(crate) fn flush(&mut self, headers: bool) {
         for (state, is_header) in self.parts() {
             if *state == State::Dirty && (headers || !is_header) {
                 *state = State::Durable;
@@ -123,7 +123,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn fail_flush(&mut self) {
+    pub(crate) fn fail_flush(&mut self) {
         for (state, _) in self.parts() {
             if *state == State::Dirty {
                 *state = State::Phantom;
@@ -132,7 +132,7 @@ impl Disk {
     }
 
     /// Returns every outcome of a loss of power: one loss for each part that is not durable.
-    pub(super) fn losses(&self) -> Vec<Vec<Loss>> {
+    pub(crate) fn losses(&self) -> Vec<Vec<Loss>> {
         let mut disk = self.clone();
         let mut outcomes = vec![Vec::new()];
         for (state, is_header) in disk.parts() {
@@ -150,7 +150,7 @@ impl Disk {
         outcomes
     }
 
-    pub(super) fn lose_power(&mut self, losses: &[Loss]) {
+    pub(crate) fn lose_power(&mut self, losses: &[Loss]) {
         let mut losses = losses.iter();
         for segment in &mut self.segments {
             let is_unsynced = segment.header.is_some_and(|state| state != State::Durable);
@@ -174,7 +174,7 @@ impl Disk {
     }
 
     /// Returns the LSNs of durable frames that belong to the log.
-    pub(super) fn durable_lsns(&self) -> Vec<usize> {
+    pub(crate) fn durable_lsns(&self) -> Vec<usize> {
         let view = View::of(self);
         let ends = self.segments.iter().map(|segment| segment.base + segment.cells.len());
         let lsns = 0..ends.max().unwrap_or(0);
@@ -182,14 +182,14 @@ impl Disk {
     }
 
     /// Damages the frame at `lsn` in the segment that has this LSN.
-    pub(super) fn damage(&mut self, lsn: usize) {
+    pub(crate) fn damage(&mut self, lsn: usize) {
         if let Some(segment) = self.segments.iter_mut().rfind(|segment| segment.has(lsn)) {
             segment.set(lsn, Cell::Garbage);
         }
     }
 
     /// Returns the highest claim that a loss of power keeps.
-    pub(super) fn durable_claims(&self) -> usize {
+    pub(crate) fn durable_claims(&self) -> usize {
         let mut durable = self.clone();
         let losses = durable.parts().filter(|(state, _)| **state != State::Durable);
         let losses = vec![Loss::Lost; losses.count()];
@@ -199,7 +199,7 @@ impl Disk {
     }
 
     /// Returns the ids of the records that an opening reads, as bits.
-    pub(super) fn read_ids(&self) -> u16 {
+    pub(crate) fn read_ids(&self) -> u16 {
         let view = View::of(self);
         (0..view.end).filter_map(|lsn| view.frame(lsn)).fold(0, |bits, frame| bits | 1 << frame.id)
     }
@@ -235,17 +235,17 @@ impl Segment {
 
 /// The log as an opening sees it, through the page cache.
 #[derive(Debug)]
-pub(super) struct View<'d> {
+pub(crate) struct View<'d> {
     disk: &'d Disk,
     /// X: the first LSN without a valid frame.
-    pub(super) end: usize,
+    pub(crate) end: usize,
     /// S: the highest claim of a header, or of a frame that belongs to the log.
-    pub(super) commitment: usize,
-    pub(super) is_blank_from_end: bool,
+    pub(crate) commitment: usize,
+    pub(crate) is_blank_from_end: bool,
 }
 
 impl<'d> View<'d> {
-    pub(super) fn of(disk: &'d Disk) -> Self {
+    pub(crate) fn of(disk: &'d Disk) -> Self {
         let mut view = Self { disk, end: 0, commitment: 0, is_blank_from_end: true };
         let ends = disk.segments.iter().map(|segment| segment.base + segment.cells.len());
         let lsns = ends.max().unwrap_or(0);
@@ -256,7 +256,7 @@ impl<'d> View<'d> {
     }
 
     /// Returns the highest claim of headers and of the frames below `lsn`.
-    pub(super) fn commitment_below(&self, lsn: usize) -> usize {
+    pub(crate) fn commitment_below(&self, lsn: usize) -> usize {
         let with_header = self.disk.segments.iter().filter(|segment| segment.header.is_some());
         // Headers of replaced segments do not exist.
         let newest = with_header.map(|segment| segment.base).next_back().unwrap_or(0);
@@ -271,7 +271,7 @@ impl<'d> View<'d> {
         cell.copied().unwrap_or(Cell::Zeros)
     }
 
-    pub(super) fn frame(&self, lsn: usize) -> Option<Frame> {
+    pub(crate) fn frame(&self, lsn: usize) -> Option<Frame> {
         match self.cell(lsn) {
             Cell::Frame(frame, _) => Some(frame),
             _ => None,
