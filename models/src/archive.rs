@@ -68,7 +68,7 @@ struct State {
     restarts: u8,
 }
 
-/// What a writer gets for a put.
+/// The reply to a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reply {
     Ok,
@@ -83,7 +83,7 @@ enum Action {
     Put(Line, Reply),
     /// The writer reads the manifest up to this number of entries.
     Read(Line, usize),
-    /// The writer restarts, and forgets what it has read.
+    /// The writer restarts, and has read nothing.
     Restart(Line),
     /// An unused object is removed by the first entries of the manifest.
     Prune(Object, usize),
@@ -118,7 +118,7 @@ impl Archiving {
         }
     }
 
-    /// Puts the entry after those that the writer has read. Returns whether it is there.
+    /// Puts the entry after the last one that the writer has read. Returns whether it is there.
     fn put_entry(&self, archive: &mut Archive, writer: &Writer, entry: Entry) -> bool {
         let is_replaced = self.mistake == Mistake::ReplaceEntry;
         match archive.entries.get_mut(writer.seen) {

@@ -21,7 +21,7 @@ enum Mistake {
     None,
     /// A frame is written before everything that it claims is synced.
     IgnoreClaims,
-    /// The copy reports what it has written.
+    /// The copy reports frames that are written and not synced.
     ReportWritten,
     /// The copy continues behind the bytes of a torn tail, as if they were whole.
     KeepTorn,

@@ -19,4 +19,6 @@ mod recovery;
 #[cfg(test)]
 mod shipping;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod truncation;

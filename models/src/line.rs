@@ -8,7 +8,7 @@
 pub(crate) struct Epoch {
     /// The number of promotions.
     pub(crate) term: u8,
-    /// Tells apart two promotions to the same term.
+    /// Random. Two promotions to the same term have different tags.
     pub(crate) tag: u8,
     /// The number of cuts, by a recovery or a truncation, since the promotion.
     pub(crate) cuts: u8,
@@ -93,7 +93,7 @@ impl Log {
 
     /// Returns whether each record is of the epoch that the history gives its place.
     ///
-    /// A frame of another epoch does not hold there, so an opening would end at it.
+    /// A frame of another epoch does not hold there, so an opening would end before it.
     pub(crate) fn is_sound(&self) -> bool {
         self.records.iter().enumerate().all(|(lsn, record)| {
             let epoch = self.history.iter().rfind(|(_, base)| *base <= lsn);

@@ -3,7 +3,7 @@
 //! Three nodes. A leader ships synced records; a record is acknowledged with `k` if the leader and
 //! `k` followers have it. A candidate collects promises for a new term, and begins it when enough
 //! nodes have promised and none of them has a higher position. Any node may crash, and an old
-//! leader may come back. Every write of a node is synced before its effect; the mistakes leave
+//! leader may return. Every write of a node is synced before its effect; the mistakes leave
 //! that out.
 
 mod node;
@@ -14,33 +14,15 @@ mod tests;
 use stateright::{Model, Property};
 
 use self::{
-    node::{Node, Role},
-    rules::Mistake,
+    node::{NODES, Node, Role},
+    rules::{Mistake, Promotion},
 };
 use crate::line::{Epoch, agree};
-
-const NODES: usize = 3;
 
 const COPIES: &str = "each acknowledged record has k + 1 copies";
 const PROMOTED_HAS_IT: &str = "a promoted leader has every record acknowledged in older lines";
 const ACKED_ONCE: &str = "no LSN is acknowledged with two contents";
 const AGREE: &str = "logs are equal below their common point";
-
-#[derive(Clone, Debug)]
-struct Promotion {
-    mistake: Mistake,
-    /// Of two lines of one term, a node stays with the first that it has promised. By default it
-    /// follows the one with the higher tag.
-    is_first_come: bool,
-    /// The number of followers that must have a record before it is acknowledged.
-    k: usize,
-    /// Whether a leader or a candidate may stand again, for a higher term.
-    stands_again: bool,
-    lsns: usize,
-    ids: u8,
-    term_max: u8,
-    crashes: u8,
-}
 
 /// A follower's synced end, on its way to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

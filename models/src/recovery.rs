@@ -1,4 +1,4 @@
-//! Does one log keep what it acknowledged, over crashes, failed flushes and damage?
+//! Does one log keep every acknowledged record, over crashes, failed flushes and damage?
 //!
 //! The log appends, flushes, and acknowledges. A crash of the process keeps the page cache. A loss
 //! of power keeps any subset of the unsynced frames, torn ones too. Opening resumes in place or
@@ -37,7 +37,7 @@ enum Mistake {
 }
 
 #[derive(Clone, Debug)]
-struct Recovery {
+pub(crate) struct Recovery {
     mistake: Mistake,
     lsns: usize,
     ids: u8,
@@ -62,7 +62,7 @@ enum Phase {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct State {
+pub(crate) struct State {
     disk: Disk,
     phase: Phase,
     appended: u8,
@@ -78,7 +78,7 @@ struct State {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Action {
+pub(crate) enum Action {
     Append,
     Flush,
     FlushHeader,
@@ -89,7 +89,7 @@ enum Action {
     LosePower(Vec<Loss>),
     /// A durable byte of the frame at this LSN rots.
     Damage(usize),
-    /// Opens the log: judges it and begins what the verdict asks for.
+    /// Opens the log: judges it and takes the first step of the verdict.
     Open,
     /// The next step of opening.
     Proceed,
@@ -98,6 +98,11 @@ enum Action {
 impl Recovery {
     fn new(mistake: Mistake) -> Self {
         Self { mistake, lsns: bound(4, 5), ids: bound(6, 7), crashes: bound(3, 4), damages: 0 }
+    }
+
+    /// Returns the model for traces, whose steps are those of a run.
+    pub(crate) fn for_traces() -> Self {
+        Self::new(Mistake::None)
     }
 
     fn damaged(mistake: Mistake) -> Self {
@@ -299,8 +304,23 @@ impl Recovery {
 }
 
 impl State {
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open { .. })
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.phase == Phase::Refused
+    }
+
+    /// Returns the ids of the records, in order.
+    pub(crate) fn ids(&self) -> Vec<u8> {
+        let view = View::of(&self.disk);
+        (0..view.end).filter_map(|lsn| view.frame(lsn)).map(|frame| frame.id).collect()
+    }
+
+    /// Returns every outcome of a loss of power.
+    pub(crate) fn losses(&self) -> Vec<Vec<Loss>> {
+        self.disk.losses()
     }
 
     /// Returns the first acknowledged LSN below `end` that an open log does not have.

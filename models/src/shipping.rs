@@ -29,7 +29,7 @@ enum Mistake {
     None,
     /// The leader ships records before it has synced them.
     ShipUnsynced,
-    /// The follower reports what it has written.
+    /// The follower reports records that are written and not synced.
     ReportWritten,
     /// The leader counts the report of an earlier connection after a reconnect.
     KeepReport,

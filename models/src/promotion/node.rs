@@ -1,7 +1,8 @@
 //! A node: its log, its promise, and its role.
 
-use super::NODES;
 use crate::line::{Epoch, Log};
+
+pub(super) const NODES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Role {

@@ -1,6 +1,6 @@
 //! The rules of fencing and of epochs, each with the mistakes that leave it out.
 
-use super::{NODES, Promotion};
+use super::node::NODES;
 use crate::{check::bound, line::Epoch};
 
 /// A mistake that must be found.
@@ -36,6 +36,22 @@ pub(super) enum Mistake {
     CutFirst,
     /// A copy of a log is opened for appends in the epoch of the original.
     CopyInPlace,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Promotion {
+    pub(super) mistake: Mistake,
+    /// Of two lines of one term, a node stays with the first that it has promised. By default it
+    /// follows the one with the higher tag.
+    pub(super) is_first_come: bool,
+    /// The number of followers that must have a record before it is acknowledged.
+    pub(super) k: usize,
+    /// Whether a leader or a candidate may stand again, for a higher term.
+    pub(super) stands_again: bool,
+    pub(super) lsns: usize,
+    pub(super) ids: u8,
+    pub(super) term_max: u8,
+    pub(super) crashes: u8,
 }
 
 impl Promotion {

@@ -1,6 +1,10 @@
 //! The steps of nodes: shipping, adopting, promising, crashing.
 
-use super::{NODES, Promotion, Report, State, node::Role, rules::Mistake};
+use super::{
+    Report, State,
+    node::{NODES, Role},
+    rules::{Mistake, Promotion},
+};
 use crate::line::{Epoch, common_point};
 
 impl Promotion {

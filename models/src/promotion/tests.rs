@@ -1,6 +1,9 @@
 //! The model holds, and each mistake has a counterexample.
 
-use super::{ACKED_ONCE, AGREE, COPIES, PROMOTED_HAS_IT, Promotion, rules::Mistake};
+use super::{
+    ACKED_ONCE, AGREE, COPIES, PROMOTED_HAS_IT,
+    rules::{Mistake, Promotion},
+};
 use crate::check::{assert_broken, assert_holds, bound};
 
 #[test]

@@ -36,7 +36,7 @@ struct Segment {
     cells: Vec<Cell>,
 }
 
-/// What a loss of power does to one part that is not durable.
+/// The effect of a loss of power on one part that is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
     Kept,
