@@ -59,3 +59,55 @@ fn bound_is_the_small_one_by_default() {
         assert_eq!(bound(1, 2), 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stateright::Property;
+
+    use super::*;
+
+    /// Counts from 0 to 3.
+    #[derive(Clone, Debug)]
+    struct Counter;
+
+    impl Model for Counter {
+        type State = u8;
+        type Action = ();
+
+        fn init_states(&self) -> Vec<u8> {
+            vec![0]
+        }
+
+        fn actions(&self, _: &u8, actions: &mut Vec<()>) {
+            actions.push(());
+        }
+
+        fn next_state(&self, count: &u8, (): ()) -> Option<u8> {
+            (*count < 3).then_some(count + 1)
+        }
+
+        fn properties(&self) -> Vec<Property<Self>> {
+            vec![
+                Property::always("below 4", |_: &Self, count: &u8| *count < 4),
+                Property::always("below 3", |_: &Self, count: &u8| *count < 3),
+            ]
+        }
+    }
+
+    #[test]
+    fn broken_property_is_found() {
+        assert_broken(Counter, "below 3");
+    }
+
+    #[test]
+    #[should_panic(expected = "no counterexample of \"below 4\" in 4 states")]
+    fn property_that_holds_has_no_counterexample() {
+        assert_broken(Counter, "below 4");
+    }
+
+    #[test]
+    #[should_panic(expected = "below 3")]
+    fn broken_model_does_not_hold() {
+        assert_holds(Counter, 1);
+    }
+}

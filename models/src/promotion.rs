@@ -137,19 +137,11 @@ impl Model for Promotion {
             Action::Ship { leader, follower } => self.ship(&mut next, leader, follower)?,
             Action::Adopt { leader, follower } => self.adopt(&mut next, leader, follower)?,
             Action::DeliverReport => self.deliver(&mut next)?,
-            Action::Stand(at) => {
-                let node = &mut next.nodes[at];
-                let term = node.promise.term + 1;
-                if term > self.term_max {
-                    return None;
-                }
-                node.promise = Epoch { term, tag: self.tag(at), cuts: 0 };
-                node.role = Role::Candidate { promised: 1 << at };
-            }
+            Action::Stand(at) => self.stand(&mut next, at)?,
             Action::Promise { candidate, node } => self.promise(&mut next, candidate, node)?,
             Action::Promote(at) => {
                 let node = &mut next.nodes[at];
-                let Role::Candidate { promised } = node.role else { return None };
+                let Role::Candidate { promised, .. } = node.role else { return None };
                 if (promised.count_ones() as usize) < self.quorum() {
                     return None;
                 }

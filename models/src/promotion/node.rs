@@ -11,6 +11,9 @@ pub(super) enum Role {
     Candidate {
         /// The nodes that have promised, as bits.
         promised: u8,
+        /// The nodes with a higher position when the candidate read it, as bits. Set by a mistake
+        /// alone, because the right time is the promise.
+        above: u8,
     },
     Leader,
 }

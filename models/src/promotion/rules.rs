@@ -32,6 +32,8 @@ pub(super) enum Mistake {
     /// A node that has restarted returns its last claim as its position. Its last record is not
     /// claimed.
     ClaimedPosition,
+    /// A candidate reads the positions of the others before they promise.
+    ReadFirst,
     /// A follower cuts its log before it has the records of the new epoch.
     CutFirst,
     /// A copy of a log is opened for appends in the epoch of the original.

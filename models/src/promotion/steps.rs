@@ -2,7 +2,7 @@
 
 use super::{
     Report, State,
-    node::{NODES, Role},
+    node::{NODES, Node, Role},
     rules::{Mistake, Promotion},
 };
 use crate::line::{Epoch, common_point};
@@ -74,8 +74,24 @@ impl Promotion {
         Some(())
     }
 
+    /// Makes a node a candidate for the term after the one that it has promised.
+    pub(super) fn stand(&self, state: &mut State, at: usize) -> Option<()> {
+        let own = state.nodes[at].position();
+        let positions = state.nodes.iter().map(Node::position).enumerate();
+        let above = positions.filter(|(_, other)| *other > own).fold(0, |to, (at, _)| to | 1 << at);
+        let above = if self.mistake == Mistake::ReadFirst { above } else { 0 };
+        let node = &mut state.nodes[at];
+        let term = node.promise.term + 1;
+        if term > self.term_max {
+            return None;
+        }
+        node.promise = Epoch { term, tag: self.tag(at), cuts: 0 };
+        node.role = Role::Candidate { promised: 1 << at, above };
+        Some(())
+    }
+
     pub(super) fn promise(&self, state: &mut State, candidate: usize, node: usize) -> Option<()> {
-        let Role::Candidate { promised } = state.nodes[candidate].role else { return None };
+        let Role::Candidate { promised, above } = state.nodes[candidate].role else { return None };
         let line = state.nodes[candidate].promise;
         let own = state.nodes[candidate].clone();
         let other = &mut state.nodes[node];
@@ -85,12 +101,13 @@ impl Promotion {
         }
         other.follow(line);
         let is_above = match self.mistake {
+            Mistake::ReadFirst => above & 1 << node != 0,
             Mistake::HighestByEnd => other.log.end() > own.log.end(),
             Mistake::HighestByRecord => other.log.position() > own.log.position(),
             _ => other.position() > own.position(),
         };
         // The candidate gives up: the other node must be promoted.
-        let promised = Role::Candidate { promised: promised | 1 << node };
+        let promised = Role::Candidate { promised: promised | 1 << node, above };
         state.nodes[candidate].role = if is_above { Role::Follower } else { promised };
         Some(())
     }

@@ -70,6 +70,11 @@ fn recovery_that_outranks_promotion_loses_records() {
 }
 
 #[test]
+fn position_read_before_the_promise_loses_records() {
+    assert_broken(Promotion::new(1, Mistake::ReadFirst), PROMOTED_HAS_IT);
+}
+
+#[test]
 fn too_few_promises_lose_records() {
     assert_broken(Promotion::new(1, Mistake::TooFewPromises), PROMOTED_HAS_IT);
 }
