@@ -58,6 +58,9 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Has the next checks of [`watch`](Executor::watch) come at once.
+    fn look_soon(&self) {}
+
     /// Runs `work` so that it may block without a delay for the calls of
     /// [`watch`](Executor::watch).
     fn run_apart(&self, work: Task) {

@@ -46,6 +46,10 @@ pub(super) fn leave_mark_when_idle(core: &Arc<Core>) {
 pub(super) fn leave_owed_mark(core: &Arc<Core>) {
     if core.vitals().owed_mark().take() && !sabotage::is_on(Sabotage::ForgetOwedMark) {
         leave_mark(core);
+        // A frame behind the group claims it as well as a mark. Its task may never be polled again.
+        if core.has_published() {
+            write_once(core);
+        }
     }
 }
 

@@ -43,7 +43,12 @@ impl Patient for Core {
     }
 
     fn settle(self: Arc<Self>) {
-        start_apart(&self, Role::Mark);
+        if self.status().is_stopped() {
+            // Nothing writes to it any more.
+            self.vitals().owed_mark().take();
+        } else {
+            start_apart(&self, Role::Mark);
+        }
     }
 
     fn is_unwatched(self: Arc<Self>, error: &io::Error) {

@@ -106,7 +106,7 @@ pub(super) fn sync_once(core: &Arc<Core>) -> Result<Synced> {
     };
     flushed.reports.iter().flatten().for_each(|report| flush::report(core, report));
     if let Some(report) = &flushed.reports[1] {
-        core.vitals().owed_mark().note_flush(report.began, report.time);
+        core.note_flush(report);
     }
     // Before any task is woken, because a woken task may read the measures.
     core.measures().synced(flushed.record_count, queue_bytes);

@@ -89,7 +89,7 @@ pub(super) fn write_durably(core: &Arc<Core>, goal: Lsn) -> Result<Option<Durabl
     };
     after_write(core, step);
     flush::report(core, &report);
-    core.vitals().owed_mark().note_flush(report.began, report.time);
+    core.note_flush(&report);
     Ok(Some(durable))
 }
 

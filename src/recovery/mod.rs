@@ -147,7 +147,13 @@ impl Opening {
         let times = self.judged.as_ref().map(|judged| judged.times).unwrap_or_default();
         let start = Start {
             times,
-            slots: RecoveredSlots { floor: ready.slots_floor, ..slots },
+            // The first record may be below a named position that was never durable.
+            slots: RecoveredSlots {
+                floor: ready
+                    .slots_floor
+                    .map(|floor| slots.from.map_or(floor, |from| from.min(floor))),
+                ..slots
+            },
             hint: newest.and_then(|newest| newest.header.hint),
             // Control records alone need no mark. Otherwise each opening of an unclosed log would
             // keep the segment that the opening before it began.

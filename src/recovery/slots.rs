@@ -187,7 +187,9 @@ impl SlotsWalk {
         let named = header.extension.slots;
         let anchor = named.filter(|named| *named < header.synced);
         // At or above `synced` it is the position of the first slots record, which may be lost.
-        // Then other frames are there, and the log's first slots record may be below it.
+        // Then other frames are there, and the log's first slots record may be below it. Or a
+        // truncation of the end began the segment: it wrote all slots from the base on, which is
+        // its `synced`.
         let start = match (anchor, named) {
             (Some(anchor), _) => anchor,
             (None, Some(_)) => header.base.min(header.synced),

@@ -202,8 +202,8 @@ fn warn_of_wrong_zeros(file: &SegmentFile, offset: u64) {
         log = file.directory(),
         segment = file.name(),
         offset,
-        "the file system claims to have zeroed a file, which reads as other bytes; zeros are written \
-         instead; update the kernel or the device's firmware"
+        "the file system claims to have zeroed a file, but its zeros can't be read back; zeros are \
+         written instead; update the kernel or the device's firmware, or check the device"
     );
 }
 

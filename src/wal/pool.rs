@@ -85,6 +85,10 @@ impl Executor for Pool {
         true
     }
 
+    fn look_soon(&self) {
+        watchdog::look_soon();
+    }
+
     fn watch(&self, watchable: Weak<dyn Watchable>) -> bool {
         let Err(failure) = watchdog::watch(&watchable) else { return true };
         if let Some(error) = failure.to_report {

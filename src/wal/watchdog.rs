@@ -73,6 +73,12 @@ pub(super) fn watch(log: &Weak<dyn Watchable>) -> Result<(), NoThread> {
     Ok(())
 }
 
+/// Has the running thread check its logs at once, because one of them may need checks at a shorter
+/// interval.
+pub(super) fn look_soon() {
+    WATCHDOG.lock_always().thread.iter().for_each(thread::Thread::unpark);
+}
+
 /// Runs `work` on a new thread, or here if there is no thread.
 pub(super) fn run_apart(work: Task) {
     let work = Arc::new(Mutex::new(Some(work)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use highwater::{
-    Error, Health, OnStall, Wal,
+    Error, Health, InlineSyncs, OnStall, Wal,
     simulation::{Faults, Op},
     storage::MemoryStorage,
 };
@@ -161,6 +161,38 @@ fn hanging_subscriber_does_not_hide_the_stall() {
         within("the end of the stall", health.wait_for(is_slow)).await.unwrap();
         std::process::exit(0);
     });
+}
+
+/// Runs in a separate process, as above. The log is closed while it owes the mark of a run.
+#[test]
+#[cfg(target_os = "linux")]
+fn closed_log_has_no_thread() {
+    if !is_alone("real::closed_log_has_no_thread") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for runtime in runtimes() {
+        runtime.block_on(async {
+            let wal = Wal::options().inline_syncs(InlineSyncs::Always);
+            let wal = wal.open(directory.path().join("log")).await.unwrap();
+            let owes = || wal.stats().written_bytes == wal.watermarks().synced.as_u64();
+            for _ in 0..1000 {
+                wal.append_and_sync("record").await.unwrap();
+                if owes() {
+                    break;
+                }
+            }
+            wal.close().await.unwrap();
+            let is_watched = || thread_names().iter().any(|name| name.starts_with("highwater-"));
+            let ended = async {
+                while is_watched() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            within("the end of the thread", ended).await;
+            drop(wal);
+        });
+    }
 }
 
 /// Runs in a separate process, because other tests of this file have logs at work.

@@ -33,7 +33,7 @@ use crate::{
         epochs::{Epochs, Goal},
         in_flight::Lane,
         mark::Mark,
-        measures::Measures,
+        measures::{FlushReport, Measures},
         metrics::Instruments,
         recycled::Recycled,
         retaining::Retaining,
@@ -225,6 +225,13 @@ impl Core {
         sequence: Sequence,
     ) -> Underway<'_> {
         self.vitals.begin(self.executor.as_ref(), (lane, operation, sequence))
+    }
+
+    /// Notes a flush of the active segment, if that decides when its mark is left.
+    pub(in crate::pipeline) fn note_flush(&self, report: &FlushReport) {
+        if self.executor.notices_rest() {
+            self.vitals.owed_mark().note_flush(report.began, report.time);
+        }
     }
 
     /// Publishes the health to the tasks that watch it, and to the recorder of metrics. Call it

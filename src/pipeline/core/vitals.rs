@@ -30,7 +30,7 @@ pub(in crate::pipeline) trait Patient: Send + Sync {
     /// Acts on the verdict of a check.
     fn act(self: Arc<Self>, verdict: &Verdict);
 
-    /// Has the mark written that is owed.
+    /// Has the mark written that is owed, or drops the debt if the log has stopped.
     fn settle(self: Arc<Self>);
 
     /// Reports that nothing checks the vitals.
@@ -147,10 +147,14 @@ impl Vitals {
         if !may_wait || !self.owed_mark.is_run() {
             return false;
         }
-        self.owed_mark.owe();
+        let is_new = self.owed_mark.owe();
         // As for a call: the thread that watches releases the flag, then looks at the debt.
         if self.in_flight.is_watched.claim(|| true) && !self.begin_watch(executor) {
             return !self.owed_mark.take();
+        }
+        if is_new {
+            // The thread may sleep for longer than the pause after which a log rests.
+            executor.look_soon();
         }
         true
     }
@@ -217,13 +221,19 @@ impl Watchable for Vitals {
             self.patient().into_iter().for_each(|patient| patient.act(&verdict));
         }
         if self.owed_mark.is_due(self.progress()) {
-            self.patient().into_iter().for_each(Patient::settle);
+            match self.patient() {
+                Some(patient) => patient.settle(),
+                // The log is gone.
+                None => drop(self.owed_mark.take()),
+            }
         }
-        let is_wanted = || self.stalls.is_active(&self.in_flight) || self.owed_mark.is_owed();
+        let is_owed = || self.owed_mark.is_owed();
+        let is_wanted = || self.stalls.is_active(&self.in_flight) || is_owed();
         match verdict.next {
             None if !self.in_flight.is_watched.release(is_wanted) => None,
+            None if is_owed() => Some(REST_TICK),
             None => Some(Duration::ZERO),
-            Some(next) if self.owed_mark.is_owed() => Some(next.min(REST_TICK)),
+            Some(next) if is_owed() => Some(next.min(REST_TICK)),
             next => next,
         }
     }

@@ -15,11 +15,15 @@ const RUN_GAP: Duration = Duration::from_millis(5);
 /// The time between two checks while a mark is owed. A mark is written after one to two of these.
 pub(crate) const REST_TICK: Duration = Duration::from_millis(10);
 
+/// The time of a flush that was not made.
+const NEVER: u64 = u64::MAX;
+
 #[derive(Debug)]
 pub(crate) struct OwedMark {
     is_owed: AtomicBool,
     origin: Instant,
-    /// When the last flush ended, since `origin`. Only the syncer stores it.
+    /// When the last flush ended, since `origin`; [`NEVER`] before the first one. Only the syncer
+    /// stores it.
     flush_ended_ns: AtomicU64,
     /// Whether the last flush followed the one before it closely. Only the syncer stores it.
     is_run: AtomicBool,
@@ -32,7 +36,7 @@ impl OwedMark {
         OwedMark {
             is_owed: AtomicBool::new(false),
             origin: Instant::now(),
-            flush_ended_ns: AtomicU64::new(0),
+            flush_ended_ns: AtomicU64::new(NEVER),
             is_run: AtomicBool::new(false),
             seen_progress: AtomicU64::new(0),
         }
@@ -41,8 +45,9 @@ impl OwedMark {
     /// Notes a flush of `time` that began at `began`.
     pub(crate) fn note_flush(&self, began: Instant, time: Duration) {
         let began = began.saturating_duration_since(self.origin);
-        let previous_ended = Duration::from_nanos(self.flush_ended_ns.load(Ordering::Relaxed));
-        let is_run = began.saturating_sub(previous_ended) < RUN_GAP;
+        let previous_ended_ns = self.flush_ended_ns.load(Ordering::Relaxed);
+        let pause = began.saturating_sub(Duration::from_nanos(previous_ended_ns));
+        let is_run = previous_ended_ns != NEVER && pause < RUN_GAP;
         self.is_run.store(is_run, Ordering::Relaxed);
         let ended_ns = u64::try_from((began + time).as_nanos()).unwrap_or(u64::MAX);
         self.flush_ended_ns.store(ended_ns, Ordering::Relaxed);
@@ -53,9 +58,12 @@ impl OwedMark {
         self.is_run.load(Ordering::Relaxed)
     }
 
-    /// Notes that a mark is owed. The caller then makes sure that a thread watches the log.
-    pub(crate) fn owe(&self) {
-        self.is_owed.store(true, Ordering::Release);
+    /// Notes that a mark is owed. Returns whether none was owed before. The caller then makes sure
+    /// that a thread watches the log, and looks soon.
+    pub(crate) fn owe(&self) -> bool {
+        // Always a swap: a thread that takes the older debt then sees the flush before this call.
+        // After a look alone, that thread may miss the flush, and this call the free place.
+        !self.is_owed.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn is_owed(&self) -> bool {
@@ -93,9 +101,9 @@ mod tests {
     fn flushes_that_follow_closely_are_a_run() {
         let owed = OwedMark::new();
         let flush = Duration::from_millis(40);
-        let first = owed.origin + Duration::from_secs(1);
+        let first = owed.origin + Duration::from_millis(1);
         owed.note_flush(first, flush);
-        assert!(!owed.is_run());
+        assert!(!owed.is_run(), "no flush precedes it");
         let second = first + flush + RUN_GAP / 2;
         owed.note_flush(second, flush);
         assert!(owed.is_run());
@@ -107,7 +115,7 @@ mod tests {
     fn mark_is_due_when_nothing_moves_between_checks() {
         let owed = OwedMark::new();
         assert!(!owed.is_due(Some(0)), "none is owed");
-        owed.owe();
+        assert!(owed.owe() && !owed.owe());
         assert!(!owed.is_due(Some(4)));
         assert!(!owed.is_due(Some(6)), "the log has moved");
         assert!(!owed.is_due(None), "a call is in flight");

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use loom::thread;
+use loom::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
-use super::*;
+use super::OwedMark;
 use crate::pipeline::state::{loom_tests::explore, scheduled::Scheduled};
 
 /// Owes a mark while the watching thread, which has seen no debt, ends. `owe` returns whether the
@@ -24,7 +27,7 @@ fn race(owe: fn(&OwedMark, &Scheduled) -> bool) {
 fn debt_beside_ending_watch_is_seen() {
     explore(|| {
         race(|owed, is_watched| {
-            owed.owe();
+            assert!(owed.owe());
             is_watched.claim(|| true)
         });
     });
@@ -36,7 +39,7 @@ fn debt_that_is_stored_late_is_caught() {
     explore(|| {
         race(|owed, is_watched| {
             let starts_thread = is_watched.claim(|| true);
-            owed.owe();
+            assert!(owed.owe());
             starts_thread
         });
     });
@@ -47,10 +50,47 @@ fn debt_that_is_stored_late_is_caught() {
 fn one_thread_takes_the_debt() {
     explore(|| {
         let owed = Arc::new(OwedMark::new());
-        owed.owe();
+        assert!(owed.owe());
         let theirs = Arc::clone(&owed);
         let other = thread::spawn(move || theirs.take());
         let takes = owed.take();
         assert!(takes ^ other.join().unwrap());
+    });
+}
+
+/// The syncer owes the mark of a flush while the short thread takes the debt of the one before it.
+/// `owe` is the real one, or a broken copy.
+fn newer_debt(owe: fn(&OwedMark)) {
+    let shared = Arc::new((OwedMark::new(), AtomicU64::new(0)));
+    assert!(shared.0.owe());
+    let theirs = Arc::clone(&shared);
+    let short = thread::spawn(move || {
+        let (owed, synced) = &*theirs;
+        owed.take().then(|| synced.load(Ordering::Acquire))
+    });
+    shared.1.store(1, Ordering::Release);
+    owe(&shared.0);
+    let seen = short.join().unwrap();
+    assert!(shared.0.is_owed() || seen == Some(1), "the debt of the newer flush is lost");
+}
+
+#[test]
+fn debt_of_a_newer_flush_is_not_lost() {
+    explore(|| {
+        newer_debt(|owed| {
+            owed.owe();
+        });
+    });
+}
+
+#[test]
+#[should_panic(expected = "the debt of the newer flush is lost")]
+fn debt_that_is_only_looked_at_is_caught() {
+    explore(|| {
+        newer_debt(|owed| {
+            if !owed.is_owed() {
+                owed.owe();
+            }
+        });
     });
 }
