@@ -55,6 +55,7 @@
 //! - [`inspect`]: the contents of a log, read while it may be written.
 //! - `wal`: the handle.
 //! - [`reader`]: reads a log without its lock while it may be written, and salvages a damaged one.
+//! - `shipping` (hidden): the bytes of a log, for the crate `highwater-replicate`.
 //! - `typed` (a feature): records of the user's type.
 //! - `raft` (a feature): the log of Raft nodes.
 //!
@@ -96,6 +97,8 @@ pub mod sabotage;
 #[cfg(not(feature = "__sabotage"))]
 mod sabotage;
 mod segments;
+#[doc(hidden)]
+pub mod shipping;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod stats;

@@ -245,6 +245,8 @@ pub(crate) struct Config {
     pub(crate) retention: Retention,
     /// `None` for no limit.
     pub(crate) budget: Option<Budget>,
+    /// Set to promote a standby: the epoch in which the log continues.
+    pub(crate) promote_to: Option<u64>,
 }
 
 impl Default for Config {
@@ -268,6 +270,7 @@ impl Default for Config {
             on_stall: OnStall::default(),
             retention: Retention::default(),
             budget: None,
+            promote_to: None,
         }
     }
 }

@@ -19,8 +19,15 @@ use std::{
 /// among them.
 fn functions() -> BTreeMap<String, BTreeSet<String>> {
     let mut functions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let roots =
-        ["tests", "src", "crates/highwater-cli/tests", "crates/highwater-cli/src", "models/src"];
+    let roots = [
+        "tests",
+        "src",
+        "crates/highwater-cli/tests",
+        "crates/highwater-cli/src",
+        "crates/highwater-replicate/tests",
+        "crates/highwater-replicate/src",
+        "models/src",
+    ];
     let mut waiting: Vec<_> = roots.map(|root| (root, PathBuf::from(root))).into();
     while let Some((root, directory)) = waiting.pop() {
         for entry in fs::read_dir(directory).unwrap() {

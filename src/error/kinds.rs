@@ -77,6 +77,16 @@ pub enum Error {
         path: String,
     },
 
+    /// The directory contains a standby, a copy that takes its bytes from another log. Nothing was
+    /// changed. Read it beside its replication, or promote it to append to it.
+    #[error(
+        "{path}: a standby, which takes its records from another log; promote it to write to it"
+    )]
+    Standby {
+        /// The directory.
+        path: String,
+    },
+
     /// The target directory of a copy is not empty. Nothing was changed. Use an empty or new
     /// directory.
     #[error("{path}: it holds {found}; copy the log to an empty or new directory")]

@@ -6,6 +6,7 @@
 
 pub(crate) mod compression;
 pub(crate) mod control;
+pub(crate) mod epoch;
 pub(crate) mod extension;
 pub(crate) mod frame;
 pub(crate) mod header;

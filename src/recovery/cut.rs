@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     format::{
         compression::Codec,
+        epoch::line_of,
         extension::Extension,
         frame::{CONTROL_FRAME_BYTES, FrameHeader, Kind, Seed, frame_bytes},
         header::{SegmentHeader, file_end, file_offset, fits},
@@ -68,7 +69,7 @@ pub(crate) fn begin_epoch(
         sequence: sequence.0,
         log_id: log_id(storage, judged)?,
         base,
-        epoch: judged.epoch_max.saturating_add(1),
+        epoch: next_epoch(config, judged.epoch_max)?,
         by_truncation: false,
         incarnation: random_incarnation(storage)?,
         previous: retained.last().map(|member| member.header.link()),
@@ -109,6 +110,24 @@ pub(crate) fn begin_epoch(
         cut.kept_in = kept_in;
     }
     Ok(ready)
+}
+
+/// Returns the epoch after `highest`: the next one, or that of a promotion.
+///
+/// If a promotion was interrupted after its commit point, the repeated one begins the next epoch of
+/// the same line.
+fn next_epoch(config: &Config, highest: u64) -> Result<u64> {
+    let next = highest.saturating_add(1);
+    match config.promote_to {
+        None => Ok(next),
+        Some(epoch) if line_of(epoch) > line_of(highest) => Ok(epoch),
+        Some(epoch) if line_of(epoch) == line_of(highest) => Ok(next),
+        Some(epoch) => Err(Error::InvalidOption {
+            option: "promote_to",
+            value: epoch,
+            reason: "its line must be above that of the log",
+        }),
+    }
 }
 
 /// Prepares the segment of a new epoch, smaller if the device is full.

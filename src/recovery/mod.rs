@@ -52,7 +52,8 @@ use crate::{
     },
     replay::{ChunkSource, damage},
     segments::{
-        LAST_CLOSE, SegmentReader, SegmentSet, Sequence, UNFINISHED_COPY, is_kept_cut, is_recycled,
+        LAST_CLOSE, STANDBY, SegmentReader, SegmentSet, Sequence, UNFINISHED_COPY, is_kept_cut,
+        is_receiving, is_recycled, sync_directory,
     },
     storage::{Locking, Storage},
     turn::pause,
@@ -82,6 +83,9 @@ impl Opening {
     fn begin_in(storage: Arc<dyn Storage>, config: Config, lock: bool) -> Result<Self> {
         // Before the lock, because locking creates a file, and the directory may not be a log's.
         refuse_foreign(storage.as_ref())?;
+        if config.promote_to.is_none() {
+            refuse_standby(storage.as_ref())?;
+        }
         let lock = if lock { Some(take_lock(storage.as_ref())?) } else { None };
         let Assessment { survey, judged, report } = assess(storage.as_ref(), &config)?;
         Ok(Opening { storage, config, lock, judged, survey, report })
@@ -118,6 +122,10 @@ impl Opening {
             None => {
                 rebuild::create(self.storage.as_ref(), &self.config, &self.survey, &mut report)?
             }
+            Some(judged) if self.config.promote_to.is_some() => {
+                let (storage, config) = (self.storage.as_ref(), &self.config);
+                cut::begin_epoch(storage, config, judged, &self.survey, &mut report)?
+            }
             Some(judged)
                 if judged.verdict == Verdict::CleanClose
                     && !rebuild::is_linked_elsewhere(self.storage.as_ref(), judged)? =>
@@ -137,6 +145,7 @@ impl Opening {
                 cut::begin_epoch(storage, config, judged, &self.survey, &mut report)?
             }
         };
+        remove_standby(self.storage.as_ref(), &self.config)?;
         report.segment_count = ready.segments.len();
         let last = self.survey.sequence_max;
         let rewrote_records =
@@ -157,7 +166,8 @@ impl Opening {
             hint: newest.and_then(|newest| newest.header.hint),
             // Control records alone need no mark. Otherwise each opening of an unclosed log would
             // keep the segment that the opening before it began.
-            needs_mark: self.judged.as_ref().is_some_and(rewrote_records),
+            needs_mark: self.config.promote_to.is_some()
+                || self.judged.as_ref().is_some_and(rewrote_records),
             next_sequence: last.max(ready.active.file.sequence()).next(),
             storage: self.storage,
             executor,
@@ -303,6 +313,27 @@ fn refuse_last_numbers(survey: &Survey) -> Result<()> {
     })
 }
 
+/// Refuses to write to a standby. Its epochs and records come from another log.
+fn refuse_standby(storage: &dyn Storage) -> Result<()> {
+    match list(storage)?.iter().any(|name| name == STANDBY) {
+        true => Err(Error::Standby { path: storage.location() }),
+        false => Ok(()),
+    }
+}
+
+/// Makes a promoted standby a log that is opened as any other.
+///
+/// The header of the new term is durable. A crash before the removal leaves a standby that is
+/// promoted again.
+fn remove_standby(storage: &dyn Storage, config: &Config) -> Result<()> {
+    if config.promote_to.is_none() || list(storage)?.iter().all(|name| name != STANDBY) {
+        return Ok(());
+    }
+    let removed = storage.remove(STANDBY);
+    removed.map_err(|error| Error::io("removing", STANDBY, None, error))?;
+    sync_directory(storage)
+}
+
 /// Refuses a directory that holds only foreign files, or an unfinished copy of a log.
 pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
     let names = list(storage)?;
@@ -313,7 +344,9 @@ pub(crate) fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
         Sequence::parse(name).is_some()
             || is_kept_cut(name)
             || is_recycled(name)
+            || is_receiving(name)
             || name == LAST_CLOSE
+            || name == STANDBY
     };
     if names.is_empty() || names.iter().any(|name| is_ours(name)) {
         return Ok(());

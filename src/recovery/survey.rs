@@ -14,7 +14,10 @@ use crate::{
         chain::{Chain, Member},
         report::Warning,
     },
-    segments::{LAST_CLOSE, SegmentFile, Sequence, is_recycled, read_last_close},
+    segments::{
+        LAST_CLOSE, STANDBY, STANDBY_NEW, SegmentFile, Sequence, is_receiving, is_recycled,
+        read_last_close,
+    },
     storage::{Storage, read_full},
 };
 
@@ -140,6 +143,8 @@ pub(crate) fn survey(storage: &dyn Storage) -> Result<Survey> {
             }
         } else if is_recycled(&name) {
             survey.recycled.push(name);
+        } else if name == STANDBY || name == STANDBY_NEW || is_receiving(&name) {
+            // The replication of a standby owns them.
         } else {
             survey.foreign.push(name);
         }

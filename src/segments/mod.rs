@@ -12,7 +12,9 @@ mod set;
 pub(crate) use copy::SegmentCopy;
 pub(crate) use file::SegmentFile;
 pub(crate) use last_close::{LAST_CLOSE, read_last_close, write_last_close};
-pub(crate) use name::{Sequence, UNFINISHED_COPY, is_kept_cut, is_recycled};
+pub(crate) use name::{
+    STANDBY, STANDBY_NEW, Sequence, UNFINISHED_COPY, is_kept_cut, is_receiving, is_recycled,
+};
 pub(crate) use place::check_place;
 pub(crate) use prepare::{
     Beside, blank_by_pieces, prepare, random_bytes, random_incarnation, sync_directory,

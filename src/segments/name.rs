@@ -14,6 +14,7 @@ const DIGITS: usize = 20;
 const SUFFIX: &str = ".wal";
 const CUT_SUFFIX: &str = ".wal.cut";
 const RECYCLED_SUFFIX: &str = ".wal.recycled";
+const RECEIVING_SUFFIX: &str = ".wal.receiving";
 const MANIFEST_SUFFIX: &str = ".cut.manifest";
 
 impl Sequence {
@@ -40,6 +41,11 @@ impl Sequence {
     /// whatever it contains.
     pub(crate) fn recycled_name(self) -> String {
         format!("{:0DIGITS$}{RECYCLED_SUFFIX}", self.0)
+    }
+
+    /// Returns the name of a segment that a standby is just receiving.
+    pub(crate) fn receiving_name(self) -> String {
+        format!("{:0DIGITS$}{RECEIVING_SUFFIX}", self.0)
     }
 
     /// Parses the name of a segment; `None` for any other name.
@@ -70,6 +76,11 @@ impl Sequence {
 /// The name of the file that marks an unfinished copy of a log.
 pub(crate) const UNFINISHED_COPY: &str = "UNFINISHED-COPY";
 
+/// The name of the file that marks a standby: a copy that takes its bytes from another log.
+pub(crate) const STANDBY: &str = "STANDBY";
+/// The name of its next content while it is written.
+pub(crate) const STANDBY_NEW: &str = "STANDBY.new";
+
 fn number(digits: &str) -> Option<Sequence> {
     let plain = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     let parsed = plain.then(|| digits.parse().ok()).flatten();
@@ -80,6 +91,12 @@ fn number(digits: &str) -> Option<Sequence> {
 /// belong to the log.
 pub(crate) fn is_kept_cut(name: &str) -> bool {
     Sequence::parse_kept(name).is_some()
+}
+
+/// Returns whether a file holds a segment that a standby is just receiving. It is no part of the
+/// log, whatever it contains.
+pub(crate) fn is_receiving(name: &str) -> bool {
+    name.strip_suffix(RECEIVING_SUFFIX).and_then(number).is_some()
 }
 
 /// Returns whether a file waits to be reused as a segment.
@@ -109,6 +126,9 @@ mod tests {
         let recycled = Sequence(42).recycled_name();
         assert!(is_recycled(&recycled) && !is_recycled(&name) && !is_recycled(&cut));
         assert_eq!((Sequence::parse(&recycled), Sequence::parse_kept(&recycled)), (None, None));
+        let receiving = Sequence(42).receiving_name();
+        assert!(is_receiving(&receiving) && !is_receiving(&name) && !is_recycled(&receiving));
+        assert_eq!((Sequence::parse(&receiving), Sequence::parse_kept(&receiving)), (None, None));
         let highest = Sequence(SEQUENCE_MAX);
         assert_eq!(Sequence::parse(&highest.file_name()), Some(highest));
         assert!(!highest.leaves_room() && Sequence(1 << 62).leaves_room());

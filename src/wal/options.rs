@@ -423,6 +423,14 @@ impl Options {
         self
     }
 
+    /// Promotes a standby when it is opened: the log continues in `epoch`, which
+    /// [`next_term`](crate::shipping::next_term) returned. For `highwater-replicate`.
+    #[doc(hidden)]
+    pub fn promote_to(mut self, epoch: u64) -> Self {
+        self.config.promote_to = Some(epoch);
+        self
+    }
+
     /// Opens the log in `directory`. Creates the directory and the log if they do not exist.
     ///
     /// # Errors

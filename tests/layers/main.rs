@@ -42,7 +42,7 @@ const RANKS: [&[&str]; 12] = [
     &["inspect"],
     &["stats"],
     &["wal", "fuzzing"],
-    &["reader", "typed", "raft"],
+    &["reader", "typed", "raft", "shipping"],
 ];
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;

@@ -168,7 +168,7 @@ impl Core {
         &self.config
     }
 
-    pub(in crate::pipeline) fn log_id(&self) -> [u8; 16] {
+    pub(crate) fn log_id(&self) -> [u8; 16] {
         self.log_id
     }
 

@@ -1,0 +1,52 @@
+//! Mistakes that the tests make on purpose and must catch.
+//!
+//! A mistake is on for the thread that turned it on. Without `cfg(test)` or the private feature,
+//! none is ever on.
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Mistake {
+    /// Reports bytes as synced before the flush.
+    ReportEarly,
+    /// Writes frames before everything that they claim is durable.
+    IgnoreClaims,
+    /// Accepts a leader of a lower term.
+    AcceptLowerEpoch,
+    /// Counts a replica that does not have the leader's line yet.
+    CountOtherLine,
+    /// Moves the slot of a replica beyond its durable position.
+    PassSlot,
+    /// Counts a position of an older epoch after a truncation of the end.
+    ForgetCut,
+}
+
+#[cfg(feature = "__sabotage")]
+mod on {
+    use std::cell::Cell;
+
+    use super::Mistake;
+
+    thread_local! {
+        static MADE: Cell<Option<Mistake>> = const { Cell::new(None) };
+    }
+
+    /// Turns a mistake on for this thread, or all off.
+    pub fn make(mistake: Option<Mistake>) {
+        MADE.set(mistake);
+    }
+
+    pub(crate) fn is_on(mistake: Mistake) -> bool {
+        MADE.get() == Some(mistake)
+    }
+}
+
+#[cfg(feature = "__sabotage")]
+pub(crate) use on::is_on;
+#[cfg(feature = "__sabotage")]
+pub use on::make;
+
+#[cfg(not(feature = "__sabotage"))]
+pub(crate) const fn is_on(_: Mistake) -> bool {
+    false
+}
