@@ -12,19 +12,19 @@ pub struct Marks {
     pub written: Lsn,
     /// Everything below survives a loss of power of this node.
     pub synced: Lsn,
-    /// The end of the copy. After a restart of the node it is above `synced`, because records that
-    /// were synced before may be above the last claim.
+    /// The end of the copy. It is above `synced` while bytes are written and not flushed.
     pub end: Lsn,
 }
 
 impl Marks {
-    /// Returns the rank of the copy for a promotion: the line of its newest epoch, and its end.
+    /// Returns the rank of the copy for a promotion: the line of its newest epoch, and its durable
+    /// end.
     ///
     /// Compare the ranks that [`Replica::promise`](crate::Replica::promise) returned. The copy with
     /// the highest one has each
     /// record that the others have.
     #[must_use]
     pub fn rank(&self) -> (u64, Lsn) {
-        (shipping::line_of(self.epoch), self.end)
+        (shipping::line_of(self.epoch), self.synced)
     }
 }

@@ -88,6 +88,11 @@ fn sweep(seed: u64) -> Result<usize, String> {
             let replica = highwater_replicate::Replica::open_with("b", disk.clone(), options());
             let replica = replica.await.map_err(|error| format!("{cut}: {error}"))?;
             let epoch = replica.next_epoch().await.unwrap();
+            // The rank must not be below any report, also if no frame claims the last group.
+            let marks = replica.promise(epoch).await.unwrap();
+            if let Some((lsn, _)) = promised.iter().find(|(lsn, _)| *lsn >= marks.rank().1) {
+                return Err(format!("{cut}: the rank is below the record at {lsn}"));
+            }
             let promoted = match replica.promote_with(epoch, log_options()).await {
                 Ok(promoted) => promoted,
                 Err(Error::Seeding { .. } | Error::NotAStandby { .. }) if promised.is_empty() => {
@@ -134,6 +139,14 @@ fn ignored_claims_are_caught() {
     let _made = Made::new(Mistake::IgnoreClaims);
     let caught = (1..=6).find_map(|seed| sweep(seed).err());
     assert!(caught.is_some(), "a claim outlived the bytes below it, and no check noticed");
+}
+
+/// A control of the sweep: another copy, without the record, would be promoted.
+#[test]
+fn rank_by_last_claim_is_caught() {
+    let _made = Made::new(Mistake::RankByClaim);
+    let caught = (1..=6).find_map(|seed| sweep(seed).err());
+    assert!(caught.is_some_and(|broken| broken.contains("rank")));
 }
 
 /// After a crash and a restart the replica catches up, and is again equal.

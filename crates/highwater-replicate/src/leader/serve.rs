@@ -38,8 +38,7 @@ impl Replicas {
     /// - [`Error::Connection`], [`Error::Timeout`]: the replica connects again.
     /// - [`Error::Authentication`], [`Error::Preamble`], [`Error::Protocol`], [`Error::Name`].
     /// - [`Error::Fenced`]: the replica has promised a higher line. From then on all calls that
-    /// wait
-    ///   for replicas fail.
+    ///   wait for replicas fail.
     /// - [`Error::OtherLog`], [`Error::Diverged`], [`Error::Ahead`], [`Error::NoCommonPoint`],
     ///   [`Error::TooFarBehind`]: the copy can't follow this log.
     /// - [`Error::Log`]: the log failed or was closed.

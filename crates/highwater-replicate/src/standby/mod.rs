@@ -4,7 +4,9 @@ mod adopt;
 mod disk;
 mod marker;
 mod receiving;
+mod resume;
 mod retire;
+mod spare;
 mod store;
 mod survey;
 

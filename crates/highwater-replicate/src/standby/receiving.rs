@@ -7,7 +7,10 @@ use highwater::{
 
 use crate::{
     error::Result,
-    standby::disk::{Disk, OpenFile},
+    standby::{
+        disk::{Disk, OpenFile},
+        spare::Spare,
+    },
 };
 
 /// A segment that is not part of the copy yet.
@@ -29,13 +32,21 @@ impl Receiving {
         header: Header,
         is_sealed: bool,
         record_bytes_max: u64,
+        spare: Option<Spare>,
     ) -> Result<Receiving> {
-        let file = disk.create_again(&shipping::receiving_name(header.sequence()))?;
-        if is_sealed {
-            file.set_len(header.file_bytes())?;
-        } else {
-            file.reserve(header.file_bytes())?;
-        }
+        let (sequence, bytes) = (header.sequence(), header.file_bytes());
+        let file = match spare.and_then(|spare| spare.into_file(sequence, bytes)) {
+            Some(file) => file,
+            None => {
+                let file = disk.create_again(&shipping::receiving_name(sequence))?;
+                if is_sealed {
+                    file.set_len(bytes)?
+                } else {
+                    file.reserve(bytes)?
+                }
+                file
+            }
+        };
         file.write_at(&header.block(), 0)?;
         let frames = Frames::new(&header, header.base(), record_bytes_max);
         Ok(Receiving { header, file, frames })

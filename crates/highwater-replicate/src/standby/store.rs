@@ -21,7 +21,9 @@ use crate::{
         disk::{Disk, OpenFile},
         marker::{Marker, State},
         receiving::Receiving,
+        resume::write_again,
         retire::{keep_copies, remove_unneeded, set_aside, set_unbegun_aside, unneeded_count},
+        spare::Spare,
         survey::{Copy, Local, survey},
     },
     wire::{Begin, Hello, Message, SEGMENTS_MAX, Segment, Tail},
@@ -52,6 +54,7 @@ pub(crate) struct Store {
     end: Lsn,
     active: Option<Active>,
     receiving: Option<Receiving>,
+    spare: Option<Spare>,
     /// Bytes of a frame that has not arrived whole.
     partial: BytesMut,
     marks: watch::Sender<Marks>,
@@ -74,6 +77,10 @@ impl Store {
         if let Some(name) = unbegun {
             set_unbegun_aside(&disk, &name)?;
         }
+        if let Some(newest) = segments.last().filter(|_| !mistake::is_on(Mistake::RankByClaim)) {
+            write_again(&disk, newest, committed, end)?;
+        }
+        let synced = if mistake::is_on(Mistake::RankByClaim) { committed } else { end };
         remove_unneeded(&disk, &replaced);
         let unneeded = segments.drain(..unneeded_count(&segments)).collect::<Vec<_>>();
         remove_unneeded(&disk, &unneeded);
@@ -82,10 +89,11 @@ impl Store {
             options,
             marker,
             segments,
-            synced: committed,
+            synced,
             end,
             active: None,
             receiving: None,
+            spare: None,
             partial: BytesMut::new(),
             marks,
             is_closed: false,
@@ -150,6 +158,7 @@ impl Store {
     /// Prepares for the bytes of a new connection.
     pub(crate) fn begin(&mut self, begin: Begin) -> Result<()> {
         self.partial.clear();
+        self.spare = None;
         self.receiving = None;
         self.active = None;
         let Some(id) = begin.segment else {
@@ -247,7 +256,8 @@ impl Store {
         self.flush()?;
         let is_sealed = segment.end.is_some();
         let max = self.options.record_bytes_max;
-        self.receiving = Some(Receiving::create(&self.disk, header, is_sealed, max)?);
+        self.receiving =
+            Some(Receiving::create(&self.disk, header, is_sealed, max, self.spare.take())?);
         Ok(())
     }
 
@@ -334,7 +344,24 @@ impl Store {
             // Before the report: a record that counts must be in a copy that can be promoted.
             self.finish_seeding()?;
             self.publish();
+            self.prepare_next()?;
         }
+        Ok(())
+    }
+
+    /// Prepares a part of the next segment's file, after the report.
+    fn prepare_next(&mut self) -> Result<()> {
+        let Some(active) = &self.active else { return Ok(()) };
+        let (sequence, bytes) = (active.header.sequence() + 1, active.header.file_bytes());
+        if !self.disk.storage().overwrites_in_place() {
+            return Ok(());
+        }
+        let mut spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => Spare::create(&self.disk, sequence, bytes)?,
+        };
+        spare.fill_piece()?;
+        self.spare = Some(spare);
         Ok(())
     }
 
@@ -414,6 +441,11 @@ impl Store {
         if let Some(receiving) = self.receiving.take() {
             let name = receiving.file.name().to_owned();
             drop(receiving);
+            self.disk.remove(&name)?;
+        }
+        if let Some(spare) = self.spare.take() {
+            let name = spare.name().to_owned();
+            drop(spare);
             self.disk.remove(&name)?;
         }
         self.active = None;
