@@ -18,8 +18,8 @@ use crate::{
     wire::{Begin, Message, Offer, Refusal, Report, Role, preamble, read_message, write_message},
 };
 
-/// How many messages wait for the disk, each of at most 256 KiB.
-const QUEUE_MESSAGES: usize = 32;
+/// How many messages wait for the disk, each of at most 1 MiB.
+const QUEUE_MESSAGES: usize = 16;
 
 impl Replica {
     /// Follows the leader at the other end of `stream`, until the connection ends.

@@ -13,14 +13,8 @@ pub enum Mistake {
     IgnoreClaims,
     /// Accepts a leader of a lower term.
     AcceptLowerEpoch,
-    /// Counts a replica that does not have the leader's line yet.
-    CountOtherLine,
     /// Takes the last claim for the durable end of a copy that is opened.
     RankByClaim,
-    /// Moves the slot of a replica beyond its durable position.
-    PassSlot,
-    /// Counts a position of an older epoch after a truncation of the end.
-    ForgetCut,
 }
 
 #[cfg(feature = "__sabotage")]

@@ -12,8 +12,6 @@ use highwater::{
 };
 use tokio::sync::Notify;
 
-use crate::mistake::{self, Mistake};
-
 /// One replica.
 #[derive(Default)]
 pub(crate) struct Peer {
@@ -57,7 +55,7 @@ impl Peers {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let epoch = self.source.epoch();
-        if epoch != state.epoch && !mistake::is_on(Mistake::ForgetCut) {
+        if epoch != state.epoch {
             let cut = self.source.cut_since(state.epoch);
             for peer in state.peers.values_mut() {
                 peer.synced = cut.map_or(peer.synced, |cut| peer.synced.min(cut));
@@ -76,11 +74,10 @@ impl Peers {
     /// acknowledged that a later candidate cuts, whose line is newer and whose log is shorter.
     pub(crate) fn report(&self, name: &str, epoch: u64, written: Lsn, synced: Lsn) {
         let mut state = self.state();
-        let is_of_line = shipping::line_of(epoch) == shipping::line_of(state.epoch);
-        if !is_of_line && !mistake::is_on(Mistake::CountOtherLine) {
+        if shipping::line_of(epoch) != shipping::line_of(state.epoch) {
             return;
         }
-        let cut = match epoch < state.epoch && !mistake::is_on(Mistake::ForgetCut) {
+        let cut = match epoch < state.epoch {
             true => self.source.cut_since(epoch),
             false => None,
         };

@@ -19,7 +19,6 @@ use crate::{
         common::{Common, common_point},
         replicas::{Inner, Replicas},
     },
-    mistake::{self, Mistake},
     positions::{after, bytes_between},
     wire::{
         Begin, DATA_BYTES_MAX, Hello, Message, NAME_BYTES_MAX, Offer, Refusal, Role, Segment,
@@ -115,10 +114,7 @@ impl<'a> Connection<'a> {
     fn advance_slot(&self) {
         let mut state = self.inner.peers.state();
         let Some(peer) = state.peers.get_mut(&self.name) else { return };
-        let synced = match mistake::is_on(Mistake::PassSlot) {
-            true => self.inner.source.synced(),
-            false => peer.synced,
-        };
+        let synced = peer.synced;
         let Some(slot) = &peer.slot else { return };
         if synced > slot.position() {
             // A slot that was lost stays lost; the next connection makes it again.

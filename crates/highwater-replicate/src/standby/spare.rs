@@ -14,7 +14,7 @@ use crate::{
 /// The bytes that are filled and flushed after one flush of the copy. A report waits for at most
 /// one
 /// such flush.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 1 << 20;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
 /// A file that is no part of the copy, because of its name.

@@ -60,7 +60,7 @@ pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) -> Option<Bytes> {
     };
     let after: &[u8] = payload.as_deref().unwrap_or_default();
     let encoded = out.get(start + HEADER_BYTES..).unwrap_or_default();
-    // Each body is below 1 MiB.
+    // A body has at most 1 MiB and 8 bytes.
     let body_bytes = u32::try_from(encoded.len() + after.len()).unwrap_or(u32::MAX);
     let crc = checksum(body_bytes, kind, &[encoded, after]);
     let header = Header { body_bytes, kind, crc }.to_bytes();

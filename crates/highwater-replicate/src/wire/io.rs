@@ -72,7 +72,7 @@ pub(crate) async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Resul
     stream.read_exact(&mut header).await?;
     let broken = |reason| Error::Protocol { reason };
     let header = Header::parse(header).map_err(broken)?;
-    // At most 256 KiB and 8 bytes.
+    // At most 1 MiB and 8 bytes.
     let mut body = BytesMut::zeroed(usize::try_from(header.body_bytes).unwrap_or(usize::MAX));
     stream.read_exact(&mut body).await?;
     decode(header, Bytes::from(body)).map_err(broken)

@@ -1,7 +1,7 @@
 //! The kinds of messages, their limits, and the header before each.
 
 /// The largest number of log bytes in one message.
-pub(crate) const DATA_BYTES_MAX: usize = 256 << 10;
+pub(crate) const DATA_BYTES_MAX: usize = 1 << 20;
 /// The largest number of segments in a hello.
 pub(crate) const SEGMENTS_MAX: usize = 1024;
 /// The largest message of an authentication.
