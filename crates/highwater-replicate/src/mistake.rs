@@ -6,6 +6,7 @@
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
+#[allow(unreachable_pub, reason = "public only with the private feature")]
 pub enum Mistake {
     /// Reports bytes as synced before the flush.
     ReportEarly,
