@@ -87,6 +87,10 @@ impl Opening {
             refuse_standby(storage.as_ref())?;
         }
         let lock = if lock { Some(take_lock(storage.as_ref())?) } else { None };
+        // Again: another process may have made the log a standby before it gave the lock back.
+        if config.promote_to.is_none() {
+            refuse_standby(storage.as_ref())?;
+        }
         let Assessment { survey, judged, report } = assess(storage.as_ref(), &config)?;
         Ok(Opening { storage, config, lock, judged, survey, report })
     }
