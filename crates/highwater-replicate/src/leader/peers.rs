@@ -12,6 +12,8 @@ use highwater::{
 };
 use tokio::sync::Notify;
 
+use crate::wire::Report;
+
 /// One replica.
 #[derive(Default)]
 pub(crate) struct Peer {
@@ -35,6 +37,8 @@ pub(crate) struct State {
     epoch: u64,
     waiters: BTreeMap<WaitKey, Waker>,
     next_waiter: u64,
+    /// The number of the newest connection of any replica.
+    newest_connection: u64,
     /// The promise of a replica that is above this leader's line.
     pub(crate) fenced: Option<u64>,
 }
@@ -66,13 +70,23 @@ impl Peers {
         state
     }
 
-    /// Notes the marks that a replica has reported, and wakes the tasks that waited. `epoch` is the
-    /// newest of the replica.
+    /// Empties the mark of a known replica that has connected again. Its disk may be another one, so
+    /// the reports of older connections count no more.
+    pub(crate) fn greet(&self, name: &str) {
+        let mut state = self.state();
+        if state.peers.contains_key(name) {
+            let _ = state.replace(name);
+        }
+    }
+
+    /// Notes the marks that a connection of a replica has reported, and wakes the tasks that waited.
+    /// `epoch` is the newest of the replica. A replaced connection reports in vain.
     ///
     /// A replica counts only when it has a segment of the leader's line. Otherwise a record could
     /// be
     /// acknowledged that a later candidate cuts, whose line is newer and whose log is shorter.
-    pub(crate) fn report(&self, name: &str, epoch: u64, written: Lsn, synced: Lsn) {
+    pub(crate) fn report(&self, (name, number): (&str, u64), report: Report) {
+        let Report { epoch, written, synced } = report;
         let mut state = self.state();
         if shipping::line_of(epoch) != shipping::line_of(state.epoch) {
             return;
@@ -81,7 +95,7 @@ impl Peers {
             true => self.source.cut_since(epoch),
             false => None,
         };
-        let Some(peer) = state.peers.get_mut(name) else { return };
+        let Some(peer) = state.current(name, number) else { return };
         let counted = |lsn: Lsn| cut.map_or(lsn, |cut| lsn.min(cut));
         peer.synced = peer.synced.max(counted(synced));
         peer.written = peer.written.max(counted(written));
@@ -142,6 +156,25 @@ impl Peers {
 }
 
 impl State {
+    /// Ends the connections of a replica, empties its mark, and returns the number of the next
+    /// connection. Numbers are never used again, also if the replica was forgotten meanwhile.
+    pub(crate) fn replace(&mut self, name: &str) -> (u64, &mut Peer) {
+        self.newest_connection += 1;
+        let number = self.newest_connection;
+        let peer = self.peers.entry(name.to_owned()).or_default();
+        // Kept for the connection if it does not wait yet.
+        peer.replaced.notify_one();
+        peer.replaced = Arc::default();
+        (peer.connection, peer.is_connected) = (number, false);
+        (peer.synced, peer.written) = (Lsn::ZERO, Lsn::ZERO);
+        (number, peer)
+    }
+
+    /// Returns the replica if this connection is its newest one.
+    pub(crate) fn current(&mut self, name: &str, number: u64) -> Option<&mut Peer> {
+        self.peers.get_mut(name).filter(|peer| peer.connection == number)
+    }
+
     fn mark(&self, k: usize) -> Lsn {
         let Some(index) = k.checked_sub(1) else { return Lsn::new(u64::MAX >> 2) };
         let mut synced: Vec<_> = self.peers.values().map(|peer| peer.synced).collect();

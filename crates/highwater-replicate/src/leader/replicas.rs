@@ -144,7 +144,7 @@ impl Replicas {
     pub async fn forget(&self, name: &str) -> Result<()> {
         let peer = self.inner.peers.state().peers.remove(name);
         if let Some(peer) = &peer {
-            peer.replaced.notify_waiters();
+            peer.replaced.notify_one();
         }
         let slot = match peer.and_then(|peer| peer.slot) {
             Some(slot) => slot,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use highwater::{
     Error as LogError, Lsn,
-    shipping::{Place, SegmentId},
+    shipping::{self, Place, SegmentId},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, split},
@@ -53,21 +53,26 @@ impl Replicas {
         let mut stream = stream;
         let begun = timeout(inner.options.timeout, handshake(inner, &mut stream, auth)).await;
         let (hello, begin) = begun.map_err(|_| Error::Timeout)??;
-        let connection = Connection::begin(inner, &hello, begin.at).await?;
-        write_message(&mut stream, &Message::Begin(begin)).await?;
-        stream.flush().await?;
+        let started = async {
+            let connection = Connection::begin(inner, &hello, begin.at).await?;
+            write_message(&mut stream, &Message::Begin(begin)).await?;
+            stream.flush().await?;
+            Ok::<_, Error>(connection)
+        };
+        let started = timeout(inner.options.timeout, started).await;
+        let connection = started.map_err(|_| Error::Timeout)??;
         tracing::info!(name = hello.name, at = %begin.at, "serves a replica");
         let (reader, writer) = split(stream);
         let shipper = Shipper { inner, writer, position: begin.at, segment: begin.segment };
         tokio::select! {
             ended = receive(inner, reader, &connection) => ended,
             ended = shipper.run() => ended,
-            () = connection.replaced.notified() => {
-                Err(Error::Protocol { reason: "the replica has connected again" })
-            }
+            () = connection.replaced.notified() => Err(REPLACED),
         }
     }
 }
+
+const REPLACED: Error = Error::Protocol { reason: "the replica has connected again" };
 
 /// The place of a connection among the peers.
 struct Connection<'a> {
@@ -81,18 +86,12 @@ impl<'a> Connection<'a> {
     /// Replaces an older connection of the same replica, and opens its slot.
     async fn begin(inner: &'a Inner, hello: &Hello, at: Lsn) -> Result<Self> {
         let name = hello.name.as_str();
-        let epoch = hello.segments.last().map_or(0, |newest| newest.epoch);
-        let (slot, replaced) = {
+        let (slot, replaced, number) = {
             let mut state = inner.peers.state();
-            let peer = state.peers.entry(name.to_owned()).or_default();
-            peer.replaced.notify_waiters();
-            peer.replaced = Arc::default();
-            peer.connection += 1;
+            let (number, peer) = state.replace(name);
             peer.is_connected = true;
-            (peer.synced, peer.written) = (Lsn::ZERO, Lsn::ZERO);
-            (peer.slot.take(), (Arc::clone(&peer.replaced), peer.connection))
+            (peer.slot.take(), Arc::clone(&peer.replaced), number)
         };
-        let (replaced, number) = replaced;
         let connection = Connection { inner, name: name.to_owned(), number, replaced };
         let first = inner.wal.watermarks().first;
         // Dropped here if it can't be used, because a slot has one handle.
@@ -101,11 +100,9 @@ impl<'a> Connection<'a> {
             Some(slot) => slot,
             None => inner.open_slot(name, at).await?,
         };
-        if let Some(peer) = inner.peers.state().peers.get_mut(name) {
-            peer.slot = Some(slot);
-        }
-        // Everything below is durable in the replica.
-        inner.peers.report(name, epoch, at, at);
+        // The mark stays empty until the first report, because the leader does not know whether the
+        // copy is complete.
+        inner.peers.state().current(name, number).ok_or(REPLACED)?.slot = Some(slot);
         Ok(connection)
     }
 
@@ -113,7 +110,7 @@ impl<'a> Connection<'a> {
     /// because truncations free whole segments.
     fn advance_slot(&self) {
         let mut state = self.inner.peers.state();
-        let Some(peer) = state.peers.get_mut(&self.name) else { return };
+        let Some(peer) = state.current(&self.name, self.number) else { return };
         let synced = peer.synced;
         let Some(slot) = &peer.slot else { return };
         if synced > slot.position() {
@@ -126,8 +123,8 @@ impl<'a> Connection<'a> {
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
         let mut state = self.inner.peers.state();
-        if let Some(peer) = state.peers.get_mut(&self.name) {
-            peer.is_connected &= peer.connection != self.number;
+        if let Some(peer) = state.current(&self.name, self.number) {
+            peer.is_connected = false;
         }
     }
 }
@@ -186,6 +183,9 @@ fn refusal_of(error: &Error) -> Option<Refusal> {
 fn refused(inner: &Inner, refusal: Refusal) -> Error {
     match refusal {
         Refusal::Fenced { promised } => {
+            if shipping::line_of(promised) <= shipping::line_of(inner.source.epoch()) {
+                return Error::Protocol { reason: "a promise that is not above the leader's line" };
+            }
             inner.peers.fence(promised);
             Error::Fenced { promised }
         }
@@ -203,6 +203,7 @@ async fn begin_at(inner: &Inner, hello: &Hello) -> Result<Begin> {
     if hello.log_id.is_some_and(|id| id != inner.source.log_id()) {
         return Err(Error::OtherLog);
     }
+    inner.peers.greet(&hello.name);
     let (segments, synced) = inner.source.segments();
     let first = segments.first().map_or(Lsn::ZERO, |oldest| oldest.base);
     match common_point(&segments, synced, &hello.segments, hello.end) {
@@ -260,7 +261,7 @@ async fn receive(
                 if report.synced > synced || report.synced > report.written {
                     return Err(Error::Protocol { reason: "a report is above the log" });
                 }
-                inner.peers.report(&connection.name, report.epoch, report.written, report.synced);
+                inner.peers.report((&connection.name, connection.number), report);
                 if advanced.elapsed() >= SLOT_INTERVAL.min(inner.options.heartbeat) {
                     connection.advance_slot();
                     advanced = tokio::time::Instant::now();
