@@ -93,7 +93,12 @@ where
         _ => return Err(Error::Protocol { reason: "a begin must follow the hello" }),
     };
     tracing::debug!(%end, at = %begin.at, "the common point is found");
-    match inner.with_store(move |store| store.begin(begin)).await {
+    // A promise or a promotion may have come since the offer was accepted.
+    let started = inner.with_store(move |store| {
+        store.check_leader(offer.epoch)?;
+        store.begin(begin)
+    });
+    match started.await {
         Ok(()) => Ok((offer, begin)),
         Err(error) => refuse(stream, error).await,
     }
@@ -123,7 +128,10 @@ fn accept_offer(store: &mut Store, offer: Offer) -> Result<()> {
     }
     if !mistake::is_on(Mistake::AcceptLowerEpoch) {
         let promised = marker.promise.max(store.epoch());
-        let fenced = |_| Error::Fenced { promised };
+        let fenced = |error| match error {
+            Error::LowerEpoch { .. } | Error::NotAStandby { .. } => Error::Fenced { promised },
+            error => error,
+        };
         accept_epoch(store, offer.epoch).map_err(fenced)?;
         store.check_leader(offer.epoch)?;
     }

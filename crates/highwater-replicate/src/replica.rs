@@ -236,7 +236,9 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// [`Error::LowerEpoch`] if the copy has promised a higher line.
+    /// - [`Error::LowerEpoch`] if the copy has promised a higher line.
+    /// - [`Error::NotAStandby`] if the copy was promoted.
+    /// - [`Error::Storage`].
     ///
     /// # Cancel safety
     ///
@@ -312,8 +314,10 @@ impl Replica {
     }
 }
 
-/// Checks an epoch against the promise, and raises the promise durably.
+/// Checks an epoch against the promise, and raises the promise durably. A promoted copy promises
+/// nothing: its directory is a log, which no `STANDBY` may enter.
 pub(crate) fn accept_epoch(store: &mut Store, epoch: u64) -> Result<()> {
+    store.check_standby()?;
     let promised = store.marker().promise.max(store.epoch());
     if shipping::line_of(epoch) < shipping::line_of(promised) {
         return Err(Error::LowerEpoch { epoch, promised });

@@ -223,6 +223,12 @@ impl Store {
         if self.is_closed || is_fenced { Err(Error::Fenced { promised }) } else { Ok(()) }
     }
 
+    /// Fails if the copy was promoted.
+    pub(crate) fn check_standby(&self) -> Result<()> {
+        let directory = || self.disk.storage().location();
+        if self.is_closed { Err(Error::NotAStandby { directory: directory() }) } else { Ok(()) }
+    }
+
     /// Returns the position of the next byte that must arrive.
     fn position(&self) -> Lsn {
         match (&self.receiving, &self.active) {
