@@ -202,8 +202,9 @@ async fn report(
     heartbeat: Duration,
 ) -> Result<()> {
     loop {
-        let Marks { epoch, written, synced, .. } = *marks.borrow_and_update();
-        write_message(&mut writer, &Message::Report(Report { epoch, written, synced })).await?;
+        let Marks { epoch, report, .. } = *marks.borrow_and_update();
+        let report = Report { epoch, written: report.written, synced: report.synced };
+        write_message(&mut writer, &Message::Report(report)).await?;
         writer.flush().await?;
         // The marks live as long as the copy.
         let _ = timeout(heartbeat, marks.changed()).await;

@@ -14,6 +14,20 @@ pub struct Marks {
     pub synced: Lsn,
     /// The end of the copy. It is above `synced` while bytes are written and not flushed.
     pub end: Lsn,
+    /// What the copy reports to its leader.
+    pub(crate) report: Reported,
+}
+
+/// The positions that a leader may count.
+///
+/// They are below those of the copy while a newer segment of the leader has not yet replaced the
+/// end of the copy. They stay empty until the first copy is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reported {
+    pub(crate) written: Lsn,
+    pub(crate) synced: Lsn,
+    /// Whether the first copy is complete.
+    pub(crate) is_whole: bool,
 }
 
 impl Marks {
@@ -22,9 +36,13 @@ impl Marks {
     ///
     /// Compare the ranks that [`Replica::promise`](crate::Replica::promise) returned. The copy with
     /// the highest one has each
-    /// record that the others have.
+    /// record that the others have. Before its first copy is complete, a copy has the lowest rank:
+    /// it can't be promoted, and no record was acknowledged because of it.
     #[must_use]
     pub fn rank(&self) -> (u64, Lsn) {
-        (shipping::line_of(self.epoch), self.synced)
+        match self.report.is_whole {
+            true => (shipping::line_of(self.epoch), self.synced),
+            false => (0, Lsn::ZERO),
+        }
     }
 }

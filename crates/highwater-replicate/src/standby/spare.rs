@@ -33,10 +33,6 @@ impl Spare {
         Ok(Spare { file, sequence, bytes, filled: 0 })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        self.file.name()
-    }
-
     /// Fills and flushes a piece, if one is left.
     pub(crate) fn fill_piece(&mut self) -> Result<()> {
         let left = usize::try_from(self.bytes - self.filled).unwrap_or(usize::MAX);

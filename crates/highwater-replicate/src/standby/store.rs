@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::{Error, Result},
-    marks::Marks,
+    marks::{Marks, Reported},
     mistake::{self, Mistake},
     options::{OnDivergence, Options},
     positions::{after, bytes_between},
@@ -181,7 +181,8 @@ impl Store {
         }
         let file = self.disk.open(&local.name())?;
         let frames = Frames::new(&header, begin.at, self.options.record_bytes_max);
-        self.synced = begin.at;
+        // The bytes above stay durable until a segment of the leader replaces them, so the copy
+        // keeps its rank.
         self.active = Some(Active { header, file, frames, synced: begin.at });
         self.publish();
         Ok(())
@@ -287,7 +288,7 @@ impl Store {
                 Pause::SegmentEnd if bytes.is_empty() => break,
                 Pause::Claims(claim) => {
                     self.flush()?;
-                    if claim > self.synced {
+                    if self.active.as_ref().is_none_or(|active| claim > active.synced) {
                         return Err(protocol("a frame claims more than is before it"));
                     }
                 }
@@ -346,11 +347,13 @@ impl Store {
                 active.file.sync_data()?;
             }
             active.synced = written;
-            self.synced = written;
+            self.synced = self.synced.max(written);
             // Before the report: a record that counts must be in a copy that can be promoted.
             self.finish_seeding()?;
             self.publish();
-            self.prepare_next()?;
+            if let Err(error) = self.prepare_next() {
+                self.drop_spare(&error);
+            }
         }
         Ok(())
     }
@@ -368,6 +371,24 @@ impl Store {
         };
         spare.fill_piece()?;
         self.spare = Some(spare);
+        Ok(())
+    }
+
+    /// Gives the space of the next segment's file back. The copy needs it only when the segment
+    /// arrives.
+    fn drop_spare(&mut self, error: &Error) {
+        tracing::warn!(%error, "cannot prepare the file of the next segment");
+        self.spare = None;
+        if let Err(error) = self.remove_received() {
+            tracing::warn!(%error, "cannot remove the prepared file of the next segment");
+        }
+    }
+
+    /// Removes the files that are no part of the copy. No handle of them is left.
+    fn remove_received(&self) -> Result<()> {
+        for name in self.disk.names()?.iter().filter(|name| shipping::is_receiving(name)) {
+            self.disk.remove(name)?;
+        }
         Ok(())
     }
 
@@ -429,11 +450,16 @@ impl Store {
     }
 
     fn publish(&self) {
-        let written = match &self.active {
-            Some(active) => active.frames.unit_end(),
-            None => self.synced,
+        let (taken, flushed) = match &self.active {
+            Some(active) => (active.frames.unit_end(), active.synced),
+            None => (self.synced, self.synced),
         };
-        let marks = Marks { epoch: self.epoch(), written, synced: self.synced, end: self.end };
+        // A leader that counts an incomplete copy acknowledges records that no promotion can use.
+        let is_whole = self.marker.state == State::Whole;
+        let counted = if is_whole { flushed } else { Lsn::ZERO };
+        let report = Reported { written: taken, synced: counted, is_whole };
+        let (written, synced) = (taken.max(self.synced), self.synced);
+        let marks = Marks { epoch: self.epoch(), written, synced, end: self.end, report };
         self.marks.send_if_modified(|published| {
             let is_changed = *published != marks;
             *published = marks;
@@ -444,17 +470,8 @@ impl Store {
     /// Takes no more bytes, because the copy becomes a log.
     pub(crate) fn close(&mut self) -> Result<()> {
         self.flush()?;
-        if let Some(receiving) = self.receiving.take() {
-            let name = receiving.file.name().to_owned();
-            drop(receiving);
-            self.disk.remove(&name)?;
-        }
-        if let Some(spare) = self.spare.take() {
-            let name = spare.name().to_owned();
-            drop(spare);
-            self.disk.remove(&name)?;
-        }
-        self.active = None;
+        (self.receiving, self.spare, self.active) = (None, None, None);
+        self.remove_received()?;
         self.is_closed = true;
         Ok(())
     }
