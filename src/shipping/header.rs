@@ -46,6 +46,14 @@ impl Header {
         Ok(Header { fields, encoded })
     }
 
+    /// Returns whether the block at the start of a file has no intact copy of a header. A header of a
+    /// later release is intact.
+    #[must_use]
+    pub fn is_missing(block: &[u8]) -> bool {
+        let parsed = HeaderBlock::parse(block, 0).parsed;
+        matches!(parsed, ParsedHeader::Blank | ParsedHeader::Damaged)
+    }
+
     /// Returns the encoded bytes, which a file has twice.
     #[must_use]
     pub fn encoded(&self) -> &[u8] {

@@ -73,7 +73,8 @@ impl Store {
         for name in disk.names()?.iter().filter(|name| shipping::is_receiving(name)) {
             disk.remove(name)?;
         }
-        let Copy { mut segments, replaced, unbegun, committed, end } = survey(&disk)?;
+        let Copy { mut segments, replaced, unbegun, committed, end } =
+            survey(&disk, marker.promise)?;
         if let Some(name) = unbegun {
             set_unbegun_aside(&disk, &name)?;
         }
@@ -84,6 +85,10 @@ impl Store {
         remove_unneeded(&disk, &replaced);
         let unneeded = segments.drain(..unneeded_count(&segments)).collect::<Vec<_>>();
         remove_unneeded(&disk, &unneeded);
+        if !(replaced.is_empty() && unneeded.is_empty()) {
+            // Before the numbers of these files are used again.
+            disk.sync_dir()?;
+        }
         let store = Store {
             disk,
             options,

@@ -8,11 +8,7 @@ use highwater::{
     shipping::{self, Frames, Header, Pause, SegmentId},
 };
 
-use crate::{
-    error::{Error, Result},
-    positions::bytes_between,
-    standby::disk::Disk,
-};
+use crate::{error::Result, positions::bytes_between, standby::disk::Disk};
 
 /// The bytes of one read.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
@@ -44,8 +40,8 @@ pub(crate) struct Copy {
     pub(crate) segments: Vec<Local>,
     /// Segments that later ones have replaced.
     pub(crate) replaced: Vec<Local>,
-    /// The newest file, if it has no readable header: a promotion was interrupted before its commit
-    /// point. Its frames are also in the other segments.
+    /// The newest file, if it has no header and holds nothing, or a promotion was promised, which was
+    /// then interrupted before its commit point. Its frames are also in the other segments.
     pub(crate) unbegun: Option<String>,
     /// Everything below is claimed by a frame or header, so it is durable.
     pub(crate) committed: Lsn,
@@ -53,27 +49,42 @@ pub(crate) struct Copy {
     pub(crate) end: Lsn,
 }
 
-/// Reads the headers and the newest segment. Blocking.
+/// Reads the headers and the newest segment. `promise` is the highest epoch that the copy has
+/// promised. Blocking.
 ///
 /// # Errors
 ///
 /// [`Error::Damaged`] if durable bytes of the newest segment, or a header,
 /// are
 /// damaged.
-pub(crate) fn survey(disk: &Disk) -> Result<Copy> {
+pub(crate) fn survey(disk: &Disk, promise: u64) -> Result<Copy> {
     let mut sequences: Vec<u64> =
         disk.names()?.iter().filter_map(|name| shipping::sequence_of(name)).collect();
     sequences.sort_unstable();
     let mut copy = Copy::default();
     let newest = sequences.last().copied();
     for sequence in sequences {
-        let header = match read_header(disk, sequence) {
-            Err(Error::Damaged { name, .. }) if Some(sequence) == newest => {
-                copy.unbegun = Some(name);
-                break;
+        let Some(header) = read_header(disk, sequence)? else {
+            let name = shipping::file_name(sequence);
+            let own = copy.segments.last().map_or(0, |newest| newest.header.epoch());
+            // Without a promise of a higher line no promotion has begun, and the file may hold
+            // reported records.
+            let is_promised = shipping::line_of(promise) > shipping::line_of(own);
+            let is_unbegun = is_promised || is_blank(disk, &name)?;
+            if Some(sequence) != newest || !is_unbegun {
+                return Err(disk.damaged(&name, 0, "the header is blank or damaged"));
             }
-            header => header?,
+            copy.unbegun = Some(name);
+            break;
         };
+        // An old leader may have files with higher numbers than the segment that replaced them.
+        let is_replaced = copy.segments.iter().any(|kept| {
+            kept.header.epoch() > header.epoch() && kept.header.base() <= header.base()
+        });
+        if is_replaced {
+            copy.replaced.push(Local { header });
+            continue;
+        }
         // A higher epoch replaces everything at or above its base.
         while let Some(last) = copy.segments.last() {
             if last.header.base() < header.base() || last.header.epoch() >= header.epoch() {
@@ -88,16 +99,38 @@ pub(crate) fn survey(disk: &Disk) -> Result<Copy> {
     Ok(Copy { committed, end, ..copy })
 }
 
-fn read_header(disk: &Disk, sequence: u64) -> Result<Header> {
+/// Returns `None` if the file has no intact copy of its header.
+fn read_header(disk: &Disk, sequence: u64) -> Result<Option<Header>> {
     let name = shipping::file_name(sequence);
     let mut block = vec![0; HEADER_BLOCK_BYTES];
     let read = disk.open(&name)?.read_at(&mut block, 0)?;
-    let header = Header::parse(block.get(..read).unwrap_or_default());
+    let block = block.get(..read).unwrap_or_default();
+    if Header::is_missing(block) {
+        return Ok(None);
+    }
+    let header = Header::parse(block);
     let header = header.map_err(|reason| disk.damaged(&name, 0, reason))?;
     if header.sequence() != sequence {
         return Err(disk.damaged(&name, 0, "the header belongs to a file with another number"));
     }
-    Ok(header)
+    Ok(Some(header))
+}
+
+/// Returns whether a file holds zeros alone: a log has prepared it and never begun it.
+fn is_blank(disk: &Disk, name: &str) -> Result<bool> {
+    let file = disk.open(name)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut buffer, offset)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        if buffer.iter().take(read).any(|&byte| byte != 0) {
+            return Ok(false);
+        }
+        offset += read as u64;
+    }
 }
 
 /// Returns the highest claim and the end of the newest segment.
