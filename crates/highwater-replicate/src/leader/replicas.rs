@@ -1,8 +1,9 @@
 //! [`Replicas`]: the handle of a leader.
 
-use std::{fmt, future::poll_fn, sync::Arc, task::Poll};
+use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use highwater::{Lsn, Payload, Slot, Ticket, Wal, shipping::Source};
+use highwater::{Error as LogError, Lsn, Payload, Slot, Ticket, Wal, shipping::Source};
+use tokio::time::timeout;
 
 use crate::{
     error::{Error, Result},
@@ -94,7 +95,8 @@ impl Replicas {
     ///
     /// # Errors
     ///
-    /// - [`Error::Log`]: those of [`Ticket::synced`].
+    /// - [`Error::Log`]: those of [`Ticket::synced`]. If the log is closed or poisoned during the
+    ///   wait, the call fails within one heartbeat.
     /// - [`Error::Fenced`] if a replica has promised a higher line. The record may be on replicas.
     /// - [`Error::Truncated`] if the end of the log was truncated.
     ///
@@ -159,14 +161,32 @@ impl Replicas {
             return Ok(());
         }
         let mut waiter = Waiting { inner: &self.inner, k, lsn, id: None };
-        poll_fn(|context| {
-            let reached = self.inner.peers.poll_above(k, lsn, &mut waiter.id, context.waker());
-            if let Some(to) = self.inner.source.cut_since(epoch).filter(|to| *to <= lsn) {
-                return Poll::Ready(Err(Error::Truncated { to }));
+        loop {
+            let reached = poll_fn(|context| {
+                let reached = self.inner.peers.poll_above(k, lsn, &mut waiter.id, context.waker());
+                if let Some(to) = self.inner.source.cut_since(epoch).filter(|to| *to <= lsn) {
+                    return Poll::Ready(Err(Error::Truncated { to }));
+                }
+                reached.map_err(|promised| Error::Fenced { promised })
+            });
+            // No report announces a truncation, a close or a failure of the log.
+            match timeout(self.inner.options.heartbeat, reached).await {
+                Ok(ended) => return ended,
+                Err(_) => self.check_log().await?,
             }
-            reached.map_err(|promised| Error::Fenced { promised })
-        })
-        .await
+        }
+    }
+
+    /// Fails if the log can't go on: it is closed or poisoned.
+    async fn check_log(&self) -> Result<()> {
+        // Pending while the log lives, because nothing is at that position yet.
+        let next = self.inner.wal.wait_synced(self.inner.source.synced());
+        match timeout(Duration::ZERO, next).await {
+            Ok(Err(error @ (LogError::Closed { .. } | LogError::Poisoned { .. }))) => {
+                Err(error.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
