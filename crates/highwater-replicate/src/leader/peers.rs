@@ -194,3 +194,46 @@ impl State {
         woken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use highwater::{Wal, storage::MemoryStorage};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn replaced_connection_reports_in_vain() {
+        let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
+        let peers = Peers::new(Source::new(&wal));
+        let report = |number, lsn| {
+            let lsn = Lsn::new(lsn);
+            let epoch = peers.source.epoch();
+            peers.report(("b", number), Report { epoch, written: lsn, synced: lsn });
+        };
+        let (first, woken) = {
+            let mut state = peers.state();
+            let (number, peer) = state.replace("b");
+            (number, Arc::clone(&peer.replaced))
+        };
+        report(first, 200);
+        assert_eq!(peers.mark(1), Lsn::new(200));
+        // A refused handshake of the same name is enough.
+        peers.greet("b");
+        report(first, 200);
+        assert_eq!(peers.mark(1), Lsn::ZERO);
+        // The old connection notices it also if it did not wait then.
+        woken.notified().await;
+
+        let second = peers.state().replace("b").0;
+        report(second, 100);
+        assert_eq!(peers.mark(1), Lsn::new(100));
+        drop(peers.state().peers.remove("b"));
+        let third = peers.state().replace("b").0;
+        report(second, 100);
+        assert_eq!(peers.mark(1), Lsn::ZERO, "a forgotten replica has a new number");
+        report(third, 50);
+        assert_eq!(peers.mark(1), Lsn::new(50));
+        peers.greet("stranger");
+        assert_eq!(peers.state().peers.len(), 1);
+    }
+}

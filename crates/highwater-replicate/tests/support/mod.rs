@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 use futures::TryStreamExt;
 use highwater::{Lsn, Wal, simulation::Disk, storage::Storage};
 use highwater_replicate::{Error, Options, Replica, Replicas, Unauthenticated};
-use tokio::task::JoinHandle;
+use tokio::{io::AsyncReadExt, task::JoinHandle};
 
 /// Small, so that a short run has several segments.
 pub const SEGMENT_BYTES: u64 = 8 << 10;
@@ -60,6 +60,29 @@ impl Link {
     pub async fn ended(self) -> (Error, Error) {
         (self.served.await.unwrap().unwrap_err(), self.followed.await.unwrap().unwrap_err())
     }
+}
+
+/// A connection on which the leader's bytes stop after `bytes`, while both sides stay connected.
+pub fn stalled(replicas: &Replicas, replica: &Replica, bytes: u64) -> JoinHandle<()> {
+    let (near, leader_end) = tokio::io::duplex(4096);
+    let (far, replica_end) = tokio::io::duplex(4096);
+    let (leader, copy) = (replicas.clone(), replica.clone());
+    tokio::spawn(async move {
+        let (from_leader, mut to_leader) = tokio::io::split(leader_end);
+        let (mut from_replica, mut to_replica) = tokio::io::split(replica_end);
+        let mut some = from_leader.take(bytes);
+        let forth = async {
+            tokio::io::copy(&mut some, &mut to_replica).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let (served, followed, ..) = tokio::join!(
+            leader.serve(near, &Unauthenticated),
+            copy.follow(far, &Unauthenticated),
+            tokio::io::copy(&mut from_replica, &mut to_leader),
+            forth,
+        );
+        drop((served, followed));
+    })
 }
 
 /// Connects again after each end of a connection, as a program does.
