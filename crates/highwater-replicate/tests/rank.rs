@@ -204,3 +204,38 @@ fn wait_for_replicas_ends_with_the_log() {
         assert!(matches!(ended, Err(Error::Log(_))), "{ended:?}");
     });
 }
+
+/// A copy whose newest segment is complete, and that has not received the next one. The leader is
+/// truncated as far as the slots allow.
+#[test]
+fn truncation_keeps_the_newest_segment_of_a_copy() {
+    let mut count = 0;
+    for stop in (500..16_000).step_by(250) {
+        run(async {
+            let (wal, replicas) = leader(&Disk::new(12), 5).await;
+            let replica = replica_on(&Disk::new(13)).await;
+            let link = Link::new(&replicas, &replica);
+            caught_up(&wal, &replica).await;
+            link.cut().await;
+            for number in 0..40 {
+                wal.append_and_sync(format!("{number:300}")).await.unwrap();
+            }
+            let stalled = stalled(&replicas, &replica, stop);
+            // Reports come meanwhile, and move the slot.
+            tokio::time::sleep(6 * A_WHILE).await;
+            let (segments, _) = shipping::Source::new(&wal).segments();
+            let synced = replica.marks().synced;
+            count += usize::from(segments.iter().skip(1).any(|segment| segment.base == synced));
+            let last = wal.append_and_sync("last").await.unwrap();
+            let _ = wal.truncate_before(last).await;
+            stalled.abort();
+            let link = Link::new(&replicas, &replica);
+            let ended = tokio::select! {
+                () = caught_up(&wal, &replica) => None,
+                ended = link.ended() => Some(ended),
+            };
+            assert!(ended.is_none(), "{stop} bytes: {ended:?}");
+        });
+    }
+    assert!(count > 0, "no copy ended with a segment");
+}

@@ -213,11 +213,23 @@ fn slot_name(name: &str) -> String {
 }
 
 impl Inner {
+    /// Returns whether a segment begins at `lsn`.
+    pub(crate) fn begins_segment(&self, lsn: Lsn) -> bool {
+        self.source.place(lsn).is_ok_and(|place| place.segment.base == lsn)
+    }
+
+    /// Returns the beginning of the segment that ends at `end`, or `end` if it was removed.
+    fn segment_before(&self, end: Lsn) -> Lsn {
+        let last = Lsn::new(end.as_u64().saturating_sub(1));
+        self.source.place(last).map_or(end, |place| place.segment.base)
+    }
+
     /// Opens the slot of a replica that continues at `at`.
     ///
     /// A slot that is above `at` belongs to a copy that was lost. It is made again.
     pub(crate) async fn open_slot(&self, name: &str, at: Lsn) -> Result<Slot> {
         let first = self.wal.watermarks().first;
+        let at = if self.begins_segment(at) { self.segment_before(at) } else { at };
         let name = slot_name(name);
         let mut slot = self.wal.slot_at(&name, at.max(first)).await;
         if let Ok(found) = slot.as_ref().map(Slot::position) {

@@ -106,14 +106,14 @@ impl<'a> Connection<'a> {
         Ok(connection)
     }
 
-    /// Moves the slot to the durable position of the replica, at most to the start of its segment,
-    /// because truncations free whole segments.
+    /// Moves the slot to the durable position of the replica. At the end of a segment it stays: the
+    /// next connection needs the newest segment of the replica, which a truncation would free.
     fn advance_slot(&self) {
         let mut state = self.inner.peers.state();
         let Some(peer) = state.current(&self.name, self.number) else { return };
         let synced = peer.synced;
         let Some(slot) = &peer.slot else { return };
-        if synced > slot.position() {
+        if synced > slot.position() && !self.inner.begins_segment(synced) {
             // A slot that was lost stays lost; the next connection makes it again.
             let _ = slot.advance(synced);
         }
