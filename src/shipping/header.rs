@@ -46,8 +46,8 @@ impl Header {
         Ok(Header { fields, encoded })
     }
 
-    /// Returns whether the block at the start of a file has no intact copy of a header. A header of a
-    /// later release is intact.
+    /// Returns whether the block at the start of a file has no intact copy of a header. A header of
+    /// a later release is intact.
     #[must_use]
     pub fn is_missing(block: &[u8]) -> bool {
         let parsed = HeaderBlock::parse(block, 0).parsed;

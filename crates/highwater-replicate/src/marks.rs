@@ -14,7 +14,7 @@ pub struct Marks {
     pub synced: Lsn,
     /// The end of the copy. It is above `synced` while bytes are written and not flushed.
     pub end: Lsn,
-    /// What the copy reports to its leader.
+    /// The positions that the copy reports to its leader.
     pub(crate) report: Reported,
 }
 

@@ -146,7 +146,7 @@ fn old_segment_with_higher_number_is_replaced() {
 }
 
 #[test]
-fn unreadable_newest_header_is_damage_without_a_promise() {
+fn unreadable_newest_header_without_promise_is_damage() {
     run(async {
         let b = Disk::new(10);
         let (wal, replicas) = leader(&Disk::new(9), 40).await;

@@ -70,8 +70,8 @@ impl Peers {
         state
     }
 
-    /// Empties the mark of a known replica that has connected again. Its disk may be another one, so
-    /// the reports of older connections count no more.
+    /// Empties the mark of a known replica that has connected again. Its disk may be another one,
+    /// so reports of older connections don't count from now on.
     pub(crate) fn greet(&self, name: &str) {
         let mut state = self.state();
         if state.peers.contains_key(name) {
@@ -79,8 +79,9 @@ impl Peers {
         }
     }
 
-    /// Notes the marks that a connection of a replica has reported, and wakes the tasks that waited.
-    /// `epoch` is the newest of the replica. A replaced connection reports in vain.
+    /// Notes the marks that a connection of a replica has reported, and wakes the tasks that
+    /// waited. The epoch is the newest of the replica. Reports of a replaced connection don't
+    /// count.
     ///
     /// A replica counts only when it has a segment of the leader's line. Otherwise a record could
     /// be
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn replaced_connection_reports_in_vain() {
+    async fn reports_of_replaced_connection_do_not_count() {
         let wal = Wal::options().open_with(MemoryStorage::new()).await.unwrap();
         let peers = Peers::new(Source::new(&wal));
         let report = |number, lsn| {

@@ -177,7 +177,7 @@ impl Replicas {
         }
     }
 
-    /// Fails if the log can't go on: it is closed or poisoned.
+    /// Fails if the log is closed or poisoned.
     async fn check_log(&self) -> Result<()> {
         // Pending while the log lives, because nothing is at that position yet.
         let next = self.inner.wal.wait_synced(self.inner.source.synced());

@@ -40,8 +40,8 @@ pub(crate) struct Copy {
     pub(crate) segments: Vec<Local>,
     /// Segments that later ones have replaced.
     pub(crate) replaced: Vec<Local>,
-    /// The newest file, if it has no header and holds nothing, or a promotion was promised, which was
-    /// then interrupted before its commit point. Its frames are also in the other segments.
+    /// The newest file, if it has no header and either holds zeros alone, or a promotion was
+    /// promised and interrupted before its commit point. Its frames are also in the other segments.
     pub(crate) unbegun: Option<String>,
     /// Everything below is claimed by a frame or header, so it is durable.
     pub(crate) committed: Lsn,
