@@ -239,3 +239,29 @@ fn truncation_keeps_the_newest_segment_of_a_copy() {
     }
     assert!(count > 0, "no copy ended with a segment");
 }
+
+/// The disk has room for the bytes of the newest segment, and not for the file of the next one.
+#[test]
+fn copy_without_room_for_the_next_file_continues() {
+    run(async {
+        let b = Disk::new(15);
+        let (wal, replicas) = leader(&Disk::new(14), 5).await;
+        let replica = replica_on(&b).await;
+        let link = Link::new(&replicas, &replica);
+        caught_up(&wal, &replica).await;
+        link.cut().await;
+        drop(replica);
+        // The opening removes the prepared file.
+        let replica = replica_on(&b).await;
+        let used: usize = support::segment_files(&b).values().map(Vec::len).sum();
+        b.set_capacity_bytes(used as u64 + 2000);
+        let link = Link::new(&replicas, &replica);
+        for _ in 0..3 {
+            let counted = replicas.append_and_replicate("in the newest segment", 1);
+            tokio::time::timeout(20 * A_WHILE, counted).await.unwrap().unwrap();
+        }
+        assert!(replicas.peers()[0].is_connected);
+        assert!(b.list().unwrap().iter().all(|name| !shipping::is_receiving(name)));
+        link.cut().await;
+    });
+}
