@@ -118,37 +118,34 @@ impl Opening {
         self.finish_in(executor).map_err(|error| error.in_log(&log))
     }
 
+    /// Creates the log, continues it where it ends, or begins an epoch.
+    fn make_writable(&self, report: &mut RecoveryReport) -> Result<rebuild::Ready> {
+        let (storage, config) = (self.storage.as_ref(), &self.config);
+        let Some(judged) = &self.judged else {
+            return rebuild::create(storage, config, &self.survey, report);
+        };
+        if config.promote_to.is_some() {
+            return cut::begin_epoch(storage, config, judged, &self.survey, report);
+        }
+        let is_closed = judged.verdict == Verdict::CleanClose;
+        if is_closed && !rebuild::is_linked_elsewhere(storage, judged)? {
+            return rebuild::continue_closed(storage, judged, report);
+        }
+        if resume::can_resume(storage, judged, &self.survey)? {
+            let ready = resume::resume(storage, config, judged, report)?;
+            // Only after `resume` has made the `first` record durable: without it, the removed
+            // segments would be missing.
+            aside::clear(storage, &judged.leftovers, report)?;
+            return Ok(ready);
+        }
+        cut::begin_epoch(storage, config, judged, &self.survey, report)
+    }
+
     fn finish_in(mut self, executor: Arc<dyn Executor>) -> Result<(Start, RecoveryReport)> {
         let mut report = std::mem::take(&mut self.report);
         // First, because the device may be full.
         aside::remove_recycled(self.storage.as_ref(), &self.survey, &mut report)?;
-        let ready = match &self.judged {
-            None => {
-                rebuild::create(self.storage.as_ref(), &self.config, &self.survey, &mut report)?
-            }
-            Some(judged) if self.config.promote_to.is_some() => {
-                let (storage, config) = (self.storage.as_ref(), &self.config);
-                cut::begin_epoch(storage, config, judged, &self.survey, &mut report)?
-            }
-            Some(judged)
-                if judged.verdict == Verdict::CleanClose
-                    && !rebuild::is_linked_elsewhere(self.storage.as_ref(), judged)? =>
-            {
-                rebuild::continue_closed(self.storage.as_ref(), judged, &mut report)?
-            }
-            Some(judged) if resume::can_resume(self.storage.as_ref(), judged, &self.survey)? => {
-                let storage = self.storage.as_ref();
-                let ready = resume::resume(storage, &self.config, judged, &mut report)?;
-                // Only after `resume` has made the `first` record durable: without it, the removed
-                // segments would be missing.
-                aside::clear(storage, &judged.leftovers, &mut report)?;
-                ready
-            }
-            Some(judged) => {
-                let (storage, config) = (self.storage.as_ref(), &self.config);
-                cut::begin_epoch(storage, config, judged, &self.survey, &mut report)?
-            }
-        };
+        let ready = self.make_writable(&mut report)?;
         remove_standby(self.storage.as_ref(), &self.config)?;
         report.segment_count = ready.segments.len();
         let last = self.survey.sequence_max;
