@@ -202,8 +202,7 @@ fn warn_of_wrong_zeros(file: &SegmentFile, offset: u64) {
         log = file.directory(),
         segment = file.name(),
         offset,
-        "the file system claims to have zeroed a file, but its zeros can't be read back; zeros are \
-         written instead; update the kernel or the device's firmware, or check the device"
+        "zeroed space does not read as zeros; check the device, its firmware and the kernel"
     );
 }
 
