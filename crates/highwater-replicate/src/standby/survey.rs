@@ -54,7 +54,7 @@ pub(crate) struct Copy {
 ///
 /// # Errors
 ///
-/// [`Error::Damaged`] if durable bytes of the newest segment, or a header,
+/// [`Error::Damaged`](crate::Error::Damaged) if durable bytes of the newest segment, or a header,
 /// are
 /// damaged.
 pub(crate) fn survey(disk: &Disk, promise: u64) -> Result<Copy> {
