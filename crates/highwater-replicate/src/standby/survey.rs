@@ -55,8 +55,7 @@ pub(crate) struct Copy {
 /// # Errors
 ///
 /// [`Error::Damaged`](crate::Error::Damaged) if durable bytes of the newest segment, or a header,
-/// are
-/// damaged.
+/// are damaged.
 pub(crate) fn survey(disk: &Disk, promise: u64) -> Result<Copy> {
     let mut sequences: Vec<u64> =
         disk.names()?.iter().filter_map(|name| shipping::sequence_of(name)).collect();
