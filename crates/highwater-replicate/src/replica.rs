@@ -100,8 +100,7 @@ impl Replica {
     /// Opens the copy in `directory`, and creates it if the directory is empty or does not exist.
     ///
     /// The name identifies the replica to its leader, which keeps a slot `replica:NAME`. It has 1
-    /// to
-    /// 54 bytes.
+    /// to 54 bytes.
     ///
     /// # Errors
     ///
@@ -200,8 +199,7 @@ impl Replica {
     }
 
     /// Returns an epoch for a promotion: the next term above all that this copy has promised, with
-    /// a
-    /// random tag.
+    /// a random tag.
     ///
     /// # Errors
     ///
@@ -230,9 +228,7 @@ impl Replica {
     /// call has no effect.
     ///
     /// Before a promotion, promise its epoch on `f − k + 1` of `f` replicas, and promote the one
-    /// with
-    /// the highest [rank](Marks::rank). Then no record is lost that was
-    /// acknowledged with `k`.
+    /// with the highest [rank](Marks::rank). Then no record is lost that was acknowledged with `k`.
     ///
     /// # Errors
     ///
@@ -269,8 +265,7 @@ impl Replica {
     /// returned.
     ///
     /// Read [`promise`](Replica::promise) first. All records of the copy stay, and the connection
-    /// of
-    /// the old leader ends. Other clones of the handle can't be used any more.
+    /// of the old leader ends. Other clones of the handle can't be used any more.
     ///
     /// # Errors
     ///

@@ -84,8 +84,7 @@ impl Peers {
     /// count.
     ///
     /// A replica counts only when it has a segment of the leader's line. Otherwise a record could
-    /// be
-    /// acknowledged that a later candidate cuts, whose line is newer and whose log is shorter.
+    /// be acknowledged that a later candidate cuts, whose line is newer and whose log is shorter.
     pub(crate) fn report(&self, (name, number): (&str, u64), report: Report) {
         let Report { epoch, written, synced } = report;
         let mut state = self.state();

@@ -25,8 +25,7 @@ impl Receiving {
     /// Creates the file with its full length and its header. Nothing is flushed.
     ///
     /// Space is reserved if frames will be appended later, so that a flush then writes no length
-    /// and
-    /// no extents.
+    /// and no extents.
     pub(crate) fn create(
         disk: &Disk,
         header: Header,

@@ -1,8 +1,7 @@
 //! [`Spare`]: the file of the next segment, filled with zeros ahead of need.
 //!
 //! A flush of bytes that overwrite zeros writes no metadata. It takes a half to a third of the time
-//! of
-//! a flush into space that was only reserved.
+//! of a flush into space that was only reserved.
 
 use highwater::shipping;
 
@@ -12,8 +11,7 @@ use crate::{
 };
 
 /// The bytes that are filled and flushed after one flush of the copy. A report waits for at most
-/// one
-/// such flush.
+/// one such flush.
 const PIECE_BYTES: usize = 1 << 20;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
