@@ -129,8 +129,7 @@ impl Source {
     }
 
     /// Reads at most `bytes_max` bytes of the segment of `place` from `from` on, into `buffer`.
-    /// They
-    /// end at a position that is durable, within a frame or after one.
+    /// They end at a position that is durable, within a frame or after one.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
 //! Commits with one replica on loopback against commits without one, and catch-up against a raw
-//! copy.
-//! Both sides flush real files.
+//! copy. Both sides flush real files.
 //!
 //! `cargo bench -p highwater-replicate --bench replication -- [commits | catch-up]`
 

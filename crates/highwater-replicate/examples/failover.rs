@@ -68,8 +68,7 @@ async fn main() -> Result<(), Failed> {
     drop((replicas, wal));
 
     // Both replicas promise the next epoch. Then the one with the highest rank has each record that
-    // was
-    // acknowledged, because k = 1 and both of two replicas have promised.
+    // was acknowledged, because k = 1 and both of two replicas have promised.
     let epoch = b.next_epoch().await?;
     let (of_b, of_c) = (b.promise(epoch).await?, c.promise(epoch).await?);
     following.iter().for_each(JoinHandle::abort);

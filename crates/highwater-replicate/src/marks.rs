@@ -35,9 +35,9 @@ impl Marks {
     /// end.
     ///
     /// Compare the ranks that [`Replica::promise`](crate::Replica::promise) returned. The copy with
-    /// the highest one has each
-    /// record that the others have. Before its first copy is complete, a copy has the lowest rank:
-    /// it can't be promoted, and no record was acknowledged because of it.
+    /// the highest one has each record that the others have. Before its first copy is complete, a
+    /// copy has the lowest rank: it can't be promoted, and no record was acknowledged because of
+    /// it.
     #[must_use]
     pub fn rank(&self) -> (u64, Lsn) {
         match self.report.is_whole {

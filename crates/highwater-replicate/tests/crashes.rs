@@ -1,6 +1,5 @@
 //! The power of the replica is cut after each operation of its disk. The copy opens, can be
-//! promoted,
-//! and has each record that the leader counted. Kept mistakes are the controls.
+//! promoted, and has each record that the leader counted. Kept mistakes are the controls.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,5 @@
 //! Processes over TCP on loopback, with real files. Either side is killed under load, and nothing
-//! that
-//! was acknowledged with k = 1 is lost on either side.
+//! that was acknowledged with k = 1 is lost on either side.
 
 #![cfg(unix)]
 #![allow(

@@ -150,8 +150,7 @@ pub fn segment_files(storage: &dyn Storage) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Checks that each segment of the copy is equal to the leader's up to the end of the copy, and
-/// zero
-/// from there on. `end` is that end.
+/// zero from there on. `end` is that end.
 pub fn assert_identical(leader: &dyn Storage, copy: &dyn Storage, end: Lsn) {
     let (leader, copy) = (segment_files(leader), segment_files(copy));
     assert!(!copy.is_empty());
